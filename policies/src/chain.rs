@@ -1,0 +1,224 @@
+use std::sync::Arc;
+
+use crate::decision::{Answer, BoxFuture, Cause, Decision, Grant, Reason};
+use crate::now::Now;
+use crate::query::{Policy, Query};
+
+/// Policies in a row: a deny overrides, and what nobody allows is denied.
+#[derive(Clone, Default)]
+pub struct Chain {
+    policies: Vec<Arc<dyn Policy>>,
+}
+
+/// What a chain says of a query.
+pub enum Outcome {
+    /// It may pass.
+    Allowed(Grant),
+    /// It must not.
+    Denied(Reason),
+    /// One policy needs time. Await the future and hand its decision to [`Chain::resume`].
+    Pending(Suspended, BoxFuture<'static, Decision>),
+}
+
+/// Where a chain stopped to wait; no policy is asked twice about one query.
+#[derive(Debug)]
+pub struct Suspended {
+    asked: usize,
+    grant: Option<Grant>,
+}
+
+impl Chain {
+    /// A chain that asks `policies` in their order. An empty one denies everything.
+    pub fn new(policies: Vec<Arc<dyn Policy>>) -> Self {
+        Self { policies }
+    }
+
+    /// Asks every policy, until one denies or needs time.
+    pub fn evaluate(&self, query: &Query<'_>, now: Now) -> Outcome {
+        self.go_on(Suspended { asked: 0, grant: None }, query, now)
+    }
+
+    /// Goes on after the policy that needed time, with what it decided. `query` must be the same as before.
+    pub fn resume(
+        &self,
+        mut suspended: Suspended,
+        decision: Decision,
+        query: &Query<'_>,
+        now: Now,
+    ) -> Outcome {
+        match suspended.take(decision) {
+            Some(reason) => Outcome::Denied(reason),
+            None => self.go_on(suspended, query, now),
+        }
+    }
+
+    fn go_on(&self, mut state: Suspended, query: &Query<'_>, now: Now) -> Outcome {
+        for policy in self.policies.iter().skip(state.asked) {
+            state.asked += 1;
+            match policy.evaluate(query, now) {
+                Answer::Ready(decision) => {
+                    if let Some(reason) = state.take(decision) {
+                        return Outcome::Denied(reason);
+                    }
+                }
+                Answer::Pending(future) => return Outcome::Pending(state, future),
+            }
+        }
+        match state.grant {
+            Some(grant) => Outcome::Allowed(grant),
+            None => Outcome::Denied(Reason::new(Cause::NotAuthorized)),
+        }
+    }
+}
+
+impl Suspended {
+    /// Adds one policy's word; returns the reason if it ends the matter.
+    fn take(&mut self, decision: Decision) -> Option<Reason> {
+        match decision {
+            Decision::Abstain => None,
+            Decision::Allow(grant) => {
+                self.grant = Some(match self.grant.take() {
+                    Some(earlier) => earlier.and(grant),
+                    None => grant,
+                });
+                None
+            }
+            Decision::Deny(reason) => Some(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Action, Client, Principal, Protocol, Resource};
+
+    #[test]
+    fn empty_chain_denies() {
+        assert_eq!(decide(vec![]), Err(Cause::NotAuthorized));
+    }
+
+    #[test]
+    fn all_abstaining_denies() {
+        assert_eq!(decide(vec![Fixed::says(Decision::Abstain)]), Err(Cause::NotAuthorized));
+    }
+
+    #[test]
+    fn deny_overrides_an_earlier_and_a_later_allow() {
+        let allow = || Fixed::says(Decision::Allow(Grant::default()));
+        let deny = || Fixed::says(Decision::Deny(Reason::new(Cause::QuotaExceeded)));
+        assert_eq!(decide(vec![allow(), deny()]), Err(Cause::QuotaExceeded));
+        assert_eq!(decide(vec![deny(), allow()]), Err(Cause::QuotaExceeded));
+    }
+
+    #[test]
+    fn grant_lasts_as_long_as_the_shortest() {
+        let lasting = |secs| Fixed::says(Decision::Allow(Grant { ttl: secs, by: None }));
+        let both = decide(vec![
+            lasting(Some(Duration::from_secs(9))),
+            lasting(Some(Duration::from_secs(4))),
+            lasting(None),
+        ]);
+        assert_eq!(both.map(|grant| grant.ttl), Ok(Some(Duration::from_secs(4))));
+    }
+
+    #[test]
+    fn resumes_after_the_policy_that_needed_time() {
+        let first = Fixed::says(Decision::Allow(Grant::default()));
+        let second = Arc::new(Slow(AtomicUsize::new(0)));
+        let third = Fixed::says(Decision::Abstain);
+        let chain = Chain::new(vec![first.clone(), second.clone(), third.clone()]);
+        let client = client();
+        let Outcome::Pending(suspended, _future) = chain.evaluate(&query(&client), Now::read()) else {
+            panic!("the second policy needs time");
+        };
+        let outcome = chain.resume(suspended, Decision::Abstain, &query(&client), Now::read());
+        assert!(matches!(outcome, Outcome::Allowed(_)));
+        let asked = [&first.asked, &second.0, &third.asked].map(|asked| asked.load(Ordering::Relaxed));
+        assert_eq!(asked, [1, 1, 1]);
+    }
+
+    #[test]
+    fn late_deny_ends_the_chain() {
+        let third = Fixed::says(Decision::Allow(Grant::default()));
+        let chain = Chain::new(vec![Arc::new(Slow(AtomicUsize::new(0))), third.clone()]);
+        let client = client();
+        let Outcome::Pending(suspended, _future) = chain.evaluate(&query(&client), Now::read()) else {
+            panic!("the first policy needs time");
+        };
+        let deny = Decision::Deny(Reason::new(Cause::Unavailable));
+        assert!(matches!(chain.resume(suspended, deny, &query(&client), Now::read()), Outcome::Denied(_)));
+        assert_eq!(third.asked.load(Ordering::Relaxed), 0);
+    }
+
+    struct Fixed {
+        decision: Decision,
+        asked: AtomicUsize,
+    }
+
+    impl Fixed {
+        fn says(decision: Decision) -> Arc<Self> {
+            Arc::new(Self { decision, asked: AtomicUsize::new(0) })
+        }
+    }
+
+    impl Policy for Fixed {
+        fn name(&self) -> &str {
+            "fixed"
+        }
+
+        fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            Answer::Ready(self.decision.clone())
+        }
+    }
+
+    struct Slow(AtomicUsize);
+
+    impl Policy for Slow {
+        fn name(&self) -> &str {
+            "slow"
+        }
+
+        fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Answer::Pending(Box::pin(std::future::pending()))
+        }
+    }
+
+    fn decide(policies: Vec<Arc<Fixed>>) -> Result<Grant, Cause> {
+        let policies = policies.into_iter().map(|policy| policy as Arc<dyn Policy>).collect();
+        match Chain::new(policies).evaluate(&query(&client()), Now::read()) {
+            Outcome::Allowed(grant) => Ok(grant),
+            Outcome::Denied(reason) => Err(reason.cause),
+            Outcome::Pending(..) => panic!("no policy here needs time"),
+        }
+    }
+
+    fn query(client: &Client) -> Query<'_> {
+        Query {
+            client,
+            action: Action::Connect,
+            resource: Resource::Session,
+            payload: b"",
+            qos: 0,
+            retain: false,
+        }
+    }
+
+    fn client() -> Client {
+        Client {
+            principal: Principal::default(),
+            client_id: "dev-1".into(),
+            username: None,
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            route: "devices".into(),
+            protocol: Protocol::Mqtt,
+            is_encrypted: false,
+        }
+    }
+}

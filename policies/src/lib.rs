@@ -1,0 +1,24 @@
+//! What mgate asks before anything passes.
+//!
+//! A [`Query`] names a *client*, an *action*, a *resource* and its *payload*; a [`Policy`] answers it with a
+//! [`Decision`]; a [`Chain`] puts policies in a row: a deny overrides, and what nobody allows is denied.
+//!
+//! This crate knows no packet, no configuration file and no runtime. It does no input or output, reads no
+//! clock (time comes in as [`Now`]) and depends on nothing but the standard library.
+
+mod attributes;
+mod chain;
+mod client;
+mod decision;
+mod now;
+mod query;
+pub mod static_rules;
+mod topic;
+
+pub use attributes::Attributes;
+pub use chain::{Chain, Outcome, Suspended};
+pub use client::{Client, Principal};
+pub use decision::{Answer, BoxFuture, Cause, Decision, Grant, Reason};
+pub use now::Now;
+pub use query::{Action, Policy, Protocol, Query, Resource};
+pub use topic::{FilterError, TopicFilter, TopicName};

@@ -1,0 +1,1 @@
+//! Statements that an operator wrote, compiled to a trie.

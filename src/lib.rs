@@ -1,0 +1,1 @@
+//! An IoT API gateway.
