@@ -1,1 +1,7 @@
-//! Transports and protocols.
+//! The transports and protocols of mgate: sessions that decide, relays that move bytes.
+//!
+//! What this crate does not do: it reads no configuration file, speaks no HTTP to decision services and knows
+//! no message bus. All of that comes in through [`gate::Gate`].
+
+pub mod gate;
+pub mod mqtt;

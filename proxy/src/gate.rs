@@ -1,0 +1,340 @@
+//! What a relay needs from outside: the narrow waist between protocols and everything else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mgate_policies::{Action, BoxFuture, Cause, Chain, Client, Now, Principal, Protocol, Reason};
+
+/// Everything that one route asks, tells and limits; shared by all its sessions.
+pub struct Gate {
+    /// The route's name, as configured.
+    pub route: Arc<str>,
+    /// Finds out who a client is.
+    pub authenticators: Authenticators,
+    /// Says what it may do.
+    pub policies: Chain,
+    /// Takes a copy of each message that passed; `None` where nothing is mirrored.
+    pub mirror: Option<Arc<dyn Mirror>>,
+    /// Is told what happens.
+    pub observer: Arc<dyn Observer>,
+    /// What a client may use at the most.
+    pub limits: Limits,
+}
+
+/// Bounds of one route; every wait and every buffer has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of the route at a time.
+    pub connections: usize,
+    /// Connections from one address at a time.
+    pub connections_per_address: usize,
+    /// The largest packet that may pass, in bytes, header included.
+    pub packet_bytes: usize,
+    /// Messages that one client may send a second, with a burst of as many; `None` for any number.
+    pub messages_per_second: Option<u32>,
+    /// Time for PROXY header, TLS and WebSocket handshakes together.
+    pub handshake_timeout: Duration,
+    /// Time from the end of the handshakes until the client has said who it is.
+    pub connect_timeout: Duration,
+    /// Time for the upstream to take the connection and to answer the client's first packet.
+    pub upstream_timeout: Duration,
+    /// Time without a packet from the client after which it is gone, where the protocol has no keep-alive
+    /// of its own or the client switched it off; `None` for any time.
+    pub idle_timeout: Option<Duration>,
+    /// Time in which a peer that has bytes waiting must take some.
+    pub stall_timeout: Duration,
+    /// Time for one decision, whoever makes it; what is later is denied.
+    pub decision_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            connections_per_address: 10_000,
+            packet_bytes: 256 * 1024,
+            messages_per_second: None,
+            handshake_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(10),
+            upstream_timeout: Duration::from_secs(10),
+            idle_timeout: None,
+            stall_timeout: Duration::from_secs(60),
+            decision_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What a client shows to say who it is.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// The MQTT client identifier; empty where there is none.
+    pub client_id: &'a str,
+    /// The user name.
+    pub username: Option<&'a str>,
+    /// The password: any bytes.
+    pub password: Option<&'a [u8]>,
+    /// The client's certificate in DER, verified against the route's authorities.
+    pub certificate: Option<&'a [u8]>,
+    /// Where the connection came from.
+    pub peer: SocketAddr,
+    /// The protocol that the client speaks.
+    pub protocol: Protocol,
+}
+
+/// Finds out who a client is, from one kind of credentials.
+pub trait Authenticator: Send + Sync {
+    /// The name that logs show.
+    fn name(&self) -> &str;
+
+    /// Judges what the client shows. What takes more than microseconds belongs into
+    /// [`Authentication::Pending`].
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Now) -> Authentication;
+}
+
+/// What an authenticator says.
+pub enum Authentication {
+    /// The judgement is here.
+    Ready(Verdict),
+    /// The judgement takes time.
+    Pending(BoxFuture<'static, Verdict>),
+}
+
+/// One authenticator's judgement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client shows nothing that this authenticator could judge: the next one is asked.
+    Abstain,
+    /// It is who it says.
+    Accepted(Principal),
+    /// It is not; no other authenticator is asked.
+    Rejected(Reason),
+}
+
+/// Authenticators in a row: the first that does not abstain decides; if all abstain, the client is rejected.
+#[derive(Clone, Default)]
+pub struct Authenticators(Vec<Arc<dyn Authenticator>>);
+
+/// What a row of authenticators says.
+pub enum Identification {
+    /// The client is who it says.
+    Accepted(Principal),
+    /// It is not.
+    Rejected(Reason),
+    /// One needs time: hand its verdict to [`Authenticators::resume`], with the number of those asked.
+    Pending(usize, BoxFuture<'static, Verdict>),
+}
+
+impl Authenticators {
+    /// Asks in the given order. None at all makes every client anonymous (an empty principal).
+    pub fn new(row: Vec<Arc<dyn Authenticator>>) -> Self {
+        Self(row)
+    }
+
+    /// Asks from the first on.
+    pub fn identify(&self, credentials: &Credentials<'_>, now: Now) -> Identification {
+        if self.0.is_empty() {
+            return Identification::Accepted(Principal::default());
+        }
+        self.go_on(0, credentials, now)
+    }
+
+    /// Goes on after the authenticator that needed time.
+    pub fn resume(
+        &self,
+        asked: usize,
+        verdict: Verdict,
+        credentials: &Credentials<'_>,
+        now: Now,
+    ) -> Identification {
+        match verdict {
+            Verdict::Abstain => self.go_on(asked, credentials, now),
+            Verdict::Accepted(principal) => Identification::Accepted(principal),
+            Verdict::Rejected(reason) => Identification::Rejected(reason),
+        }
+    }
+
+    fn go_on(&self, asked: usize, credentials: &Credentials<'_>, now: Now) -> Identification {
+        for (index, authenticator) in self.0.iter().enumerate().skip(asked) {
+            match authenticator.authenticate(credentials, now) {
+                Authentication::Ready(Verdict::Abstain) => {}
+                Authentication::Ready(Verdict::Accepted(principal)) => {
+                    return Identification::Accepted(principal);
+                }
+                Authentication::Ready(Verdict::Rejected(reason)) => return Identification::Rejected(reason),
+                Authentication::Pending(future) => return Identification::Pending(index + 1, future),
+            }
+        }
+        Identification::Rejected(Reason::new(Cause::BadCredentials))
+    }
+}
+
+/// Takes a copy of what passed. Called in session order, on the data path: it must not wait.
+pub trait Mirror: Send + Sync {
+    /// Takes one message that was authorized and handed to the other side.
+    fn message(&self, message: &Message<'_>);
+}
+
+/// A message that passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Message<'a> {
+    /// Whose session it passed through.
+    pub client: &'a Client,
+    /// [`Action::Publish`] from the client, or [`Action::Deliver`] to it.
+    pub action: Action,
+    /// The topic, with aliases resolved.
+    pub topic: &'a str,
+    /// What it carries.
+    pub payload: &'a [u8],
+    /// Its quality of service.
+    pub qos: u8,
+    /// Its retain flag.
+    pub retain: bool,
+}
+
+/// Is told what happens in sessions: for logs, metrics and people who debug. It must not wait.
+pub trait Observer: Send + Sync {
+    /// Whether [`Observer::packet`] wants to be called; asked once per packet.
+    fn wants_packets(&self) -> bool;
+
+    /// One packet was judged.
+    fn packet(&self, packet: &PacketSeen<'_>);
+
+    /// Something happened to a session.
+    fn session(&self, event: &SessionEvent<'_>);
+}
+
+/// The side of a gateway that a packet came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The device.
+    Client,
+    /// The server behind mgate.
+    Upstream,
+}
+
+/// One packet and what became of it.
+pub struct PacketSeen<'a> {
+    /// Whose session; `None` before the client has said who it is.
+    pub client: Option<&'a Client>,
+    /// Where the connection came from.
+    pub peer: SocketAddr,
+    /// Who sent it.
+    pub from: Side,
+    /// The decoded packet; shows neither credentials nor payloads.
+    pub packet: &'a dyn std::fmt::Display,
+    /// What became of it.
+    pub fate: Fate<'a>,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug)]
+pub enum Fate<'a> {
+    /// It was not passed on, for this reason, and the sender was told in the protocol's words.
+    Denied(&'a Reason),
+    /// It waits for a decision.
+    Held,
+    /// It was passed on; with what allowed it, where that was asked.
+    Passed(Option<&'a str>),
+    /// The session took it and answered it itself.
+    Taken,
+}
+
+/// Something that happened to a session.
+#[derive(Clone, Copy)]
+pub enum SessionEvent<'a> {
+    /// The upstream took the client; its session is open.
+    Opened(&'a Client),
+    /// An action was denied.
+    Denied {
+        /// Who wanted it; `None` before the client was identified.
+        client: Option<&'a Client>,
+        /// Where the connection came from.
+        peer: SocketAddr,
+        /// What it wanted.
+        action: Action,
+        /// To what.
+        resource: &'a str,
+        /// Why not.
+        reason: &'a Reason,
+    },
+    /// The session ended.
+    Closed {
+        /// Whose; `None` where no client was identified.
+        client: Option<&'a Client>,
+        /// Where the connection came from.
+        peer: SocketAddr,
+        /// Why.
+        why: &'a dyn std::fmt::Display,
+        /// Whose fault it is, which makes the log level.
+        blame: Blame,
+    },
+}
+
+/// Whose fault the end of a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// The client did something wrong or strange.
+    Client,
+    /// Nobody: it ended as sessions end.
+    Nobody,
+    /// The upstream did not do its part.
+    Upstream,
+    /// mgate itself.
+    Us,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[test]
+    fn without_authenticators_a_client_is_anonymous() {
+        let identified = Authenticators::default().identify(&credentials(), Now::read());
+        assert!(
+            matches!(identified, Identification::Accepted(principal) if principal == Principal::default())
+        );
+    }
+
+    #[test]
+    fn first_that_does_not_abstain_decides() {
+        let rejected = Verdict::Rejected(Reason::new(Cause::BadCredentials));
+        let row = [Verdict::Abstain, rejected, Verdict::Accepted(Principal::default())];
+        assert!(matches!(identify(&row), Identification::Rejected(_)));
+    }
+
+    #[test]
+    fn all_abstaining_rejects() {
+        assert!(matches!(identify(&[Verdict::Abstain, Verdict::Abstain]), Identification::Rejected(_)));
+    }
+
+    struct Fixed(Verdict);
+
+    impl Authenticator for Fixed {
+        fn name(&self) -> &str {
+            "fixed"
+        }
+
+        fn authenticate(&self, _: &Credentials<'_>, _: Now) -> Authentication {
+            Authentication::Ready(self.0.clone())
+        }
+    }
+
+    fn identify(row: &[Verdict]) -> Identification {
+        let row = row.iter().map(|verdict| Arc::new(Fixed(verdict.clone())) as Arc<dyn Authenticator>);
+        Authenticators::new(row.collect()).identify(&credentials(), Now::read())
+    }
+
+    fn credentials() -> Credentials<'static> {
+        Credentials {
+            client_id: "dev-1",
+            username: None,
+            password: None,
+            certificate: None,
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            protocol: Protocol::Mqtt,
+        }
+    }
+}
