@@ -16,9 +16,10 @@ pub enum Access {
 
 /// Writes a file so that a crash leaves either the old content or the new one, never a part.
 ///
-/// An existing file keeps its owner and group. With [`Access::Owner`] nobody else may read it, except its
+/// A symbolic link is followed. An existing file keeps its owner and group. With [`Access::Owner`] nobody else may read it, except its
 /// group where the file was readable for owner and group only.
 pub fn replace_file(path: &Path, content: &[u8], access: Access) -> io::Result<()> {
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
     let random = random::<8>().map_err(io::Error::other)?;
     let mut temporary = OsString::from(".");
@@ -106,6 +107,17 @@ mod tests {
     fn group_that_could_read_a_private_file_still_can() {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(mode_after(&directory.path().join("shared"), Some(0o640)), 0o640);
+    }
+
+    #[test]
+    fn link_stays_a_link() {
+        let directory = tempfile::tempdir().unwrap();
+        let [target, link] = ["target", "link"].map(|name| directory.path().join(name));
+        fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        replace_file(&link, b"new", Access::Owner).unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), b"new");
     }
 
     #[test]

@@ -20,5 +20,5 @@ pub use file::{Access, replace_file};
 pub use index::Record;
 pub use name::San;
 pub use serial::Serial;
-pub use store::{Existing, Store};
+pub use store::{Existing, Kept, Store};
 pub use time::{Timestamp, Validity};

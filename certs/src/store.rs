@@ -58,7 +58,7 @@ impl Store {
         names: &[impl AsRef<str>],
         valid: Validity,
         existing: Existing,
-    ) -> Result<PathBuf, StoreError> {
+    ) -> Result<Kept, StoreError> {
         let issued = self.authority.issue_server(names, valid)?;
         self.keep_issued(&issued, existing)
     }
@@ -70,7 +70,7 @@ impl Store {
         sans: &[San],
         valid: Validity,
         existing: Existing,
-    ) -> Result<PathBuf, StoreError> {
+    ) -> Result<Kept, StoreError> {
         let issued = self.authority.issue_client(id, sans, valid)?;
         self.keep_issued(&issued, existing)
     }
@@ -82,7 +82,7 @@ impl Store {
         usage: Usage,
         valid: Validity,
         existing: Existing,
-    ) -> Result<PathBuf, StoreError> {
+    ) -> Result<Kept, StoreError> {
         let certificate = self.authority.sign_request(request_pem, usage, valid)?;
         self.keep(&certificate, None, existing)
     }
@@ -127,7 +127,7 @@ impl Store {
         &self.index.records
     }
 
-    fn keep_issued(&mut self, issued: &Issued, existing: Existing) -> Result<PathBuf, StoreError> {
+    fn keep_issued(&mut self, issued: &Issued, existing: Existing) -> Result<Kept, StoreError> {
         self.keep(&issued.certificate, Some(&issued.key), existing)
     }
 
@@ -136,15 +136,16 @@ impl Store {
         certificate: &Certificate,
         key: Option<&PrivateKey>,
         existing: Existing,
-    ) -> Result<PathBuf, StoreError> {
+    ) -> Result<Kept, StoreError> {
         let stem = stem(&certificate.name)?;
         self.check_free(&stem, existing)?;
         // First of all the record: what was issued can then always be revoked.
-        self.append(Record::of(certificate))?;
-        if let Some(key) = key {
-            self.write(&file_name(&stem, KEY), key.pem(), Access::Owner)?;
-        }
-        self.write(&file_name(&stem, CERTIFICATE), &certificate.pem, Access::Everyone)
+        let record = Record::of(certificate);
+        self.append(record.clone())?;
+        let write_key = |key: &PrivateKey| self.write(&file_name(&stem, KEY), key.pem(), Access::Owner);
+        let key = key.map(write_key).transpose()?;
+        let certificate = self.write(&file_name(&stem, CERTIFICATE), &certificate.pem, Access::Everyone)?;
+        Ok(Kept { record, certificate, key })
     }
 
     fn check_free(&self, stem: &str, existing: Existing) -> Result<(), StoreError> {
@@ -176,6 +177,17 @@ impl Store {
         replace_file(&path, content.as_bytes(), access).map_err(at(&path))?;
         Ok(path)
     }
+}
+
+/// A certificate that was issued, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// What is remembered of it.
+    pub record: Record,
+    /// The file of the certificate.
+    pub certificate: PathBuf,
+    /// The file of its key; `None` if the key is not ours (a signed request).
+    pub key: Option<PathBuf>,
 }
 
 /// What becomes of files that stand where new ones would go.
@@ -306,8 +318,8 @@ mod tests {
             let issued = store.issue_client(id, &[], valid(), Existing::Replace);
             assert!(matches!(issued, Err(StoreError::NoFileName(_))), "{id}");
         }
-        let path = store.issue_client("a/../b:c", &[], valid(), Existing::Keep).unwrap();
-        assert_eq!(path, directory.path().join("a_.._b_c.pem"));
+        let kept = store.issue_client("a/../b:c", &[], valid(), Existing::Keep).unwrap();
+        assert_eq!(kept.certificate, directory.path().join("a_.._b_c.pem"));
     }
 
     #[cfg(unix)]
