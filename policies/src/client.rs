@@ -57,3 +57,7 @@ impl Client {
         }
     }
 }
+
+/// The names that [`Client::any_value`] knows beside those of attributes.
+pub(crate) const BUILT_IN_NAMES: [&str; 6] =
+    ["client_id", "group", "listener", "principal", "tenant", "username"];

@@ -8,6 +8,7 @@
 
 mod attributes;
 mod chain;
+mod cidr;
 mod client;
 mod decision;
 mod now;
@@ -17,6 +18,7 @@ mod topic;
 
 pub use attributes::Attributes;
 pub use chain::{Chain, Outcome, Suspended};
+pub use cidr::{Cidr, CidrError};
 pub use client::{Client, Principal};
 pub use decision::{Answer, BoxFuture, Cause, Decision, Grant, Reason};
 pub use now::Now;

@@ -1,1 +1,0 @@
-//! Statements that an operator wrote, compiled to a trie.
