@@ -398,3 +398,129 @@ const WILL_QOS: u8 = 0x18;
 const WILL_RETAIN: u8 = 0x20;
 const PASSWORD: u8 = 0x40;
 const USERNAME: u8 = 0x80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_is_read_before_the_packet_is_there() {
+        let header = decode_header(&[0x35, 0xff, 0xff, 0xff, 0x7f]).unwrap().unwrap();
+        assert_eq!((header.packet_type, header.flags), (PacketType::Publish, 5));
+        assert_eq!((header.header_len, header.frame_len), (5, 268_435_460));
+    }
+
+    #[test]
+    fn connect_says_all_that_it_holds() {
+        let connect = decode_connect(CONNECT).unwrap();
+        assert_eq!((connect.version, connect.client_id), (Version::V5, "dev"));
+        assert_eq!((connect.clean_start, connect.keep_alive_secs), (true, 60));
+        assert_eq!((connect.username, connect.password), (Some("alice"), Some(&b"\xff\0"[..])));
+        assert_eq!((connect.session_expiry_secs, connect.receive_maximum), (Some(10), Some(20)));
+        assert_eq!((connect.maximum_packet_size, connect.topic_alias_maximum), (Some(1024), Some(8)));
+        assert_eq!((connect.request_problem_information, connect.authentication_method), (false, Some("M")));
+        let will = connect.will.unwrap();
+        assert_eq!((will.topic.as_str(), will.payload), ("w", &b"bye"[..]));
+        assert_eq!((will.qos, will.retain), (2, true));
+        assert_eq!(
+            will.properties.iter().collect::<Vec<_>>(),
+            [(PropertyId::WillDelayInterval, PropertyValue::Number(5))]
+        );
+    }
+
+    #[test]
+    fn plain_connect_has_the_defaults_of_the_specification() {
+        let connect = decode_connect(b"\x10\x0f\0\x04MQTT\x04\0\0\x3c\0\x03dev").unwrap();
+        let expected = Connect { client_id: "dev", ..Connect::new(Version::V311, false, 60) };
+        assert_eq!(connect, expected);
+        assert!(connect.request_problem_information);
+    }
+
+    #[test]
+    fn unknown_level_is_told_even_if_the_rest_is_unknown_too() {
+        let error = DecodeError::UnsupportedProtocolLevel(9);
+        assert_eq!(decode_connect(b"\x10\x09\0\x04MQTT\x09\xff\xff"), Err(error));
+        assert_eq!(error.reason_code(), 0x84);
+    }
+
+    #[test]
+    fn connack_says_what_the_server_limits() {
+        let frame = b"\x20\x18\x01\0\x15\x12\0\x02id\x13\0\x1e\x21\0\x09\x22\0\x08\x24\0\x27\0\0\x01\0";
+        let Ok(Packet::ConnAck(connack)) = decode(frame, Version::V5) else { panic!("no CONNACK") };
+        assert_eq!((connack.session_present, connack.code), (true, 0));
+        assert_eq!((connack.assigned_client_id, connack.server_keep_alive_secs), (Some("id"), Some(30)));
+        assert_eq!((connack.receive_maximum, connack.topic_alias_maximum), (Some(9), Some(8)));
+        assert_eq!((connack.maximum_qos, connack.maximum_packet_size), (Some(0), Some(256)));
+    }
+
+    #[test]
+    fn publish_says_all_that_it_holds() {
+        let frame = b"\x3d\x12\0\x03a/b\0\x09\x09\x08\0\x03r/t\x23\0\x07x";
+        let publish = decode_publish(frame, 2, Version::V5).unwrap();
+        assert_eq!((publish.topic, publish.payload), ("a/b", &b"x"[..]));
+        assert_eq!((publish.qos, publish.retain, publish.dup), (2, true, true));
+        assert_eq!((publish.packet_id, publish.topic_alias), (9, Some(7)));
+        assert_eq!(publish.response_topic, Some("r/t"));
+    }
+
+    #[test]
+    fn property_bytes_never_become_payload() {
+        let frame = b"\x30\x11\0\x01a\x06\x0b\x01\x0b\x02\x0b\x03PAYLOAD";
+        let publish = decode_publish(frame, 2, Version::V5).unwrap();
+        assert_eq!(publish.payload, b"PAYLOAD");
+        let ids = [1, 2, 3].map(|id| (PropertyId::SubscriptionIdentifier, PropertyValue::Number(id)));
+        assert_eq!(publish.properties.iter().collect::<Vec<_>>(), ids);
+    }
+
+    #[test]
+    fn filters_are_split_and_kept_as_they_came() {
+        let frame = b"\x82\x14\0\x07\0\0\x0a$share/g/a\x29\0\x01#\x02";
+        let Ok(Packet::Subscribe(subscribe)) = decode(frame, Version::V5) else { panic!("no SUBSCRIBE") };
+        assert_eq!((subscribe.packet_id, subscribe.filters.len()), (7, 2));
+        let entries: Vec<_> = subscribe.filters.collect();
+        assert_eq!((entries[0].text, entries[0].bytes), ("$share/g/a", &b"\0\x0a$share/g/a\x29"[..]));
+        assert_eq!((entries[0].filter.as_str(), entries[0].filter.share_group()), ("a", Some("g")));
+        let options = entries[0].options;
+        assert_eq!((options.qos(), options.no_local(), options.retain_as_published()), (1, false, true));
+        assert_eq!((options.retain_handling(), options.byte()), (2, 0x29));
+        assert_eq!((entries[1].text, entries[1].bytes), ("#", &b"\0\x01#\x02"[..]));
+    }
+
+    #[test]
+    fn unsubscribe_yields_its_filters() {
+        let Ok(Packet::Unsubscribe(unsubscribe)) = decode(b"\xa2\x09\0\x01\0\x01a\0\x02+/", Version::V311)
+        else {
+            panic!("no UNSUBSCRIBE")
+        };
+        assert_eq!(unsubscribe.filters.len(), 2);
+        assert_eq!(unsubscribe.filters.collect::<Vec<_>>(), ["a", "+/"]);
+    }
+
+    #[test]
+    fn disconnect_says_that_the_session_expires_otherwise() {
+        let Ok(Packet::Disconnect(disconnect)) = decode(b"\xe0\x07\x04\x05\x11\0\0\0\x09", Version::V5)
+        else {
+            panic!("no DISCONNECT")
+        };
+        assert_eq!((disconnect.reason, disconnect.session_expiry_secs), (4, Some(9)));
+    }
+
+    #[test]
+    fn errors_are_answered_with_the_code_of_their_kind() {
+        for (frame, code) in [
+            (&b"\x30\x04\0\x01a\x01"[..], 0x81),
+            (b"\x30\x07\0\x01a\x03\x23\0\0", 0x94),
+            (b"\x30\x05\0\x01a\x02\x0b\0", 0x81),
+            (b"\x30\x06\0\x01a\x02\x0b\0", 0x82),
+            (b"\x30\x03\0\0\0", 0x82),
+            (b"\x40\x02\0\0", 0x82),
+        ] {
+            let error = decode(frame, Version::V5).unwrap_err();
+            assert_eq!(error.reason_code(), code, "{error}");
+        }
+    }
+
+    const CONNECT: &[u8] = b"\x10\x3f\0\x04MQTT\x05\xf6\0\x3c\
+        \x16\x11\0\0\0\x0a\x21\0\x14\x27\0\0\x04\0\x22\0\x08\x17\0\x15\0\x01M\0\x03dev\
+        \x05\x18\0\0\0\x05\0\x01w\0\x03bye\0\x05alice\0\x02\xff\0";
+}

@@ -188,3 +188,55 @@ fn show_flag(f: &mut Formatter<'_>, name: &str, is_set: bool) -> fmt::Result {
 fn show_properties(f: &mut Formatter<'_>, properties: Properties<'_>) -> fmt::Result {
     if properties.is_empty() { Ok(()) } else { write!(f, " {properties}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::mqtt::codec::decode;
+
+    use super::*;
+
+    #[test]
+    fn connect_shows_that_there_are_credentials_but_not_which() {
+        let packet = decode(CONNECT, Version::V5).unwrap();
+        let expected = "CONNECT version=5.0 client_id=\"dev\" clean_start=true keep_alive=60 username password \
+                        authentication_method=\"M\" authentication_data=5B user_properties=1 \
+                        will_topic=\"w\" will_qos=1 will_payload=7B will_delay=5";
+        assert_eq!(packet.to_string(), expected);
+    }
+
+    #[test]
+    fn debug_shows_no_secret_either() {
+        let shown = format!("{:?}", decode(CONNECT, Version::V5));
+        for secret in ["alice", "s3cret", "proof", "goodbye", "key"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        let shown = format!("{:?}", decode(PUBLISH, Version::V311));
+        assert!(shown.contains("payload=6B") && !shown.contains("hidden"), "{shown}");
+    }
+
+    #[test]
+    fn publish_shows_its_flags_and_the_length_of_its_payload() {
+        let packet = decode(PUBLISH, Version::V311).unwrap();
+        let expected = "PUBLISH topic=\"a\\nb\" qos=1 retain dup packet_id=7 payload=6B";
+        assert_eq!(packet.to_string(), expected);
+    }
+
+    #[test]
+    fn subscribe_shows_what_is_asked_for() {
+        let packet = decode(b"\x82\x0f\0\x01\x02\x0b\x05\0\x03a/#\x2e\0\x01b\0", Version::V5).unwrap();
+        let expected = "SUBSCRIBE packet_id=1 filter=\"a/#\" qos=2 no_local retain_as_published \
+                        retain_handling=2 filter=\"b\" qos=0 subscription_id=5";
+        assert_eq!(packet.to_string(), expected);
+    }
+
+    #[test]
+    fn acknowledgement_shows_its_reason() {
+        let packet = decode(b"\x40\x08\0\x01\x87\x04\x1f\0\x01n", Version::V5).unwrap();
+        assert_eq!(packet.to_string(), "PUBACK packet_id=1 reason=0x87 reason_string=\"n\"");
+    }
+
+    const CONNECT: &[u8] = b"\x10\x46\0\x04MQTT\x05\xce\0\x3c\
+        \x15\x15\0\x01M\x16\0\x05proof\x26\0\x03key\0\x01v\0\x03dev\
+        \x05\x18\0\0\0\x05\0\x01w\0\x07goodbye\0\x05alice\0\x06s3cret";
+    const PUBLISH: &[u8] = b"\x3b\x0d\0\x03a\nb\0\x07hidden";
+}
