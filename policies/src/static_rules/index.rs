@@ -6,6 +6,7 @@ use super::pattern::{Level, LevelPattern, Name, TopicPattern};
 use super::statement::Effect;
 use crate::now::Now;
 use crate::query::{Action, Query};
+use crate::topic::is_literal;
 
 /// What a statement is once its principals and resources have gone into the index.
 #[derive(Debug)]
@@ -171,7 +172,7 @@ enum Reach {
 }
 
 fn is_usable(value: &str) -> bool {
-    !value.is_empty() && !value.bytes().any(|byte| matches!(byte, 0 | b'+' | b'/' | b'#'))
+    !value.is_empty() && is_literal(value) && !value.contains('/')
 }
 
 fn of_variable<'a, T: Default>(variables: &'a mut Vec<(Box<str>, T)>, name: &str) -> &'a mut T {

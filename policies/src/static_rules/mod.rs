@@ -5,6 +5,10 @@
 //!
 //! A subscription is allowed by a pattern that covers its whole filter. It is denied by a pattern that covers
 //! it; a deny that only overlaps lets it pass and stops the deliveries.
+//!
+//! A `${variable}` stands for each of its values that can be one level: not empty, without `/`, `+`, `#` and
+//! U+0000. A client with none matches no allow; a client with none, or with a bad one, is denied by every deny
+//! whose other levels fit.
 
 mod compile;
 mod condition;
