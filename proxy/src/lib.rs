@@ -4,4 +4,6 @@
 //! no message bus. All of that comes in through [`gate::Gate`].
 
 pub mod gate;
+pub mod listener;
 pub mod mqtt;
+pub mod transport;

@@ -1,0 +1,21 @@
+//! Byte streams to clients and to upstreams: TCP, TLS and WebSocket, with a PROXY protocol header in front.
+//!
+//! An [`Acceptor`] makes a [`Stream`] of what a listener accepted, a [`Connector`] dials one. Neither knows
+//! what the bytes mean.
+
+mod acceptor;
+mod certificate;
+mod connector;
+mod proxy_protocol;
+mod stream;
+mod tcp;
+mod tls;
+mod websocket;
+
+pub use acceptor::{AcceptError, Accepted, Acceptor, AcceptorOptions};
+pub use certificate::{Authorities, Certificate, CipherSuites, RevocationLists, TlsError};
+pub use connector::{ConnectError, Connector, ConnectorError, ConnectorOptions};
+pub use proxy_protocol::{ProxyError, ProxyProtocol, ProxyVersion};
+pub use stream::Stream;
+pub use tls::{ALPN_HTTP, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions};
+pub use websocket::{WebSocket, WebSocketError, WebSocketOptions, WebSocketTarget};

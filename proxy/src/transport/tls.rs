@@ -1,0 +1,221 @@
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::danger::ClientCertVerifier;
+use tokio_rustls::rustls::server::{
+    ClientHello, ResolvesServerCert, ServerSessionMemoryCache, VerifierBuilderError, WebPkiClientVerifier,
+};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{
+    ALL_VERSIONS, ClientConfig, HandshakeKind, ServerConfig, ServerConnection, SupportedProtocolVersion,
+};
+use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+
+use super::certificate::{Authorities, Certificate, CipherSuites, RevocationLists, TlsError, provider};
+
+/// How a listener speaks TLS.
+#[derive(Clone)]
+pub struct ServerTls {
+    config: Arc<ServerConfig>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+/// What a listener's TLS is made of.
+pub struct ServerTlsOptions {
+    /// The server's certificates: the first that is made out for the name that the client asks for is shown,
+    /// otherwise the first.
+    pub certificates: Vec<Certificate>,
+    /// Whether and how clients show certificates; `None` asks for none.
+    pub client_auth: Option<ClientAuth>,
+    /// The oldest version that clients may speak.
+    pub min_version: MinVersion,
+    /// The cipher suites that may be negotiated.
+    pub cipher_suites: CipherSuites,
+    /// The application protocols (RFC 7301) that a client may name; one that names none is welcome.
+    pub alpn: Vec<String>,
+}
+
+/// How clients show certificates.
+pub struct ClientAuth {
+    /// Where their certificates must come from.
+    pub authorities: Authorities,
+    /// Whether they must show one.
+    pub demand: Demand,
+    /// Certificates that are no longer valid. If there is one list, there must be one of each authority in
+    /// a client's chain, the root's own certificate excepted. A list that is overdue is still believed.
+    pub revoked: RevocationLists,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// It may; if it shows one, that one must be good.
+    Optional,
+    /// It must.
+    Required,
+}
+
+/// The oldest version of TLS to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MinVersion {
+    /// TLS 1.2, RFC 5246.
+    #[default]
+    Tls12,
+    /// TLS 1.3, RFC 8446.
+    Tls13,
+}
+
+/// How an upstream is spoken to in TLS.
+#[derive(Clone)]
+pub struct ClientTls(Arc<ClientConfig>);
+
+/// The application protocol of MQTT over TLS.
+pub const ALPN_MQTT: &str = "mqtt";
+/// The application protocol of HTTP/1.1 and of WebSocket over TLS.
+pub const ALPN_HTTP: &str = "http/1.1";
+
+impl ServerTls {
+    /// Checks the options and makes new keys for session tickets: sessions do not outlive a change of options.
+    pub fn new(options: ServerTlsOptions) -> Result<Self, TlsError> {
+        if options.certificates.is_empty() {
+            return Err(TlsError::NoCertificate);
+        }
+        let provider = provider(options.cipher_suites);
+        let verifier = options.client_auth.map(ClientAuth::verifier).transpose()?;
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(options.min_version.and_later())
+            .map_err(|_| TlsError::NoUsableSuite)?;
+        let builder = match &verifier {
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(ByName(options.certificates)));
+        config.alpn_protocols = options.alpn.into_iter().map(String::into_bytes).collect();
+        resume_sessions(&mut config)?;
+        Ok(Self { config: Arc::new(config), verifier })
+    }
+
+    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let limit = |connection: &mut ServerConnection| connection.set_buffer_limit(Some(BUFFER_BYTES));
+        let stream = acceptor.accept_with(tcp, limit).await?;
+        self.check_resumed(stream.get_ref().1)?;
+        Ok(stream.into())
+    }
+
+    /// A resumed session brings its certificate along unchecked: it may have expired since.
+    fn check_resumed(&self, connection: &ServerConnection) -> io::Result<()> {
+        let (Some(verifier), Some(HandshakeKind::Resumed)) = (&self.verifier, connection.handshake_kind())
+        else {
+            return Ok(());
+        };
+        match connection.peer_certificates() {
+            Some([leaf, chain @ ..]) => verifier
+                .verify_client_cert(leaf, chain, UnixTime::now())
+                .map(|_| ())
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ClientAuth {
+    fn verifier(self) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let provider = provider(CipherSuites::default());
+        let builder = WebPkiClientVerifier::builder_with_provider(self.authorities.0, provider)
+            .with_crls(self.revoked.0);
+        let builder = match self.demand {
+            Demand::Optional => builder.allow_unauthenticated(),
+            Demand::Required => builder,
+        };
+        builder.build().map_err(|error| match error {
+            VerifierBuilderError::NoRootAnchors => TlsError::NoCertificate,
+            error => TlsError::BadRevocationList(error.to_string()),
+        })
+    }
+}
+
+impl MinVersion {
+    fn and_later(self) -> &'static [&'static SupportedProtocolVersion] {
+        match self {
+            Self::Tls12 => ALL_VERSIONS,
+            Self::Tls13 => TLS13_ALONE,
+        }
+    }
+}
+
+impl ClientTls {
+    /// Trusts upstreams that `authorities` vouch for, and shows them `certificate` if they ask.
+    pub fn new(authorities: Authorities, certificate: Option<&Certificate>) -> Result<Self, TlsError> {
+        let builder = ClientConfig::builder_with_provider(provider(CipherSuites::default()))
+            .with_protocol_versions(MinVersion::Tls12.and_later())
+            .map_err(|_| TlsError::NoUsableSuite)?
+            .with_root_certificates(authorities.0);
+        let config = match certificate {
+            Some(Certificate(certified)) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        Ok(Self(Arc::new(config)))
+    }
+
+    pub(super) async fn connect(
+        &self,
+        name: ServerName<'static>,
+        tcp: TcpStream,
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let connector = TlsConnector::from(Arc::clone(&self.0));
+        let limit = |connection: &mut tokio_rustls::rustls::ClientConnection| {
+            connection.set_buffer_limit(Some(BUFFER_BYTES));
+        };
+        Ok(connector.connect_with(name, tcp, limit).await?.into())
+    }
+}
+
+/// The certificate that the peer showed and that was verified.
+pub(super) fn leaf(stream: &TlsStream<TcpStream>) -> Option<Vec<u8>> {
+    let leaf: &CertificateDer<'_> = stream.get_ref().1.peer_certificates()?.first()?;
+    Some(leaf.to_vec())
+}
+
+/// Finds the certificate for the name that a client asks for (RFC 6066 §3).
+struct ByName(Vec<Certificate>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let fits = |one: &&Certificate| one.0.key.choose_scheme(hello.signature_schemes()).is_some();
+        let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok());
+        let named = name.and_then(|name| self.0.iter().filter(fits).find(|one| one.covers(&name)));
+        named.or_else(|| self.0.iter().find(fits)).map(|one| Arc::clone(&one.0))
+    }
+}
+
+impl fmt::Debug for ByName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ByName({} certificates)", self.0.len())
+    }
+}
+
+/// Lets clients that come back skip the expensive half of the handshake.
+fn resume_sessions(config: &mut ServerConfig) -> Result<(), TlsError> {
+    let ticketer = tokio_rustls::rustls::crypto::ring::Ticketer::new();
+    config.ticketer = ticketer.map_err(|_| TlsError::NoRandomness)?;
+    // For TLS 1.2 clients without tickets (RFC 5077); the oldest session makes room.
+    config.session_storage = ServerSessionMemoryCache::new(STORED_SESSIONS);
+    // A client comes back one connection at a time: a second ticket would only cost bytes on the air.
+    config.send_tls13_tickets = 1;
+    config.max_early_data_size = 0;
+    Ok(())
+}
+
+/// What a connection may hold back for a peer that does not read: one full record.
+const BUFFER_BYTES: usize = 16 * 1024;
+
+const STORED_SESSIONS: usize = 1024;
+
+static TLS13_ALONE: &[&SupportedProtocolVersion] = &[&TLS13];
