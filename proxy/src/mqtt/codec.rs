@@ -57,9 +57,8 @@ pub fn decode_header(bytes: &[u8]) -> Result<Option<FixedHeader>, DecodeError> {
 /// Decodes a frame: exactly one packet. The version of a CONNECT is what the packet itself says.
 pub fn decode(frame: &[u8], version: Version) -> Result<Packet<'_>, DecodeError> {
     let (header, mut body) = open(frame)?;
-    let is_5 = version.is_5();
     Ok(match header.packet_type {
-        PacketType::Auth if is_5 => Packet::Auth(auth(&mut body)?),
+        PacketType::Auth if version.is_5() => Packet::Auth(auth(&mut body)?),
         PacketType::Auth => return Err(DecodeError::ReservedPacketType(PacketType::Auth as u8)),
         PacketType::ConnAck => Packet::ConnAck(connack(&mut body, version)?),
         PacketType::Connect => Packet::Connect(connect(&mut body)?),
@@ -434,6 +433,17 @@ mod tests {
         let expected = Connect { client_id: "dev", ..Connect::new(Version::V311, false, 60) };
         assert_eq!(connect, expected);
         assert!(connect.request_problem_information);
+    }
+
+    #[test]
+    fn name_and_level_say_the_version() {
+        for (name_and_level, version) in
+            [(&b"\0\x06MQIsdp\x03"[..], Version::V31), (b"\0\x04MQTT\x04", Version::V311)]
+        {
+            let body = [name_and_level, b"\x02\0\x3c\0\x01d"].concat();
+            let frame = [&[0x10, body.len() as u8], &body[..]].concat();
+            assert_eq!(decode_connect(&frame).map(|connect| connect.version), Ok(version));
+        }
     }
 
     #[test]

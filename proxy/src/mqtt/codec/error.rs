@@ -57,16 +57,16 @@ pub enum DecodeError {
     SessionPresentWithError,
     /// A `$share` filter without a group, with a wildcard in the group, or without a filter.
     SharedSubscription,
-    /// Subscription options that are reserved.
-    SubscriptionOptions(u8),
     /// A SUBACK has more or fewer codes than its SUBSCRIBE had filters.
     SubscriptionCount,
-    /// The packet ends before its fields do.
-    Truncated,
-    /// The packet goes on after its last field.
-    TrailingBytes,
+    /// Subscription options that are reserved.
+    SubscriptionOptions(u8),
     /// A text or packet that is longer than its length can say.
     TooLong,
+    /// The packet goes on after its last field.
+    TrailingBytes,
+    /// The packet ends before its fields do.
+    Truncated,
     /// Another packet than the one that must stand here.
     UnexpectedPacket(PacketType),
     /// A property that the packet cannot have.
@@ -165,9 +165,9 @@ impl DecodeError {
             Self::SessionPresentWithError => "session present in a refusing CONNACK",
             Self::SharedSubscription => "shared subscription without a proper group or filter",
             Self::SubscriptionCount => "number of codes in SUBACK other than that of the filters",
-            Self::Truncated => "packet shorter than its fields",
-            Self::TrailingBytes => "packet longer than its fields",
             Self::TooLong => "text or packet longer than MQTT can say",
+            Self::TrailingBytes => "packet longer than its fields",
+            Self::Truncated => "packet shorter than its fields",
             Self::VariableInteger => "variable byte integer of more than four bytes",
             Self::WildcardInTopicFilter => "misplaced wildcard in a topic filter",
             Self::WildcardInTopicName => "wildcard in a topic name",
