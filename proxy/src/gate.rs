@@ -1,5 +1,6 @@
 //! What a relay needs from outside: the narrow waist between protocols and everything else.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,6 +214,25 @@ pub enum Side {
     Upstream,
 }
 
+impl Side {
+    /// The side across.
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Upstream,
+            Self::Upstream => Self::Client,
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Upstream => "upstream",
+        })
+    }
+}
+
 /// One packet and what became of it.
 pub struct PacketSeen<'a> {
     /// Whose session; `None` before the client has said who it is.
@@ -222,7 +242,7 @@ pub struct PacketSeen<'a> {
     /// Who sent it.
     pub from: Side,
     /// The decoded packet; shows neither credentials nor payloads.
-    pub packet: &'a dyn std::fmt::Display,
+    pub packet: &'a dyn fmt::Display,
     /// What became of it.
     pub fate: Fate<'a>,
 }
@@ -265,7 +285,7 @@ pub enum SessionEvent<'a> {
         /// Where the connection came from.
         peer: SocketAddr,
         /// Why.
-        why: &'a dyn std::fmt::Display,
+        why: &'a dyn fmt::Display,
         /// Whose fault it is, which makes the log level.
         blame: Blame,
     },

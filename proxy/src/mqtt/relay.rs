@@ -1,0 +1,404 @@
+//! Moves bytes between a client, its session and its upstream; decides nothing.
+//!
+//! Reads go into a buffer that all connections of a thread share, and what the session lets pass is written
+//! in the same turn. Only what a peer does not take at once is kept, so an idle connection holds no buffer.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use mgate_policies::{BoxFuture, Decision, Now};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::watch;
+use tokio::time::{Sleep, sleep_until, timeout};
+
+use super::Endpoint;
+use super::session::{Context, Input, Outbox, Output, Peer, Session};
+use crate::gate::{Side, Verdict};
+use crate::transport::{Accepted, ConnectError, Connector, Stream};
+
+/// Relays one accepted connection until either side is done or `stop` becomes `true`.
+pub async fn run(
+    endpoint: &Endpoint,
+    connector: &Arc<Connector>,
+    accepted: Accepted,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut relay = Relay::new(endpoint, connector, accepted);
+    let is_stopped = tokio::select! {
+        biased;
+        () = poll_fn(|cx| relay.poll(cx)) => false,
+        _ = stop.wait_for(|is_stopped| *is_stopped) => true,
+    };
+    if is_stopped {
+        relay.drain();
+    }
+    // boxed: the way out must not make the way through larger
+    Box::pin(relay.finish()).await;
+}
+
+/// One client's connection, its session and its upstream connection.
+struct Relay<'a> {
+    endpoint: &'a Endpoint,
+    connector: &'a Arc<Connector>,
+    session: Session,
+    client: Wire,
+    upstream: Wire,
+    dialing: Option<BoxFuture<'static, Result<Stream, ConnectError>>>,
+    identifying: Option<BoxFuture<'static, Verdict>>,
+    deciding_for_client: Option<BoxFuture<'static, Decision>>,
+    deciding_for_upstream: Option<BoxFuture<'static, Decision>>,
+    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    is_done: bool,
+}
+
+/// One side's connection and what waits on it.
+#[derive(Default)]
+struct Wire {
+    stream: Option<Stream>,
+    /// Came, and is not yet taken by the session.
+    unread: Vec<u8>,
+    unsent: Unsent,
+    /// The peer will send no more; with what broke the connection, if something did.
+    ended: Option<Option<ErrorKind>>,
+}
+
+/// Bytes that the peer did not take at once.
+#[derive(Default)]
+struct Unsent {
+    bytes: Vec<u8>,
+    sent: usize,
+    /// Since when the peer takes nothing.
+    since: Option<Instant>,
+    needs_flush: bool,
+}
+
+/// What all relays of a thread work with, one at a time.
+struct Scratch {
+    input: Vec<u8>,
+    out: Outbox,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> =
+        RefCell::new(Scratch { input: vec![0; READ_BYTES], out: Outbox::default() });
+}
+
+impl<'a> Relay<'a> {
+    fn new(endpoint: &'a Endpoint, connector: &'a Arc<Connector>, accepted: Accepted) -> Self {
+        let Accepted { stream, peer: address, certificate, is_encrypted, .. } = accepted;
+        let peer = Peer { address, certificate, is_encrypted };
+        Self {
+            endpoint,
+            connector,
+            session: Session::new(endpoint, peer, Now::read()),
+            client: Wire { stream: Some(stream), ..Wire::default() },
+            upstream: Wire::default(),
+            dialing: None,
+            identifying: None,
+            deciding_for_client: None,
+            deciding_for_upstream: None,
+            timer: None,
+            is_done: false,
+        }
+    }
+
+    /// Moves whatever can be moved; ready when the session is over.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            // a policy that panicked may have left another client's bytes
+            scratch.out.clear();
+            self.poll_with(scratch, cx)
+        })
+    }
+
+    fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let now = Now::read();
+        self.pass_time(now, scratch, cx);
+        loop {
+            let mut has_moved = self.poll_answers(now, scratch, cx);
+            for side in [Side::Client, Side::Upstream] {
+                has_moved |= self.poll_read(side, now, scratch, cx);
+                has_moved |= self.wire(side).poll_write(now.instant, cx);
+            }
+            if self.is_done {
+                return Poll::Ready(());
+            }
+            if !has_moved {
+                self.arm_timer(cx);
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Hands over what the session asked others for.
+    fn poll_answers(&mut self, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> bool {
+        let input = if let Some(dialled) = poll_once(&mut self.dialing, cx) {
+            let dialled = dialled.map(|stream| self.upstream.stream = Some(stream));
+            Input::Upstream(dialled.map_err(|error| error.to_string().into()))
+        } else if let Some(verdict) = poll_once(&mut self.identifying, cx) {
+            Input::Identified(verdict)
+        } else if let Some(decision) = poll_once(&mut self.deciding_for_client, cx) {
+            Input::Decided(Side::Client, decision)
+        } else if let Some(decision) = poll_once(&mut self.deciding_for_upstream, cx) {
+            Input::Decided(Side::Upstream, decision)
+        } else {
+            return false;
+        };
+        self.input(input, now, scratch, cx);
+        true
+    }
+
+    /// Lets the session have what it left, then what comes; says whether anything happened.
+    fn poll_read(&mut self, side: Side, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> bool {
+        if !self.has_room_for(side) {
+            return false;
+        }
+        if !self.wire(side).unread.is_empty() && self.take_unread(side, now, scratch, cx) {
+            return true;
+        }
+        if !self.session.wants(side) {
+            return false;
+        }
+        if let Some(error) = self.wire(side).ended {
+            self.input(Input::Closed(side, error), now, scratch, cx);
+            return true;
+        }
+        let Some(stream) = self.wire(side).stream.as_mut() else { return false };
+        let mut buffer = ReadBuf::new(&mut scratch.input);
+        match Pin::new(stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => self.wire(side).ended = Some(None),
+            Poll::Ready(Ok(())) => {
+                let count = buffer.filled().len();
+                self.take(side, count, now, scratch, cx);
+            }
+            Poll::Ready(Err(error)) => self.wire(side).ended = Some(Some(error.kind())),
+        }
+        true
+    }
+
+    /// Gives the session `count` new bytes, behind those that it left; keeps what it leaves.
+    fn take(&mut self, side: Side, count: usize, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) {
+        let Scratch { input, out } = scratch;
+        let came = &input[..count];
+        if !self.wire(side).unread.is_empty() {
+            self.wire(side).unread.extend_from_slice(came);
+            self.take_unread(side, now, scratch, cx);
+            return;
+        }
+        let context = &mut Context { endpoint: self.endpoint, now, out };
+        let used = self.session.handle_input(Input::Bytes(side, came), context);
+        self.wire(side).unread.extend_from_slice(&came[used..]);
+        self.perform(now, out, cx);
+    }
+
+    /// Gives the session what it left before; says whether it took any of it.
+    fn take_unread(&mut self, side: Side, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> bool {
+        let mut unread = std::mem::take(&mut self.wire(side).unread);
+        let context = &mut Context { endpoint: self.endpoint, now, out: &mut scratch.out };
+        let used = self.session.handle_input(Input::Bytes(side, &unread), context);
+        if used < unread.len() {
+            unread.drain(..used);
+            self.wire(side).unread = unread;
+        }
+        self.perform(now, &mut scratch.out, cx);
+        used > 0
+    }
+
+    fn input(&mut self, input: Input<'_>, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) {
+        let context = &mut Context { endpoint: self.endpoint, now, out: &mut scratch.out };
+        self.session.handle_input(input, context);
+        self.perform(now, &mut scratch.out, cx);
+    }
+
+    /// Sends what the session said and starts what it wants done.
+    fn perform(&mut self, now: Now, out: &mut Outbox, cx: &mut TaskContext<'_>) {
+        self.client.send(&mut out.to_client, now.instant, cx);
+        self.upstream.send(&mut out.to_upstream, now.instant, cx);
+        while let Some(output) = self.session.poll_output() {
+            match output {
+                Output::Close => self.is_done = true,
+                Output::Decide(Side::Client, future) => self.deciding_for_client = Some(future),
+                Output::Decide(Side::Upstream, future) => self.deciding_for_upstream = Some(future),
+                Output::Dial => self.dialing = Some(dial(Arc::clone(self.connector))),
+                Output::Identify(future) => self.identifying = Some(future),
+            }
+        }
+    }
+
+    /// A side is read only while there is room for what it says, and for what it is answered.
+    fn has_room_for(&mut self, side: Side) -> bool {
+        self.wire(side.other()).unsent.len() < UNSENT_BYTES && self.wire(side).unsent.len() < 2 * UNSENT_BYTES
+    }
+
+    /// Tells the session what its clock and the peers' silence mean.
+    fn pass_time(&mut self, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) {
+        if self.timer.as_ref().is_none_or(|(at, _)| *at > now.instant) {
+            return;
+        }
+        self.timer = None;
+        for side in [Side::Client, Side::Upstream] {
+            if self.stalls_at(side).is_some_and(|at| at <= now.instant) {
+                self.input(Input::Stalled(side), now, scratch, cx);
+            }
+        }
+        let context = &mut Context { endpoint: self.endpoint, now, out: &mut scratch.out };
+        self.session.handle_timeout(context);
+        self.perform(now, &mut scratch.out, cx);
+    }
+
+    /// Sets the timer where it must go off earlier than it would; one that goes off too early is set again.
+    fn arm_timer(&mut self, cx: &mut TaskContext<'_>) {
+        let stalls = [self.stalls_at(Side::Client), self.stalls_at(Side::Upstream)];
+        let Some(at) = stalls.into_iter().flatten().chain(self.session.poll_timeout()).min() else { return };
+        if self.timer.as_ref().is_some_and(|(armed, _)| *armed <= at) {
+            return;
+        }
+        let mut sleep = Box::pin(sleep_until(at.into()));
+        if sleep.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        self.timer = Some((at, sleep));
+    }
+
+    fn stalls_at(&mut self, side: Side) -> Option<Instant> {
+        let stall_timeout = self.endpoint.gate.limits.stall_timeout;
+        self.wire(side).unsent.since.map(|since| since + stall_timeout)
+    }
+
+    /// Says goodbye in the protocol's words.
+    fn drain(&mut self) {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let cx = &mut TaskContext::from_waker(std::task::Waker::noop());
+            self.input(Input::Drain, Now::read(), scratch, cx);
+        });
+    }
+
+    /// Sends what is left, within a bound, and closes both sides.
+    async fn finish(self) {
+        let Self { session, client, upstream, .. } = self;
+        drop(session);
+        let (client, upstream) = (pin!(client.finish()), pin!(upstream.finish()));
+        let _ = tokio::join!(timeout(LINGER, client), timeout(LINGER, upstream));
+    }
+
+    fn wire(&mut self, side: Side) -> &mut Wire {
+        match side {
+            Side::Client => &mut self.client,
+            Side::Upstream => &mut self.upstream,
+        }
+    }
+}
+
+impl Wire {
+    /// Writes all of `bytes`, or keeps what the peer does not take now; `bytes` is empty after that.
+    fn send(&mut self, bytes: &mut Vec<u8>, now: Instant, cx: &mut TaskContext<'_>) {
+        if bytes.is_empty() {
+            return;
+        }
+        let taken = match self.stream.as_mut() {
+            Some(stream) if self.unsent.len() == 0 => self.unsent.write(stream, bytes, cx),
+            _ => 0,
+        };
+        if taken < bytes.len() {
+            self.unsent.since.get_or_insert(now);
+            self.unsent.bytes.extend_from_slice(&bytes[taken..]);
+        }
+        bytes.clear();
+        bytes.shrink_to(SCRATCH_KEPT);
+    }
+
+    /// Goes on writing what was kept; says whether the peer took any of it.
+    fn poll_write(&mut self, now: Instant, cx: &mut TaskContext<'_>) -> bool {
+        let Some(stream) = self.stream.as_mut() else { return false };
+        if self.unsent.needs_flush && Pin::new(&mut *stream).poll_flush(cx).is_ready() {
+            self.unsent.needs_flush = false;
+        }
+        if self.unsent.len() == 0 {
+            return false;
+        }
+        let bytes = std::mem::take(&mut self.unsent.bytes);
+        let taken = self.unsent.write(stream, &bytes[self.unsent.sent..], cx);
+        self.unsent.bytes = bytes;
+        self.unsent.advance(taken, now);
+        taken > 0
+    }
+
+    /// Sends what is left, says that no more comes, and hears the peer out: closing with unread bytes would
+    /// take the last words from it.
+    async fn finish(self) -> io::Result<()> {
+        let Some(mut stream) = self.stream else { return Ok(()) };
+        stream.write_all(&self.unsent.bytes[self.unsent.sent..]).await?;
+        stream.shutdown().await?;
+        let mut ignored = [0; 512];
+        let mut is_open = self.ended.is_none();
+        while is_open {
+            is_open = stream.read(&mut ignored).await? > 0;
+        }
+        Ok(())
+    }
+}
+
+impl Unsent {
+    fn len(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
+    /// Writes until the peer takes no more; says how much it took. A connection that broke takes everything:
+    /// reading from it tells why.
+    fn write(&mut self, stream: &mut Stream, bytes: &[u8], cx: &mut TaskContext<'_>) -> usize {
+        let mut taken = 0;
+        while taken < bytes.len() {
+            match Pin::new(&mut *stream).poll_write(cx, &bytes[taken..]) {
+                Poll::Ready(Ok(count)) if count > 0 => taken += count,
+                Poll::Ready(_) => return bytes.len(),
+                Poll::Pending => break,
+            }
+        }
+        self.needs_flush = Pin::new(stream).poll_flush(cx).is_pending();
+        taken
+    }
+
+    fn advance(&mut self, taken: usize, now: Instant) {
+        self.sent += taken;
+        if self.len() == 0 {
+            *self = Self { needs_flush: self.needs_flush, ..Self::default() };
+        } else if taken > 0 {
+            self.since = Some(now);
+            self.bytes.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+}
+
+fn dial(connector: Arc<Connector>) -> BoxFuture<'static, Result<Stream, ConnectError>> {
+    Box::pin(async move { connector.connect().await })
+}
+
+/// Polls a future that may be there; takes it away when it is done.
+fn poll_once<T>(future: &mut Option<BoxFuture<'static, T>>, cx: &mut TaskContext<'_>) -> Option<T> {
+    match future.as_mut()?.as_mut().poll(cx) {
+        Poll::Ready(value) => {
+            *future = None;
+            Some(value)
+        }
+        Poll::Pending => None,
+    }
+}
+
+/// Bytes that one read takes at the most.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Bytes kept for a side from which on the other side is no longer read.
+const UNSENT_BYTES: usize = 64 * 1024;
+
+/// What a thread's outbox may keep for the next burst.
+const SCRATCH_KEPT: usize = 256 * 1024;
+
+/// Time for the last words and for the peer to hear them.
+const LINGER: Duration = Duration::from_secs(2);

@@ -1,0 +1,95 @@
+//! SUBSCRIBE, asked filter by filter, and the SUBACK that answers all of them.
+
+use mgate_policies::{Action, Outcome, Query, Resource};
+
+use super::close::{denial_text, suback_code};
+use super::connect::{Resumed, ask};
+use super::{Close, CloseReason, Context, Question, Session, Violation};
+use crate::gate::{Fate, Side};
+use crate::mqtt::codec::{decode, encode_suback, splice_suback, splice_subscribe};
+use crate::mqtt::packet::{Packet, SubAck, Subscribe};
+
+impl Session {
+    /// Asks for each filter after those that have a verdict; `Some(code)` is a denial.
+    pub(super) fn subscribe(
+        &mut self,
+        frame: &[u8],
+        mut verdicts: Vec<Option<u8>>,
+        mut resumed: Resumed,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Close> {
+        let packet =
+            decode(frame, self.version).map_err(|error| CloseReason::Malformed(Side::Client, error))?;
+        let Packet::Subscribe(subscribe) = &packet else { return Ok(()) };
+        let Some(client) = self.client.as_deref() else { return Ok(()) };
+        for filter in subscribe.filters.clone().skip(verdicts.len()) {
+            let (action, resource) = (Action::Subscribe, Resource::Filter(filter.filter));
+            let qos = filter.options.qos();
+            let query = Query { client, action, resource, payload: b"", qos, retain: false };
+            match ask(&query, resumed.take(), cx) {
+                Outcome::Allowed(_) => verdicts.push(None),
+                Outcome::Denied(reason) => {
+                    self.report_denial(Action::Subscribe, filter.text, &reason, cx);
+                    verdicts.push(Some(suback_code(self.version, reason.cause)));
+                }
+                Outcome::Pending(suspended, future) => {
+                    let question = Question::Subscribe(suspended, verdicts);
+                    self.wait_for(Side::Client, frame.to_vec(), question, future, cx);
+                    return Ok(());
+                }
+            }
+        }
+        self.report_subscribe(&packet, &verdicts, cx);
+        self.pass_subscribe(frame, subscribe, verdicts, cx)
+    }
+
+    /// Puts the denials into the upstream's SUBACK, if it saw only a part of the SUBSCRIBE.
+    pub(super) fn merge_suback(
+        &mut self,
+        suback: &SubAck<'_>,
+        frame: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Result<bool, Close> {
+        let partial = self.partial_subscribes.iter().position(|(id, _)| *id == suback.packet_id);
+        let Some(at) = partial else { return Ok(false) };
+        let (_, verdicts) = self.partial_subscribes.swap_remove(at);
+        splice_suback(&mut cx.out.to_client, frame, self.version, &verdicts)
+            .map_err(|error| CloseReason::Malformed(Side::Upstream, error))?;
+        Ok(true)
+    }
+
+    /// What is left of the packet goes on; the session answers by itself if nothing is left.
+    fn pass_subscribe(
+        &mut self,
+        frame: &[u8],
+        subscribe: &Subscribe<'_>,
+        verdicts: Vec<Option<u8>>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Close> {
+        if verdicts.iter().all(Option::is_none) {
+            cx.out.to_upstream.extend_from_slice(frame);
+        } else if verdicts.iter().all(Option::is_some) {
+            let codes: Vec<u8> = verdicts.into_iter().flatten().collect();
+            let text = self.reason_string(denial_text(mgate_policies::Cause::NotAuthorized));
+            encode_suback(&mut cx.out.to_client, self.version, subscribe.packet_id, &codes, text);
+        } else {
+            if self.partial_subscribes.len() == MAX_PARTIAL_SUBSCRIBES {
+                return Err(Violation::SubscribesInFlight.from(Side::Client));
+            }
+            let is_allowed = |index: usize| verdicts.get(index) == Some(&None);
+            splice_subscribe(&mut cx.out.to_upstream, frame, self.version, is_allowed)
+                .map_err(|error| CloseReason::Malformed(Side::Client, error))?;
+            self.partial_subscribes.retain(|(id, _)| *id != subscribe.packet_id);
+            self.partial_subscribes.push((subscribe.packet_id, verdicts));
+        }
+        Ok(())
+    }
+
+    fn report_subscribe(&self, packet: &Packet<'_>, verdicts: &[Option<u8>], cx: &Context<'_>) {
+        let is_passed = verdicts.iter().any(Option::is_none);
+        self.report(Side::Client, packet, if is_passed { Fate::Passed(None) } else { Fate::Taken }, cx);
+    }
+}
+
+/// SUBSCRIBEs with a denied filter that may wait for their SUBACK at a time.
+const MAX_PARTIAL_SUBSCRIBES: usize = 64;

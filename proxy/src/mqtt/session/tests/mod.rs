@@ -1,0 +1,235 @@
+//! Stories of sessions: real bytes, real chains, time by hand.
+
+mod connect;
+mod deliver;
+mod packets;
+mod protocol;
+mod publish;
+mod subscribe;
+mod waiting;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mgate_policies::{Action, Answer, Cause, Chain, Decision, Grant, Now, Policy, Principal, Query, Reason};
+
+use self::packets::{connack, connect};
+use super::*;
+use crate::gate::{
+    Authentication, Authenticator, Authenticators, Blame, Credentials, Gate, Limits, Message, Mirror,
+    Observer,
+};
+use crate::mqtt::{OnDeniedPublish, Options};
+
+/// A session, what is around it, and what it said.
+struct Story {
+    endpoint: Endpoint,
+    session: Session,
+    out: Outbox,
+    now: Now,
+    seen: Arc<Seen>,
+}
+
+/// What observers and mirrors were told.
+#[derive(Default)]
+struct Seen {
+    mirrored: Mutex<Vec<(String, Vec<u8>)>>,
+    denied: Mutex<Vec<(Action, String)>>,
+    closed: Mutex<Vec<(String, Blame)>>,
+}
+
+/// Denies what its names say, waits where they say so, and allows the rest.
+struct Rules;
+
+impl Story {
+    fn new() -> Self {
+        Self::with(|_, _| {})
+    }
+
+    /// A story in which `change` had the last word on the route.
+    fn with(change: impl FnOnce(&mut Gate, &mut Options)) -> Self {
+        let seen = Arc::new(Seen::default());
+        let mut gate = Gate {
+            route: "devices".into(),
+            authenticators: Authenticators::new(vec![Arc::new(Passwords)]),
+            policies: Chain::new(vec![Arc::new(Rules)]),
+            mirror: Some(seen.clone()),
+            observer: seen.clone(),
+            limits: Limits::default(),
+        };
+        let mut options = Options::default();
+        change(&mut gate, &mut options);
+        let endpoint = Endpoint::new(gate, options);
+        let now = Now::read();
+        let session = Session::new(&endpoint, peer(), now);
+        Self { endpoint, session, out: Outbox::default(), now, seen }
+    }
+
+    /// A story that begins when the session is open.
+    fn open(version: Version) -> Self {
+        Self::new().opened(version)
+    }
+
+    fn opened(mut self, version: Version) -> Self {
+        self.client_sends(&connect(version).bytes());
+        self.upstream_opens();
+        self.upstream_sends(&connack(version, 0, &[]));
+        assert_eq!(self.session.state, State::Open);
+        self.hears();
+        self
+    }
+
+    fn input(&mut self, input: Input<'_>) -> usize {
+        let cx = &mut Context { endpoint: &self.endpoint, now: self.now, out: &mut self.out };
+        self.session.handle_input(input, cx)
+    }
+
+    fn client_sends(&mut self, bytes: &[u8]) -> usize {
+        self.input(Input::Bytes(Side::Client, bytes))
+    }
+
+    fn upstream_sends(&mut self, bytes: &[u8]) -> usize {
+        self.input(Input::Bytes(Side::Upstream, bytes))
+    }
+
+    /// The session wants to dial, and the upstream takes the connection.
+    fn upstream_opens(&mut self) {
+        assert!(matches!(self.session.poll_output(), Some(Output::Dial)), "dials after CONNECT was allowed");
+        self.input(Input::Upstream(Ok(())));
+    }
+
+    fn decides(&mut self, side: Side, decision: Decision) {
+        self.input(Input::Decided(side, decision));
+    }
+
+    /// Time goes on, and the session is told when it asked to be.
+    fn waits(&mut self, by: Duration) {
+        let end = self.now.later(by);
+        while let Some(at) = self.session.poll_timeout().filter(|at| *at <= end.instant) {
+            self.now = self.now.later(at.saturating_duration_since(self.now.instant));
+            let cx = &mut Context { endpoint: &self.endpoint, now: self.now, out: &mut self.out };
+            self.session.handle_timeout(cx);
+        }
+        self.now = end;
+    }
+
+    /// What was sent to the client, and to the upstream, since the last time.
+    fn hears(&mut self) -> (Vec<u8>, Vec<u8>) {
+        let out = std::mem::take(&mut self.out);
+        (out.to_client, out.to_upstream)
+    }
+
+    fn client_hears(&mut self) -> Vec<u8> {
+        self.hears().0
+    }
+
+    fn upstream_hears(&mut self) -> Vec<u8> {
+        self.hears().1
+    }
+
+    fn is_closed(&mut self) -> bool {
+        while let Some(output) = self.session.poll_output() {
+            if matches!(output, Output::Close) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Why the session ended, and whose fault it was.
+    fn closing(&self) -> Option<(String, Blame)> {
+        self.seen.closed.lock().expect("nobody panics with it").first().cloned()
+    }
+
+    fn denials(&self) -> Vec<(Action, String)> {
+        self.seen.denied.lock().expect("nobody panics with it").clone()
+    }
+}
+
+impl Policy for Rules {
+    fn name(&self) -> &str {
+        "rules"
+    }
+
+    fn evaluate(&self, query: &Query<'_>, _: Now) -> Answer {
+        let resource = format!("{} {}", query.action, query.resource);
+        let says = |word: &str| resource.contains(word) || query.client.client_id.contains(word);
+        if says("slow") {
+            Answer::Pending(Box::pin(std::future::pending()))
+        } else if says("secret") || query.retain && says("unretained") || query.qos == 2 && says("qos1") {
+            Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized)))
+        } else {
+            Answer::Ready(Decision::Allow(Grant::default()))
+        }
+    }
+}
+
+/// Knows one password, and one user that takes time.
+struct Passwords;
+
+impl Authenticator for Passwords {
+    fn name(&self) -> &str {
+        "passwords"
+    }
+
+    fn authenticate(&self, credentials: &Credentials<'_>, _: Now) -> Authentication {
+        let id = credentials.username.unwrap_or_default();
+        let verdict = match (id, credentials.password) {
+            ("slow", _) => return Authentication::Pending(Box::pin(std::future::pending())),
+            ("", _) | (_, Some(PASSWORD)) => {
+                Verdict::Accepted(Principal { id: id.into(), ..Principal::default() })
+            }
+            _ => Verdict::Rejected(Reason::new(Cause::BadCredentials)),
+        };
+        Authentication::Ready(verdict)
+    }
+}
+
+impl Mirror for Seen {
+    fn message(&self, message: &Message<'_>) {
+        let copy = (message.topic.to_owned(), message.payload.to_vec());
+        self.mirrored.lock().expect("nobody panics with it").push(copy);
+    }
+}
+
+impl Observer for Seen {
+    fn wants_packets(&self) -> bool {
+        true
+    }
+
+    fn packet(&self, packet: &PacketSeen<'_>) {
+        // what is shown of a packet shows no credentials
+        let shown = packet.packet.to_string();
+        assert!(!shown.contains("hunter2") && !shown.contains("alice"), "{shown}");
+    }
+
+    fn session(&self, event: &SessionEvent<'_>) {
+        match event {
+            SessionEvent::Opened(_) => {}
+            SessionEvent::Denied { action, resource, .. } => {
+                let denial = (*action, (*resource).to_owned());
+                self.denied.lock().expect("nobody panics with it").push(denial);
+            }
+            SessionEvent::Closed { why, blame, .. } => {
+                self.closed.lock().expect("nobody panics with it").push((why.to_string(), *blame));
+            }
+        }
+    }
+}
+
+fn peer() -> Peer {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
+    Peer { address, certificate: None, is_encrypted: false }
+}
+
+fn allow() -> Decision {
+    Decision::Allow(Grant::default())
+}
+
+fn deny() -> Decision {
+    Decision::Deny(Reason::new(Cause::NotAuthorized))
+}
+
+const PASSWORD: &[u8] = b"hunter2";
+const BOTH: [Version; 2] = [Version::V311, Version::V5];
