@@ -1,1 +1,7 @@
-//! An IoT API gateway.
+//! mgate, an IoT API gateway: every packet between devices and their servers is authorized.
+
+pub mod authn;
+pub mod cli;
+pub mod config;
+pub mod log;
+pub mod mirror;

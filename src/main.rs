@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `mgate`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mgate::cli::main()
+}

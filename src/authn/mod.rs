@@ -1,0 +1,42 @@
+//! Who a client is: authenticators for the rows that a route's `authn` names.
+
+mod anonymous;
+mod password;
+pub mod password_file;
+mod x509;
+
+pub use anonymous::Anonymous;
+pub use password::Password;
+pub use x509::{Identity, X509};
+
+/// Whether `identity` may stand for one level of a topic. One with a separator or a wildcard could be taken
+/// for a pattern by whoever puts topics together from it.
+fn is_safe_identity(identity: &str) -> bool {
+    !identity.is_empty() && !identity.contains(['/', '+', '#', '\0'])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use mgate_policies::{Now, Protocol};
+    use mgate_proxy::gate::{Authentication, Authenticator, Credentials, Verdict};
+
+    pub(super) fn ready(authenticator: &dyn Authenticator, credentials: &Credentials<'_>) -> Verdict {
+        match authenticator.authenticate(credentials, Now::read()) {
+            Authentication::Ready(verdict) => verdict,
+            Authentication::Pending(_) => panic!("{} needs no time", authenticator.name()),
+        }
+    }
+
+    pub(super) fn shown() -> Credentials<'static> {
+        Credentials {
+            client_id: "dev-1",
+            username: None,
+            password: None,
+            certificate: None,
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            protocol: Protocol::Mqtt,
+        }
+    }
+}

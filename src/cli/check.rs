@@ -1,0 +1,89 @@
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::{Global, print};
+use crate::config::{Config, Environment, Problem, Problems, RouteConfig};
+
+/// Say what a configuration does, or all that is wrong with it; nothing listens.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The configuration file
+    #[arg(value_name = "FILE", default_value = "mgate.toml")]
+    file: PathBuf,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
+        let config = Config::load(&self.file, &Environment::of_process())?;
+        if global.json {
+            return print(json_config(&config));
+        }
+        print(format_args!("{} is good\n", self.file.display()))?;
+        for line in table(&config.routes) {
+            print(line)?;
+        }
+        for warning in &config.warnings {
+            print(format_args!("\nwarning: {warning}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong, for programs.
+pub(super) fn json_problems(problems: &Problems) -> Value {
+    json!({ "problems": problems.0.iter().map(json_problem).collect::<Vec<_>>() })
+}
+
+fn json_config(config: &Config) -> Value {
+    json!({
+        "routes": config.routes.iter().map(json_route).collect::<Vec<_>>(),
+        "warnings": config.warnings.iter().map(json_problem).collect::<Vec<_>>(),
+    })
+}
+
+fn json_route(route: &RouteConfig) -> Value {
+    json!({
+        "name": *route.name,
+        "listen": route.listen.to_string(),
+        "upstream": route.upstream.to_string(),
+        "authn": route.authn,
+        "policies": route.policy_names,
+        "mirror": route.mirror_name,
+    })
+}
+
+fn json_problem(problem: &Problem) -> Value {
+    let place = &problem.place;
+    json!({ "file": *place.file, "line": place.line, "key": place.key, "message": problem.message })
+}
+
+fn table(routes: &[RouteConfig]) -> Vec<String> {
+    let head = ["ROUTE", "LISTEN", "UPSTREAM", "AUTHN", "POLICIES", "MIRROR"].map(String::from);
+    let rows: Vec<[String; 6]> = [head].into_iter().chain(routes.iter().map(row)).collect();
+    let widths: [usize; 6] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    let line = |row: &[String; 6]| {
+        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(route: &RouteConfig) -> [String; 6] {
+    let list = |names: &[String], none: &str| if names.is_empty() { none.into() } else { names.join(", ") };
+    [
+        route.name.to_string(),
+        route.listen.to_string(),
+        route.upstream.to_string(),
+        list(&route.authn, "(anonymous)"),
+        list(&route.policy_names, "(deny all)"),
+        route.mirror_name.clone().unwrap_or_else(|| "-".into()),
+    ]
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mgate check mgate.toml
+  mgate check --json mgate.toml";

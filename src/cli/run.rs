@@ -1,0 +1,43 @@
+use std::path::PathBuf;
+
+use super::Global;
+use crate::config::{Config, Environment};
+use crate::log;
+
+/// Serve the routes of a configuration until SIGTERM or Ctrl-C.
+///
+/// A signal lets open sessions end for the configuration's `drain_timeout`; a second one stops at once.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Arguments {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", default_value = "mgate.toml")]
+    config: PathBuf,
+}
+
+impl Arguments {
+    pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
+        let environment = Environment::of_process();
+        let config = Config::load(&self.config, &environment)?;
+        log::start(&global.log(&config.log))?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        for variable in environment.unused() {
+            tracing::debug!(variable, "the variable stands for no key");
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.workers.get())
+            .thread_name("mgate")
+            .enable_all()
+            .build()?;
+        drop(runtime);
+        anyhow::bail!("serving is not built in yet")
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mgate run
+  mgate run -c /etc/mgate/mgate.toml --log-format json
+  MGATE_ROUTE_DEVICES_LISTEN=mqtt://0.0.0.0:1884 mgate run";

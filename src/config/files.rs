@@ -1,0 +1,114 @@
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::document::{Node, SyntaxError, parse_toml};
+use super::problem::{Place, Report};
+use super::section::Given;
+use super::yaml::parse_yaml;
+
+/// The files that a configuration names; relative paths begin where the configuration file is.
+pub(crate) struct Files<'a> {
+    directory: &'a Path,
+    report: &'a Report,
+}
+
+impl<'a> Files<'a> {
+    /// Files next to the configuration file `path`.
+    pub(crate) fn beside(path: &'a Path, report: &'a Report) -> Self {
+        Self { directory: path.parent().unwrap_or(Path::new("")), report }
+    }
+
+    /// Where problems go.
+    pub(crate) fn report(&self) -> &'a Report {
+        self.report
+    }
+
+    /// Where a file is.
+    pub(crate) fn path(&self, name: &Given<String>) -> PathBuf {
+        self.directory.join(&name.value)
+    }
+
+    /// All bytes of a file.
+    pub(crate) fn bytes(&self, name: &Given<String>) -> Option<Vec<u8>> {
+        match read(&self.path(name)) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.report.problem(&name.place, format!("cannot read {}: {error}", name.value));
+                None
+            }
+        }
+    }
+
+    /// What `read` makes of a file's bytes.
+    pub(crate) fn load<T, E: Display>(
+        &self,
+        name: &Given<String>,
+        read: impl FnOnce(&[u8]) -> Result<T, E>,
+    ) -> Option<T> {
+        read(&self.bytes(name)?).map_err(|error| self.problem(name, error)).ok()
+    }
+
+    /// Records what is wrong with the contents of a file, where it is named.
+    pub(crate) fn problem(&self, name: &Given<String>, message: impl Display) {
+        self.report.problem(&name.place, format!("{}: {message}", name.value));
+    }
+
+    /// A file's text.
+    pub(crate) fn text(&self, name: &Given<String>) -> Option<String> {
+        self.load(name, |bytes| str::from_utf8(bytes).map(str::to_owned).map_err(|_| "is not UTF-8"))
+    }
+
+    /// A TOML, JSON or YAML file, by its extension.
+    pub(crate) fn document(&self, name: &Given<String>) -> Option<(Node, Place)> {
+        let path = self.path(name);
+        let parse: fn(&str) -> Result<Node, SyntaxError> = match path.extension().and_then(OsStr::to_str) {
+            Some("toml") => parse_toml,
+            Some("json" | "yaml" | "yml") => parse_yaml,
+            _ => {
+                self.problem(name, "the name must end in .toml, .json or .yaml");
+                return None;
+            }
+        };
+        let text = self.text(name)?;
+        let place = Place::file(&path);
+        parsed(parse(&text), place, self.report)
+    }
+}
+
+/// The configuration file itself.
+pub(crate) fn root(path: &Path, report: &Report) -> Option<(Node, Place)> {
+    let place = Place::file(path);
+    let text = read(path)
+        .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8")));
+    match text {
+        Ok(text) => parsed(parse_toml(&text), place, report),
+        Err(error) => {
+            report.problem(&place, format!("cannot be read: {error}"));
+            None
+        }
+    }
+}
+
+fn parsed(result: Result<Node, SyntaxError>, place: Place, report: &Report) -> Option<(Node, Place)> {
+    match result {
+        Ok(node) => Some((node, place)),
+        Err(error) => {
+            report.problem(&Place { line: error.line, ..place }, error.message);
+            None
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_BYTES {
+        true => Err(io::Error::other("it is larger than 64 MiB")),
+        false => Ok(bytes),
+    }
+}
+
+const MAX_BYTES: u64 = 64 * 1024 * 1024;

@@ -1,0 +1,199 @@
+//! The configuration: the file as written becomes a [`Config`] that cannot be wrong.
+//!
+//! All files that it names are read and built while it is loaded, and all that is wrong with any of them is
+//! found at once, each with its file, line and key.
+
+mod definitions;
+mod document;
+mod environment;
+mod files;
+mod problem;
+mod route;
+mod section;
+mod static_policy;
+mod tls;
+mod values;
+mod yaml;
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use mgate_policies::Policy;
+use mgate_proxy::gate::Mirror;
+
+use self::definitions::Definitions;
+use self::files::Files;
+use self::problem::Report;
+use self::route::Context;
+use self::section::Section;
+use crate::authn::password_file::PasswordFile;
+use crate::authn::{Anonymous, Identity, Password, X509};
+use crate::log::{self, LogConfig};
+use crate::mirror;
+
+pub use self::environment::Environment;
+pub use self::problem::{Place, Problem, Problems};
+pub use self::route::RouteConfig;
+pub use self::values::{Address, Scheme};
+
+/// All that one gateway does.
+pub struct Config {
+    /// Threads that move packets.
+    pub workers: NonZeroUsize,
+    /// Time that open sessions have to end when the gateway stops.
+    pub drain_timeout: Duration,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// The listeners and where each leads; no two listen at one address.
+    pub routes: Vec<RouteConfig>,
+    /// What is probably not meant as it is written.
+    pub warnings: Vec<Problem>,
+}
+
+impl Config {
+    /// Reads a file and all files that it names; `environment` overrides values of the first.
+    pub fn load(path: &Path, environment: &Environment) -> Result<Self, Problems> {
+        let report = Report::default();
+        let config = files::root(path, &report).map(|(node, place)| {
+            let file = Section::root(&node, &place, Some(environment), &report);
+            read(file, &Files::beside(path, &report), &report)
+        });
+        let warnings = report.finish()?;
+        let nothing = Problems(Vec::new());
+        config.map(|config| Self { warnings, ..config }).ok_or(nothing)
+    }
+}
+
+fn read(mut file: Section<'_>, files: &Files<'_>, report: &Report) -> Config {
+    let cores = available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let workers = file.integer("workers", 1..=1024).and_then(|workers| usize::try_from(workers).ok());
+    let drain_timeout = file.duration("drain_timeout", Duration::ZERO..=HOUR);
+    let log = read_log(file.section("log"));
+    if file.has("admin") {
+        file.problem("admin", "is not supported by this version");
+    }
+    let context = Context {
+        authn: Definitions::read(&mut file, "authn", |name, section| authenticator(name, section, files)),
+        policies: Definitions::read(&mut file, "policy", |name, section| {
+            policy(name, section, files, report)
+        }),
+        mirrors: Definitions::read(&mut file, "mirror", mirror),
+        files,
+        report,
+    };
+    let routes = route::read_all(&mut file, &context);
+    context.authn.warn_of_unused(report);
+    context.policies.warn_of_unused(report);
+    context.mirrors.warn_of_unused(report);
+    file.finish();
+    Config {
+        workers: workers.and_then(NonZeroUsize::new).unwrap_or(cores),
+        drain_timeout: drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
+        log,
+        routes,
+        warnings: Vec::new(),
+    }
+}
+
+fn read_log(mut section: Section<'_>) -> LogConfig {
+    let default = LogConfig::default();
+    let config = LogConfig {
+        format: section.one_of("format", LOG_FORMATS).unwrap_or(default.format),
+        level: section.parse("level", log::Level::parse).map_or(default.level, |level| level.value),
+    };
+    section.finish();
+    config
+}
+
+fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Option<route::Authn> {
+    section.require(&["type"]);
+    let kind = section.one_of("type", AUTHN_TYPES)?;
+    let authenticator = match kind {
+        AuthnType::Anonymous => Some(Arc::new(Anonymous::new(name)) as Arc<_>),
+        AuthnType::Password => {
+            users(&mut section, files).map(|file| Arc::new(Password::new(name, file)) as Arc<_>)
+        }
+        AuthnType::X509 => {
+            let identity = section.one_of("id", IDENTITIES).unwrap_or(Identity::CommonName);
+            Some(Arc::new(X509::new(name, identity)) as Arc<_>)
+        }
+    };
+    section.finish();
+    Some(route::Authn { authenticator: authenticator?, needs_certificates: kind == AuthnType::X509 })
+}
+
+fn users(section: &mut Section<'_>, files: &Files<'_>) -> Option<PasswordFile> {
+    section.require(&["file"]);
+    let name = section.text("file")?;
+    let text = files.text(&name)?;
+    let path = files.path(&name);
+    match PasswordFile::parse(&text, &path) {
+        Ok(file) => Some(file),
+        Err(errors) => {
+            for error in errors {
+                let place = Place { line: Some(error.line), key: error.key, ..Place::file(&error.path) };
+                files.report().problem(&place, error.message);
+            }
+            None
+        }
+    }
+}
+
+fn policy(
+    name: &str,
+    mut section: Section<'_>,
+    files: &Files<'_>,
+    report: &Report,
+) -> Option<Arc<dyn Policy>> {
+    section.require(&["type"]);
+    section.parse("type", |kind| supported(kind, "static", &["jwt_scopes", "pdp", "wasm"]))?;
+    section.require(&["file"]);
+    let file = section.text("file");
+    section.finish();
+    let (node, place) = files.document(&file?)?;
+    let rules = static_policy::read(name, Section::root(&node, &place, None, report), report)?;
+    Some(Arc::new(rules))
+}
+
+fn mirror(name: &str, mut section: Section<'_>) -> Option<Arc<dyn Mirror>> {
+    section.require(&["type"]);
+    section.parse("type", |kind| supported(kind, "log", &["nats"]))?;
+    section.finish();
+    Some(Arc::new(mirror::Log::new(name)))
+}
+
+/// Takes the one kind that there is; says of those to come that they are not there yet.
+fn supported(kind: &str, known: &str, to_come: &[&str]) -> Result<(), String> {
+    if kind == known {
+        Ok(())
+    } else if to_come.contains(&kind) {
+        Err(format!("type \"{kind}\" is not supported by this version ({known})"))
+    } else {
+        Err(format!("unknown type \"{kind}\" ({known})"))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AuthnType {
+    Anonymous,
+    Password,
+    X509,
+}
+
+const AUTHN_TYPES: &[(&str, AuthnType)] =
+    &[("anonymous", AuthnType::Anonymous), ("password", AuthnType::Password), ("x509", AuthnType::X509)];
+
+const IDENTITIES: &[(&str, Identity)] = &[
+    ("cn", Identity::CommonName),
+    ("san_dns", Identity::SanDns),
+    ("san_uri", Identity::SanUri),
+    ("fingerprint", Identity::Fingerprint),
+];
+
+const LOG_FORMATS: &[(&str, log::Format)] = &[("text", log::Format::Text), ("json", log::Format::Json)];
+
+const DEFAULT_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -1,0 +1,372 @@
+use std::collections::HashMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mgate_policies::{Chain, Cidr, Policy};
+use mgate_proxy::gate::{Authenticator, Authenticators, Limits, Mirror};
+use mgate_proxy::mqtt::packet::Version;
+use mgate_proxy::mqtt::{OnDeniedPublish, Options, Versions};
+use mgate_proxy::transport::{
+    Acceptor, AcceptorOptions, Connector, ConnectorOptions, ProxyProtocol, ProxyVersion, WebSocketOptions,
+    WebSocketTarget,
+};
+
+use super::definitions::Definitions;
+use super::environment::variable_of;
+use super::files::Files;
+use super::problem::{Place, Report};
+use super::section::{Given, Section, choose};
+use super::tls;
+use super::values::{Address, Scheme};
+
+/// One listener and where it leads.
+pub struct RouteConfig {
+    /// Its name; no other route has it.
+    pub name: Arc<str>,
+    /// Where it listens, as written.
+    pub listen: Address,
+    /// Where it listens.
+    pub listen_address: SocketAddr,
+    pub(super) listen_place: Place,
+    /// Where it leads.
+    pub upstream: Address,
+    /// Shakes hands with clients.
+    pub acceptor: Acceptor,
+    /// Dials the upstream.
+    pub connector: Connector,
+    /// Load balancers in front, which speak for many clients.
+    pub trusted: Vec<Cidr>,
+    /// The names of `authenticators`.
+    pub authn: Vec<String>,
+    /// Find out who a client is.
+    pub authenticators: Authenticators,
+    /// The names of `policies`.
+    pub policy_names: Vec<String>,
+    /// Say what a client may do.
+    pub policies: Chain,
+    /// The name of `mirror`.
+    pub mirror_name: Option<String>,
+    /// Takes copies of what passed.
+    pub mirror: Option<Arc<dyn Mirror>>,
+    /// What clients may use at the most.
+    pub limits: Limits,
+    /// How it speaks MQTT.
+    pub mqtt: Options,
+}
+
+/// What routes are made of beside their own tables.
+pub(super) struct Context<'a> {
+    pub(super) authn: Definitions<Authn>,
+    pub(super) policies: Definitions<Arc<dyn Policy>>,
+    pub(super) mirrors: Definitions<Arc<dyn Mirror>>,
+    pub(super) files: &'a Files<'a>,
+    pub(super) report: &'a Report,
+}
+
+/// An authenticator and what it needs of a route.
+pub(super) struct Authn {
+    pub(super) authenticator: Arc<dyn Authenticator>,
+    pub(super) needs_certificates: bool,
+}
+
+/// The half of a route that faces clients.
+struct Front {
+    listen: Address,
+    address: SocketAddr,
+    acceptor: Acceptor,
+    trusted: Vec<Cidr>,
+}
+
+/// Reads all routes; what is wrong with one of them, or with them together, is recorded.
+pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<RouteConfig> {
+    if !file.has("route") {
+        file.problem("route", "is missing: without a [[route]] nothing is served");
+    }
+    let mut sections = file.list("route", "name");
+    check_names(&mut sections, context.report);
+    let routes: Vec<_> = sections.into_iter().filter_map(|section| read(section, context)).collect();
+    for (index, route) in routes.iter().enumerate() {
+        let earlier =
+            routes[..index].iter().find(|earlier| collide(earlier.listen_address, route.listen_address));
+        if let Some(earlier) = earlier {
+            context.report.problem(&route.listen_place, format!("route {} listens there", earlier.name));
+        }
+    }
+    routes
+}
+
+fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<RouteConfig> {
+    section.require(&["name", "listen", "upstream"]);
+    let name = section.text("name");
+    let listen_place = section.place_at("listen");
+    let (limits, keepalive) = limits(section.section("limits"));
+    let asks_for_certificates = tls::asks_for_certificates(&mut section.section("tls"));
+    let front = front(&mut section, &limits, keepalive, context);
+    let upstream = upstream(&mut section, &limits, context.files);
+    let (authn, authenticators) = authenticators(&mut section, asks_for_certificates, context);
+    let (policy_names, policies) = policies(&mut section, context);
+    let mirror_name = section.text("mirror");
+    let mirror = mirror_name.as_ref().map(|name| context.mirrors.find(name, context.report).cloned());
+    let mqtt = mqtt(section.section("mqtt"));
+    section.finish();
+    let (front, (upstream, connector)) = (front?, upstream?);
+    Some(RouteConfig {
+        name: name?.value.into(),
+        listen: front.listen,
+        listen_address: front.address,
+        listen_place,
+        upstream,
+        acceptor: front.acceptor,
+        connector,
+        trusted: front.trusted,
+        authn,
+        authenticators,
+        policy_names,
+        policies,
+        mirror_name: mirror_name.map(|name| name.value),
+        mirror: mirror.flatten(),
+        limits,
+        mqtt,
+    })
+}
+
+fn front(
+    section: &mut Section<'_>,
+    limits: &Limits,
+    keepalive: Option<Duration>,
+    context: &Context<'_>,
+) -> Option<Front> {
+    let listen = section.parse("listen", str::parse::<Address>);
+    let scheme = listen.as_ref().map(|listen| listen.value.scheme);
+    let has_tls = check_use(section, "tls", tls::SERVER_KEYS, scheme, Scheme::is_tls);
+    if let Some(scheme) = scheme.filter(|scheme| scheme.is_tls() && !has_tls) {
+        section.problem("tls", format!("is missing: {scheme} needs a certificate"));
+    }
+    let tls =
+        has_tls.then(|| tls::server(section.section("tls"), scheme.unwrap_or(Scheme::Mqtts), context.files));
+    check_use(section, "websocket", WEBSOCKET_KEYS, scheme, Scheme::is_websocket);
+    let websocket = websocket(section.section("websocket"), limits);
+    let proxy_protocol = proxy_protocol(section.section("proxy_protocol"));
+    let address = listen.as_ref().and_then(|listen| section.check(&listen.place, resolve(&listen.value)));
+    let (listen, address, trusted) = (listen?.value, address?, proxy_protocol.clone());
+    let options = AcceptorOptions {
+        tls: match tls {
+            Some(tls) => Some(tls?),
+            None => None,
+        },
+        websocket: listen.scheme.is_websocket().then_some(websocket),
+        proxy_protocol,
+        timeout: limits.handshake_timeout,
+        keepalive,
+    };
+    let trusted = trusted.map(|proxy| proxy.trusted).unwrap_or_default();
+    Some(Front { listen, address, acceptor: Acceptor::new(options), trusted })
+}
+
+fn upstream(section: &mut Section<'_>, limits: &Limits, files: &Files<'_>) -> Option<(Address, Connector)> {
+    let upstream = section.parse("upstream", str::parse::<Address>);
+    let scheme = upstream.as_ref().map(|upstream| upstream.value.scheme);
+    check_use(section, "upstream_tls", tls::CLIENT_KEYS, scheme, Scheme::is_tls);
+    let mut tls_section = section.section("upstream_tls");
+    let server_name = tls_section.text("server_name").map(|name| name.value);
+    let tls = scheme.is_some_and(Scheme::is_tls).then(|| tls::client(&mut tls_section, files));
+    tls_section.finish();
+    let Given { value: upstream, place } = upstream?;
+    let target = || WebSocketTarget {
+        path: upstream.path.clone().unwrap_or_else(|| DEFAULT_PATH.into()),
+        max_message_bytes: max_message_bytes(limits),
+    };
+    let options = ConnectorOptions {
+        host: upstream.host.clone(),
+        port: upstream.port,
+        tls: match tls {
+            Some(tls) => Some(tls?),
+            None => None,
+        },
+        server_name,
+        websocket: upstream.scheme.is_websocket().then(target),
+        timeout: limits.upstream_timeout,
+    };
+    let connector = section.check(&place, Connector::new(options))?;
+    Some((upstream, connector))
+}
+
+/// Records a problem if the table `key` is given and the scheme has no use of it; says whether it is given.
+fn check_use(
+    section: &mut Section<'_>,
+    key: &'static str,
+    keys: &[&'static str],
+    scheme: Option<Scheme>,
+    has_use: fn(Scheme) -> bool,
+) -> bool {
+    let is_given = section.section(key).is_given(keys);
+    if let Some(scheme) = scheme.filter(|scheme| is_given && !has_use(*scheme)) {
+        section.problem(key, format!("has no use with {scheme}"));
+    }
+    is_given
+}
+
+fn websocket(mut section: Section<'_>, limits: &Limits) -> WebSocketOptions {
+    let path = section.parse("path", |path| match path.starts_with('/') {
+        true => Ok(path.to_owned()),
+        false => Err(format!("\"{path}\" does not begin with /")),
+    });
+    let origins = section.texts("origins").unwrap_or_default();
+    section.finish();
+    WebSocketOptions {
+        path: path.map_or_else(|| DEFAULT_PATH.into(), |path| path.value),
+        origins: origins.into_iter().map(|origin| origin.value).collect(),
+        max_message_bytes: max_message_bytes(limits),
+    }
+}
+
+fn proxy_protocol(mut section: Section<'_>) -> Option<ProxyProtocol> {
+    if !section.is_given(&["accept", "trusted"]) {
+        return None;
+    }
+    section.require(&["accept", "trusted"]);
+    let version = section.one_of("accept", PROXY_VERSIONS);
+    let trusted = section
+        .parse_each("trusted", |text| Cidr::parse(text).map_err(|error| format!("\"{text}\": {error}")));
+    section.finish();
+    Some(ProxyProtocol { trusted, version: version? })
+}
+
+fn authenticators(
+    section: &mut Section<'_>,
+    asks_for_certificates: bool,
+    context: &Context<'_>,
+) -> (Vec<String>, Authenticators) {
+    let names = section.texts("authn").unwrap_or_default();
+    let mut row = Vec::new();
+    for name in &names {
+        let Some(authn) = context.authn.find(name, context.report) else { continue };
+        if authn.needs_certificates && !asks_for_certificates {
+            let message = format!("\"{}\" needs client certificates: set `tls.client_ca`", name.value);
+            context.report.problem(&name.place, message);
+        }
+        row.push(Arc::clone(&authn.authenticator));
+    }
+    (names.into_iter().map(|name| name.value).collect(), Authenticators::new(row))
+}
+
+fn policies(section: &mut Section<'_>, context: &Context<'_>) -> (Vec<String>, Chain) {
+    let names = section.texts("policies").unwrap_or_default();
+    if names.is_empty() {
+        context.report.warning(&section.place_at("policies"), "names no policy: everything is denied");
+    }
+    let row = names.iter().filter_map(|name| context.policies.find(name, context.report).cloned()).collect();
+    (names.into_iter().map(|name| name.value).collect(), Chain::new(row))
+}
+
+/// The limits, and how long a client may be silent until TCP asks whether it is there.
+fn limits(mut section: Section<'_>) -> (Limits, Option<Duration>) {
+    let default = Limits::default();
+    let connections = count(&mut section, "connections", default.connections);
+    let mut time = |key, default| section.duration(key, SHORTEST..=LONGEST).unwrap_or(default);
+    let limits = Limits {
+        connections,
+        handshake_timeout: time("handshake_timeout", default.handshake_timeout),
+        connect_timeout: time("connect_timeout", default.connect_timeout),
+        upstream_timeout: time("upstream_timeout", default.upstream_timeout),
+        stall_timeout: time("stall_timeout", default.stall_timeout),
+        decision_timeout: time("decision_timeout", default.decision_timeout),
+        connections_per_address: count(
+            &mut section,
+            "connections_per_address",
+            default.connections_per_address,
+        ),
+        packet_bytes: section
+            .bytes("packet_bytes", PACKET_BYTES)
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .unwrap_or(default.packet_bytes),
+        messages_per_second: section
+            .integer("messages_per_second", 1..=1_000_000)
+            .and_then(|messages| u32::try_from(messages).ok()),
+        idle_timeout: section.duration("idle_timeout", SECOND..=WEEK),
+    };
+    let keepalive = section.duration("tcp_keepalive", SECOND..=LONGEST);
+    section.finish();
+    (limits, keepalive)
+}
+
+fn count(section: &mut Section<'_>, key: &'static str, default: usize) -> usize {
+    let count = section.integer(key, 1..=10_000_000);
+    count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
+}
+
+fn mqtt(mut section: Section<'_>) -> Options {
+    let default = Options::default();
+    let versions = section.parse_each("versions", |text| choose(text, VERSIONS));
+    if section.has("versions") && versions.is_empty() {
+        section.problem("versions", "names no version");
+    }
+    let options = Options {
+        versions: if versions.is_empty() { default.versions } else { Versions::only(&versions) },
+        on_denied_publish: section.one_of("on_denied_publish", ON_DENIED_PUBLISH).unwrap_or_default(),
+    };
+    section.finish();
+    options
+}
+
+/// Names must differ even as environment variables write them.
+fn check_names(sections: &mut [Section<'_>], report: &Report) {
+    let mut taken = HashMap::new();
+    for name in sections.iter_mut().filter_map(|section| section.text("name")) {
+        if !is_name(&name.value) {
+            report.problem(&name.place, "must be 1 to 64 letters, digits, `-`, `_` or `.`");
+        }
+        if let Some(earlier) = taken.insert(variable_of("", &name.value), name.value) {
+            report.problem(&name.place, format!("is too like the name of route {earlier}"));
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(is_good)
+}
+
+fn resolve(listen: &Address) -> Result<SocketAddr, String> {
+    if listen.path.is_some() {
+        return Err("the path belongs into `websocket.path`".into());
+    }
+    let mut addresses = (listen.host.as_str(), listen.port)
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot find the address of \"{}\": {error}", listen.host))?;
+    addresses.next().ok_or_else(|| format!("\"{}\" has no address", listen.host))
+}
+
+/// Whether two listeners cannot both be: the unspecified address takes the port on all others of its family.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_host = one.ip() == other.ip()
+        || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()));
+    one.port() != 0 && one.port() == other.port() && same_host
+}
+
+/// A message of WebSocket may hold many small packets.
+fn max_message_bytes(limits: &Limits) -> usize {
+    limits.packet_bytes.max(MIN_MESSAGE_BYTES)
+}
+
+const WEBSOCKET_KEYS: &[&str] = &["path", "origins"];
+const DEFAULT_PATH: &str = "/mqtt";
+const MIN_MESSAGE_BYTES: usize = 1024 * 1024;
+
+// The smallest MQTT packet that means something, and the largest there is. [MQTT-1.5.5]
+const PACKET_BYTES: RangeInclusive<u64> = 64..=268_435_460;
+
+const SHORTEST: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+const PROXY_VERSIONS: &[(&str, ProxyVersion)] =
+    &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2), ("any", ProxyVersion::Any)];
+
+const VERSIONS: &[(&str, Version)] = &[("3.1", Version::V31), ("3.1.1", Version::V311), ("5.0", Version::V5)];
+
+const ON_DENIED_PUBLISH: &[(&str, OnDeniedPublish)] =
+    &[("ack", OnDeniedPublish::Ack), ("disconnect", OnDeniedPublish::Disconnect)];

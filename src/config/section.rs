@@ -1,0 +1,410 @@
+//! Reads a table key by key, records what is wrong and goes on.
+
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::document::{Entry, Node, Value};
+use super::environment::{Environment, variable_of};
+use super::problem::{Place, Report};
+use super::values;
+
+/// One table, and the variables that may override its values.
+pub(crate) struct Section<'a> {
+    report: &'a Report,
+    environment: Option<&'a Environment>,
+    place: Place,
+    variable: String,
+    entries: &'a [Entry],
+    asked: Vec<&'static str>,
+    is_given: bool,
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Given<T> {
+    pub(crate) value: T,
+    pub(crate) place: Place,
+}
+
+/// A value before it was looked at.
+enum Raw<'a> {
+    Node(&'a Node),
+    Variable(&'a str),
+}
+
+impl<'a> Section<'a> {
+    /// The whole of a file. Without an environment, nothing overrides its values.
+    pub(crate) fn root(
+        node: &'a Node,
+        file: &Place,
+        environment: Option<&'a Environment>,
+        report: &'a Report,
+    ) -> Self {
+        let place = Place { line: Some(node.line), ..file.clone() };
+        let mut section = Self {
+            report,
+            environment,
+            place,
+            variable: "MGATE".into(),
+            entries: &[],
+            asked: Vec::new(),
+            is_given: true,
+        };
+        section.take_entries(node);
+        section
+    }
+
+    /// Any string.
+    pub(crate) fn text(&mut self, key: &'static str) -> Option<Given<String>> {
+        self.parse(key, |text| Ok(text.to_owned()))
+    }
+
+    /// A string that `read` understands.
+    pub(crate) fn parse<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<Given<T>> {
+        self.read(key, |raw| match raw {
+            Raw::Variable(text) => read(text),
+            Raw::Node(Node { value: Value::Text(text), .. }) => read(text),
+            Raw::Node(node) => Err(not_this("a string", node)),
+        })
+    }
+
+    /// One of some words, each with what it means.
+    pub(crate) fn one_of<T: Clone>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        self.parse(key, |text| choose(text, choices)).map(|given| given.value)
+    }
+
+    /// A whole number in `range`.
+    pub(crate) fn integer(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let number = self.read(key, |raw| match raw {
+            Raw::Variable(text) => text.parse().map_err(|_| format!("\"{text}\" is not a whole number")),
+            Raw::Node(Node { value: Value::Integer(number), .. }) => Ok(*number),
+            Raw::Node(node) => Err(not_this("an integer", node)),
+        })?;
+        self.within(&number.map(i128::from), range, |number| number.to_string())
+    }
+
+    /// A number of bytes in `range`: an integer, or a string such as `"256KiB"`.
+    pub(crate) fn bytes(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        let bytes = self.read(key, |raw| match raw {
+            Raw::Variable(text) => values::bytes(text),
+            Raw::Node(Node { value: Value::Text(text), .. }) => values::bytes(text),
+            Raw::Node(Node { value: Value::Integer(number), .. }) => Ok(i128::from(*number)),
+            Raw::Node(node) => Err(not_this("an integer or a string such as \"256KiB\"", node)),
+        })?;
+        self.within(&bytes, range, |number| format!("{number} bytes"))
+    }
+
+    /// A time in `range`: a string such as `"10s"`.
+    pub(crate) fn duration(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Duration> {
+        let given = self.read(key, |raw| match raw {
+            Raw::Variable(text) => values::duration(text),
+            Raw::Node(Node { value: Value::Text(text), .. }) => values::duration(text),
+            Raw::Node(node) => Err(not_this("a string such as \"10s\"", node)),
+        })?;
+        let millis = given.map(|duration| i128::try_from(duration.as_millis()).unwrap_or(i128::MAX));
+        let [least, most] = [range.start(), range.end()].map(values::whole_millis);
+        self.within(&millis, least..=most, values::show_millis).map(Duration::from_millis)
+    }
+
+    /// Yes or no.
+    pub(crate) fn boolean(&mut self, key: &'static str) -> Option<bool> {
+        let given = self.read(key, |raw| match raw {
+            Raw::Variable("true") => Ok(true),
+            Raw::Variable("false") => Ok(false),
+            Raw::Variable(text) => Err(format!("\"{text}\" is neither true nor false")),
+            Raw::Node(Node { value: Value::Boolean(boolean), .. }) => Ok(*boolean),
+            Raw::Node(node) => Err(not_this("a boolean", node)),
+        });
+        given.map(|given| given.value)
+    }
+
+    /// Strings in their order; a single string is a list of one, a variable has commas between them.
+    pub(crate) fn texts(&mut self, key: &'static str) -> Option<Vec<Given<String>>> {
+        match self.raw(key)? {
+            (Raw::Variable(text), place) => {
+                let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+                Some(words.map(|word| Given { value: word.into(), place: place.clone() }).collect())
+            }
+            (Raw::Node(node), place) => Some(self.node_texts(node, &place)),
+        }
+    }
+
+    /// Strings that `read` understands, in their order.
+    pub(crate) fn parse_each<T>(
+        &mut self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let mut values = Vec::new();
+        for text in self.texts(key).unwrap_or_default() {
+            match read(&text.value) {
+                Ok(value) => values.push(value),
+                Err(message) => self.report.problem(&text.place, message),
+            }
+        }
+        values
+    }
+
+    /// A table in this one. If it is not there, an empty one: variables may fill it, and
+    /// [`Section::is_given`] tells.
+    pub(crate) fn section(&mut self, key: &'static str) -> Section<'a> {
+        self.asked.push(key);
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        let mut section = self.child(key, entry.map_or(self.place.line, |entry| Some(entry.line)));
+        if let Some(entry) = entry {
+            section.take_entries(&entry.node);
+        }
+        section
+    }
+
+    /// Tables in a list; each goes by what its key `named_by` says, or by its number.
+    pub(crate) fn list(&mut self, key: &'static str, named_by: &str) -> Vec<Section<'a>> {
+        self.asked.push(key);
+        let Some(entry) = self.entries.iter().find(|entry| entry.key == key) else { return Vec::new() };
+        let Value::List(items) = &entry.node.value else {
+            let place = self.place_of(entry);
+            self.report.problem(&place, not_this("a list of tables", &entry.node));
+            return Vec::new();
+        };
+        let sections = items.iter().enumerate().map(|(index, item)| {
+            let name = match name_in(item, named_by) {
+                Some(name) => format!("{key}.{name}"),
+                None => format!("{key}[{index}]"),
+            };
+            let mut section = self.child(&name, Some(item.line));
+            section.take_entries(item);
+            section
+        });
+        sections.collect()
+    }
+
+    /// Tables by the names that the operator gave them: `[policy.acl]`.
+    pub(crate) fn named(&mut self, key: &'static str) -> Vec<(Given<String>, Section<'a>)> {
+        let group = self.section(key);
+        let sections = group.entries.iter().map(|entry| {
+            let mut section = group.child(&entry.key, Some(entry.line));
+            section.take_entries(&entry.node);
+            (Given { value: entry.key.clone(), place: group.place_of(entry) }, section)
+        });
+        sections.collect()
+    }
+
+    /// Names that the operator chose, each with one string or a list of strings: `{ "cert.cn" = "dev" }`.
+    pub(crate) fn pairs(&mut self, key: &'static str) -> Vec<(Given<String>, Vec<String>)> {
+        let group = self.section(key);
+        let pair = |entry: &Entry| {
+            let name = Given { value: entry.key.clone(), place: group.place_of(entry) };
+            let values = group.node_texts(&entry.node, &name.place);
+            (name, values.into_iter().map(|text| text.value).collect())
+        };
+        group.entries.iter().map(pair).collect()
+    }
+
+    /// Records each of `keys` that is not given.
+    pub(crate) fn require(&mut self, keys: &[&'static str]) {
+        for key in keys {
+            if self.raw(key).is_none() {
+                self.problem(key, "is missing");
+            }
+        }
+    }
+
+    /// Records every key that nothing asked for.
+    pub(crate) fn finish(&self) {
+        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
+            self.report.problem(&self.place_of(entry), unknown_key(&entry.key, &self.asked));
+        }
+    }
+
+    /// Whether it stands in the file, or a variable gives the value of one of `keys`.
+    pub(crate) fn is_given(&self, keys: &[&'static str]) -> bool {
+        self.is_given || keys.iter().any(|key| self.variable(key).is_some())
+    }
+
+    /// Whether `key` is given, whatever to.
+    pub(crate) fn has(&mut self, key: &'static str) -> bool {
+        self.raw(key).is_some()
+    }
+
+    /// Where the table begins.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Where `key` is given, or would be.
+    pub(crate) fn place_at(&self, key: &str) -> Place {
+        match self.entries.iter().find(|entry| entry.key == key) {
+            Some(entry) => self.place_of(entry),
+            None => Place { key: join(&self.place.key, key), ..self.place.clone() },
+        }
+    }
+
+    /// What `result` holds, or records why there is nothing.
+    pub(crate) fn check<T, E: Display>(&self, place: &Place, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.report.problem(place, error.to_string())).ok()
+    }
+
+    /// Records a problem with `key`.
+    pub(crate) fn problem(&self, key: &str, message: impl Into<String>) {
+        self.report.problem(&self.place_at(key), message);
+    }
+
+    fn read<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(Raw<'a>) -> Result<T, String>,
+    ) -> Option<Given<T>> {
+        let (raw, place) = self.raw(key)?;
+        match read(raw) {
+            Ok(value) => Some(Given { value, place }),
+            Err(message) => {
+                self.report.problem(&place, message);
+                None
+            }
+        }
+    }
+
+    fn raw(&mut self, key: &'static str) -> Option<(Raw<'a>, Place)> {
+        if !self.asked.contains(&key) {
+            self.asked.push(key);
+        }
+        if let Some((variable, text)) = self.variable(key) {
+            let place = Place { file: variable.into(), line: None, key: join(&self.place.key, key) };
+            return Some((Raw::Variable(text), place));
+        }
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        Some((Raw::Node(&entry.node), self.place_of(entry)))
+    }
+
+    fn variable(&self, key: &str) -> Option<(String, &'a str)> {
+        let variable = variable_of(&self.variable, key);
+        let text = self.environment?.get(&variable)?;
+        Some((variable, text))
+    }
+
+    fn within(
+        &self,
+        given: &Given<i128>,
+        range: RangeInclusive<u64>,
+        show: impl Fn(u64) -> String,
+    ) -> Option<u64> {
+        let number = u64::try_from(given.value).ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            let [least, most] = [range.start(), range.end()].map(|bound| show(*bound));
+            self.report.problem(&given.place, format!("must be from {least} to {most}"));
+        }
+        number
+    }
+
+    fn node_texts(&self, node: &Node, place: &Place) -> Vec<Given<String>> {
+        let items = match &node.value {
+            Value::List(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        items.iter().filter_map(|item| self.item_text(item, place)).collect()
+    }
+
+    fn item_text(&self, node: &Node, list: &Place) -> Option<Given<String>> {
+        let place = Place { line: Some(node.line), ..list.clone() };
+        match &node.value {
+            Value::Text(text) => Some(Given { value: text.clone(), place }),
+            _ => {
+                self.report.problem(&place, not_this("a string", node));
+                None
+            }
+        }
+    }
+
+    fn child(&self, name: &str, line: Option<usize>) -> Section<'a> {
+        Section {
+            report: self.report,
+            environment: self.environment,
+            place: Place { file: self.place.file.clone(), line, key: join(&self.place.key, name) },
+            variable: variable_of(&self.variable, name),
+            entries: &[],
+            asked: Vec::new(),
+            is_given: false,
+        }
+    }
+
+    fn take_entries(&mut self, node: &'a Node) {
+        self.is_given = true;
+        match &node.value {
+            Value::Table(entries) => self.entries = entries,
+            _ => self.report.problem(&self.place, not_this("a table", node)),
+        }
+    }
+
+    fn place_of(&self, entry: &Entry) -> Place {
+        let key = join(&self.place.key, &entry.key);
+        Place { file: self.place.file.clone(), line: Some(entry.line), key }
+    }
+}
+
+impl<T> Given<T> {
+    /// The same place with another value.
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Given<U> {
+        Given { value: change(self.value), place: self.place }
+    }
+}
+
+/// What the one of `choices` means that `text` is.
+pub(crate) fn choose<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let known = choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| meaning.clone());
+    known.ok_or_else(|| {
+        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+        format!("unknown value \"{text}\" ({})", words.join(", "))
+    })
+}
+
+fn name_in<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    let Value::Table(entries) = &node.value else { return None };
+    match &entries.iter().find(|entry| entry.key == key)?.node.value {
+        Value::Text(name) => Some(name),
+        _ => None,
+    }
+}
+
+fn not_this(wanted: impl Display, node: &Node) -> String {
+    match &node.value {
+        Value::Other(text) => format!("must be {wanted}, not {text}"),
+        value => format!("must be {wanted}, not {}", value.kind()),
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.into() } else { format!("{path}.{key}") }
+}
+
+fn unknown_key(key: &str, known: &[&str]) -> String {
+    let nearest = known.iter().map(|word| (distance(key, word), word)).min();
+    match nearest {
+        Some((edits, word)) if edits <= 2 && edits < key.len() => {
+            format!("unknown key (did you mean `{word}`?)")
+        }
+        _ => format!("unknown key (known: {})", known.join(", ")),
+    }
+}
+
+/// How many characters must be put in, taken out or changed to make one word the other.
+fn distance(one: &str, other: &str) -> usize {
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (taken, byte) in one.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], taken + 1);
+        for (index, wanted) in other.bytes().enumerate() {
+            let change = diagonal + usize::from(byte != wanted);
+            diagonal = row[index + 1];
+            row[index + 1] = change.min(diagonal + 1).min(row[index] + 1);
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}

@@ -1,0 +1,151 @@
+//! `tls` and `upstream_tls`: certificates, keys and whom to trust.
+
+use mgate_proxy::transport::{
+    ALPN_HTTP, ALPN_MQTT, Authorities, Certificate, CipherSuites, ClientAuth, ClientTls, Demand, MinVersion,
+    RevocationLists, ServerTls, ServerTlsOptions, TlsError,
+};
+
+use super::files::Files;
+use super::section::Section;
+use super::values::Scheme;
+
+/// How a listener speaks TLS, if nothing is wrong with it.
+pub(crate) fn server(mut section: Section<'_>, scheme: Scheme, files: &Files<'_>) -> Option<ServerTls> {
+    let certificates = certificates(&mut section, files);
+    let client_auth = client_auth(&mut section, files);
+    let min_version = section.one_of("min_version", MIN_VERSIONS).unwrap_or_default();
+    let cipher_suites = cipher_suites(&mut section);
+    let alpn = if scheme.is_websocket() { ALPN_HTTP } else { ALPN_MQTT };
+    section.finish();
+    let options = ServerTlsOptions {
+        certificates: certificates?,
+        client_auth: client_auth?,
+        min_version,
+        cipher_suites: cipher_suites?,
+        alpn: vec![alpn.into()],
+    };
+    section.check(section.place(), ServerTls::new(options))
+}
+
+/// Whether clients are asked for certificates.
+pub(crate) fn asks_for_certificates(section: &mut Section<'_>) -> bool {
+    section.has("client_ca")
+}
+
+/// How an upstream is spoken to in TLS, if nothing is wrong with it.
+pub(crate) fn client(section: &mut Section<'_>, files: &Files<'_>) -> Option<ClientTls> {
+    let authorities = match section.text("ca") {
+        Some(name) => files.load(&name, Authorities::from_pem),
+        None if section.has("ca") => None,
+        None => section.check(section.place(), Authorities::of_system()),
+    };
+    let has_certificate = section.has("cert") || section.has("key");
+    let certificate = has_certificate.then(|| pair(section, files));
+    let authorities = authorities?;
+    let tls = match certificate {
+        Some(certificate) => ClientTls::new(authorities, Some(&certificate?)),
+        None => ClientTls::new(authorities, None),
+    };
+    section.check(section.place(), tls)
+}
+
+fn certificates(section: &mut Section<'_>, files: &Files<'_>) -> Option<Vec<Certificate>> {
+    let has_pair = section.has("cert") || section.has("key");
+    match (has_pair, section.has("certificates")) {
+        (true, false) => Some(vec![pair(section, files)?]),
+        (true, true) => {
+            section.problem("certificates", "cannot stand beside `cert` and `key`");
+            None
+        }
+        (false, true) => {
+            let mut sections = section.list("certificates", "cert");
+            // All are read before one that is bad ends it.
+            let all: Vec<_> = sections.iter_mut().map(|section| only_pair(section, files)).collect();
+            all.into_iter().collect()
+        }
+        (false, false) => {
+            section.problem("cert", "is missing");
+            None
+        }
+    }
+}
+
+fn only_pair(section: &mut Section<'_>, files: &Files<'_>) -> Option<Certificate> {
+    let certificate = pair(section, files);
+    section.finish();
+    certificate
+}
+
+/// The certificate in `cert` with the key in `key`.
+fn pair(section: &mut Section<'_>, files: &Files<'_>) -> Option<Certificate> {
+    section.require(&["cert", "key"]);
+    let (cert_name, key_name) = (section.text("cert"), section.text("key"));
+    let chain = cert_name.as_ref().and_then(|name| files.bytes(name));
+    let key = key_name.as_ref().and_then(|name| files.bytes(name));
+    let (cert_name, key_name, chain, key) = (cert_name?, key_name?, chain?, key?);
+    match Certificate::from_pem(&chain, &key) {
+        Ok(certificate) => Some(certificate),
+        Err(TlsError::NoKey) if contains(&key, b"ENCRYPTED") => {
+            files.problem(&key_name, "is encrypted: keys with a passphrase are not supported");
+            None
+        }
+        Err(error @ (TlsError::BadKey(_) | TlsError::KeyMismatch | TlsError::NoKey)) => {
+            files.problem(&key_name, error);
+            None
+        }
+        Err(error) => {
+            files.problem(&cert_name, error);
+            None
+        }
+    }
+}
+
+/// What clients show; inside, `None` where they are asked for nothing.
+fn client_auth(section: &mut Section<'_>, files: &Files<'_>) -> Option<Option<ClientAuth>> {
+    let (ca, has_crl) = (section.text("client_ca"), section.has("client_crl"));
+    let demand = section.one_of("client_auth", DEMANDS);
+    let Some(ca) = ca else {
+        match demand {
+            Some(Some(_)) => section.problem("client_auth", "needs `client_ca`: whose certificates are good"),
+            _ if has_crl => section.problem("client_crl", "needs `client_ca` beside it"),
+            _ => return (!section.has("client_ca")).then_some(None),
+        }
+        return None;
+    };
+    let authorities = files.load(&ca, Authorities::from_pem);
+    let lists = section.texts("client_crl").unwrap_or_default();
+    let lists: Vec<_> = lists.iter().map(|name| files.load(name, RevocationLists::from_pem_or_der)).collect();
+    let revoked = lists.into_iter().try_fold(RevocationLists::default(), |all, list| Some(all.and(list?)));
+    match demand.unwrap_or(Some(Demand::Required)) {
+        Some(demand) => Some(Some(ClientAuth { authorities: authorities?, demand, revoked: revoked? })),
+        None => {
+            section.problem("client_auth", "is \"none\", but `client_ca` says whose certificates are good");
+            None
+        }
+    }
+}
+
+fn cipher_suites(section: &mut Section<'_>) -> Option<CipherSuites> {
+    match section.texts("ciphers") {
+        Some(names) => {
+            let names: Vec<String> = names.into_iter().map(|name| name.value).collect();
+            section.check(&section.place_at("ciphers"), CipherSuites::from_names(&names))
+        }
+        None => Some(CipherSuites::default()),
+    }
+}
+
+fn contains(bytes: &[u8], word: &[u8]) -> bool {
+    bytes.windows(word.len()).any(|window| window == word)
+}
+
+/// The keys of `tls`.
+pub(crate) const SERVER_KEYS: &[&str] =
+    &["cert", "key", "certificates", "client_ca", "client_auth", "client_crl", "min_version", "ciphers"];
+/// The keys of `upstream_tls`.
+pub(crate) const CLIENT_KEYS: &[&str] = &["ca", "cert", "key", "server_name"];
+
+const MIN_VERSIONS: &[(&str, MinVersion)] = &[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)];
+
+const DEMANDS: &[(&str, Option<Demand>)] =
+    &[("none", None), ("optional", Some(Demand::Optional)), ("required", Some(Demand::Required))];

@@ -1,0 +1,5 @@
+//! Where copies of what passed go.
+
+mod log;
+
+pub use log::Log;
