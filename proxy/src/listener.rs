@@ -311,3 +311,114 @@ const MIN_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_bounded_and_dropping_one_makes_room() {
+        let admission = admission(2, 9, &[]);
+        let _first = admission.admit(ip("192.0.2.1")).unwrap();
+        let second = admission.admit(ip("192.0.2.2")).unwrap();
+        assert_eq!(admission.admit(ip("192.0.2.3")).unwrap_err(), Bound::Connections);
+        drop(second);
+        assert!(admission.admit(ip("192.0.2.3")).is_ok());
+    }
+
+    #[test]
+    fn each_address_has_its_own_bound() {
+        let admission = admission(9, 1, &[]);
+        let first = admission.admit(ip("192.0.2.1")).unwrap();
+        assert_eq!(admission.admit(ip("192.0.2.1")).unwrap_err(), Bound::ConnectionsPerAddress);
+        assert_eq!(admission.admit(ip("::ffff:192.0.2.1")).unwrap_err(), Bound::ConnectionsPerAddress);
+        assert!(admission.admit(ip("192.0.2.2")).is_ok());
+        drop(first);
+        assert!(admission.admit(ip("192.0.2.1")).is_ok());
+    }
+
+    #[test]
+    fn ipv6_network_of_64_bits_counts_as_one_address() {
+        let admission = admission(9, 1, &[]);
+        let _first = admission.admit(ip("2001:db8::1")).unwrap();
+        assert!(admission.admit(ip("2001:db8::ffff:0:0:1")).is_err());
+        assert!(admission.admit(ip("2001:db8:0:1::1")).is_ok());
+    }
+
+    #[test]
+    fn addresses_without_connections_are_forgotten() {
+        let admission = admission(9, 2, &[]);
+        let permits: Vec<_> = ["192.0.2.1", "192.0.2.1", "192.0.2.2", "2001:db8::1"]
+            .iter()
+            .map(|address| admission.admit(ip(address)).unwrap())
+            .collect();
+        assert_eq!(addresses(&admission), 3);
+        assert!(admission.admit(ip("192.0.2.1")).is_err());
+        drop(permits);
+        assert_eq!((addresses(&admission), admission.connections()), (0, 0));
+    }
+
+    #[test]
+    fn clients_of_a_load_balancer_are_charged_themselves() {
+        let admission = admission(9, 1, &["10.0.0.0/8"]);
+        let mut first = admission.admit(ip("10.0.0.1")).unwrap();
+        let mut second = admission.admit(ip("10.0.0.1")).unwrap();
+        assert_eq!(first.charge(ip("192.0.2.1")), Ok(()));
+        assert_eq!(first.charge(ip("192.0.2.1")), Ok(()));
+        assert_eq!(second.charge(ip("192.0.2.1")), Err(Bound::ConnectionsPerAddress));
+        assert_eq!(second.charge(ip("192.0.2.2")), Ok(()));
+        drop((first, second));
+        assert_eq!((addresses(&admission), admission.connections()), (0, 0));
+    }
+
+    #[test]
+    fn new_bounds_hold_for_new_connections() {
+        let admission = admission(2, 2, &[]);
+        let _permits = [admission.admit(ip("192.0.2.1")).unwrap(), admission.admit(ip("192.0.2.1")).unwrap()];
+        admission.limit(Bounds { connections: 3, connections_per_address: 2 });
+        assert_eq!(admission.admit(ip("192.0.2.1")).unwrap_err(), Bound::ConnectionsPerAddress);
+        assert!(admission.admit(ip("192.0.2.2")).is_ok());
+        admission.limit(Bounds { connections: 1, connections_per_address: 1 });
+        assert_eq!(admission.admit(ip("192.0.2.2")).unwrap_err(), Bound::Connections);
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_second() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = (0..10).filter_map(|_| backoff.after(io::ErrorKind::Other)).collect();
+        let millis: Vec<_> = pauses.iter().map(Duration::as_millis).collect();
+        assert_eq!(millis, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[test]
+    fn broken_connections_cost_no_pause() {
+        assert_eq!(Backoff::default().after(io::ErrorKind::ConnectionAborted), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_is_told_at_once_and_the_rest_later() {
+        let mut throttle = Throttle::default();
+        let start = Instant::now();
+        assert_eq!(throttle.count(start), Some(1));
+        assert_eq!(throttle.due(), None);
+        assert_eq!(throttle.count(start), None);
+        assert_eq!(throttle.count(start), None);
+        let due = throttle.due().unwrap();
+        assert_eq!(throttle.take(due - Duration::from_millis(1)), None);
+        assert_eq!(throttle.take(due), Some(2));
+        assert_eq!((throttle.take(due + REPORT_INTERVAL), throttle.due()), (None, None));
+    }
+
+    fn admission(connections: usize, connections_per_address: usize, trusted: &[&str]) -> Admission {
+        let trusted = trusted.iter().map(|network| Cidr::parse(network).unwrap()).collect();
+        Admission::new(Bounds { connections, connections_per_address }, trusted)
+    }
+
+    fn addresses(admission: &Admission) -> usize {
+        lock(&admission.0.counts).by_address.len()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+}

@@ -225,3 +225,168 @@ const UNIX_STREAM: u8 = 0x31;
 const CHECKSUM_EXTENSION: u8 = 0x03;
 /// The polynomial of CRC-32C, reflected.
 const CASTAGNOLI: u32 = 0x82f6_3b78;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn line_of_text_names_the_client() {
+        for (line, client) in [
+            ("PROXY TCP4 203.0.113.7 192.0.2.1 40000 1883\r\n", Some("203.0.113.7:40000")),
+            ("PROXY TCP6 2001:db8::7 2001:db8::1 0 65535\r\n", Some("[2001:db8::7]:0")),
+            ("PROXY UNKNOWN\r\n", None),
+            ("PROXY UNKNOWN ffff:f...f:ffff 65535 whatever\r\n", None),
+        ] {
+            let read = read(line.as_bytes(), ProxyVersion::V1).await.unwrap();
+            assert_eq!(read, client.map(|client| client.parse().unwrap()), "{line}");
+        }
+    }
+
+    #[tokio::test]
+    async fn malformed_lines_are_refused() {
+        for line in [
+            "PROXY TCP4 203.0.113.7 192.0.2.1 40000\r\n",
+            "PROXY TCP4 203.0.113.7 192.0.2.1 40000 1883 1\r\n",
+            "PROXY TCP4 203.0.113.7  192.0.2.1 40000 1883\r\n",
+            "PROXY TCP4 203.0.113.7 192.0.2.1 40000 1883 \r\n",
+            "PROXY TCP4 2001:db8::7 192.0.2.1 40000 1883\r\n",
+            "PROXY TCP6 203.0.113.7 2001:db8::1 40000 1883\r\n",
+            "PROXY TCP4 203.0.113.7 192.0.2.x 40000 1883\r\n",
+            "PROXY TCP4 203.0.113.7 192.0.2.1 65536 1883\r\n",
+            "PROXY TCP4 203.0.113.7 192.0.2.1 +1 1883\r\n",
+            "PROXY TCP4 203.0.113.7 192.0.2.1 01 1883\r\n",
+            "PROXY UDP4 203.0.113.7 192.0.2.1 40000 1883\r\n",
+            "PROXY \u{e9}\u{e9}\u{e9}\u{e9}\u{e9}\r\n",
+        ] {
+            let error = read(line.as_bytes(), ProxyVersion::V1).await.unwrap_err();
+            assert!(matches!(error, ProxyError::Malformed(_)), "{line}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn line_ends_after_107_bytes_at_the_latest() {
+        let longest = format!("PROXY UNKNOWN {}\r\n", "x".repeat(91));
+        assert!(read(longest.as_bytes(), ProxyVersion::V1).await.is_ok());
+        let endless = "PROXY UNKNOWN ".to_owned() + &"x".repeat(94);
+        assert!(matches!(read(endless.as_bytes(), ProxyVersion::V1).await, Err(ProxyError::Malformed(_))));
+    }
+
+    #[tokio::test]
+    async fn binary_header_names_the_client() {
+        let header = v2(0x21, TCP_OVER_IPV4, &IPV4_ADDRESSES);
+        assert_eq!(
+            read(&header, ProxyVersion::V2).await.unwrap(),
+            Some("203.0.113.7:40000".parse().unwrap())
+        );
+        let header = v2(0x21, TCP_OVER_IPV6, &ipv6_addresses());
+        assert_eq!(
+            read(&header, ProxyVersion::V2).await.unwrap(),
+            Some("[2001:db8::7]:40000".parse().unwrap())
+        );
+    }
+
+    #[tokio::test]
+    async fn binary_header_without_an_address_is_accepted() {
+        for header in [
+            v2(0x20, UNSPECIFIED, &[]),
+            v2(0x20, TCP_OVER_IPV4, &IPV4_ADDRESSES),
+            v2(0x20, 0xff, b"ignored"),
+            v2(0x21, UNSPECIFIED, b"ignored"),
+            v2(0x21, UNIX_STREAM, &[b'/'; 216]),
+        ] {
+            assert_eq!(read(&header, ProxyVersion::V2).await.unwrap(), None, "{header:02x?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn malformed_binary_headers_are_refused() {
+        for header in [
+            v2(0x11, TCP_OVER_IPV4, &IPV4_ADDRESSES),
+            v2(0x22, TCP_OVER_IPV4, &IPV4_ADDRESSES),
+            v2(0x21, 0x12, &IPV4_ADDRESSES),
+            v2(0x21, 0x41, &IPV4_ADDRESSES),
+            v2(0x21, TCP_OVER_IPV4, &IPV4_ADDRESSES[1..]),
+            v2(0x21, TCP_OVER_IPV6, &IPV4_ADDRESSES),
+            v2(0x21, TCP_OVER_IPV4, &[&IPV4_ADDRESSES[..], &[4, 0]].concat()),
+            v2(0x21, TCP_OVER_IPV4, &[&IPV4_ADDRESSES[..], &[4, 0, 2, 0]].concat()),
+            v2(0x21, TCP_OVER_IPV4, &[&IPV4_ADDRESSES[..], &[CHECKSUM_EXTENSION, 0, 1, 0]].concat()),
+            v2(0x20, UNSPECIFIED, &[0; V2_MAX_BYTES - V2_FIXED_BYTES + 1]),
+        ] {
+            let error = read(&header, ProxyVersion::V2).await.unwrap_err();
+            assert!(matches!(error, ProxyError::Malformed(_)), "{header:02x?}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn checksum_is_checked_wherever_it_stands() {
+        for (before, behind) in [(&[][..], &[][..]), (&[4, 0, 1, 9], &[5, 0, 2, 1, 2])] {
+            let extensions = [before, &[CHECKSUM_EXTENSION, 0, 4, 0, 0, 0, 0], behind].concat();
+            let mut header = v2(0x21, TCP_OVER_IPV4, &[&IPV4_ADDRESSES[..], &extensions].concat());
+            let position = V2_FIXED_BYTES + IPV4_ADDRESSES.len() + before.len() + 3;
+            let checksum = !crc32c(u32::MAX, &header);
+            header[position..position + 4].copy_from_slice(&checksum.to_be_bytes());
+            assert!(read(&header, ProxyVersion::V2).await.unwrap().is_some());
+            header[V2_FIXED_BYTES] ^= 1;
+            assert!(matches!(read(&header, ProxyVersion::V2).await, Err(ProxyError::Checksum)));
+        }
+    }
+
+    #[test]
+    fn checksum_is_crc_32c() {
+        // RFC 3720 §B.4
+        assert_eq!(!crc32c(u32::MAX, &[0; 32]), 0x8a91_36aa);
+        assert_eq!(!crc32c(u32::MAX, b"123456789"), 0xe306_9283);
+    }
+
+    #[tokio::test]
+    async fn only_the_expected_version_is_accepted() {
+        let v1 = b"PROXY UNKNOWN\r\n";
+        let v2 = v2(0x20, UNSPECIFIED, &[]);
+        assert!(matches!(read(v1, ProxyVersion::V2).await, Err(ProxyError::Missing)));
+        assert!(matches!(read(&v2, ProxyVersion::V1).await, Err(ProxyError::Missing)));
+        assert!(read(v1, ProxyVersion::Any).await.is_ok());
+        assert!(read(&v2, ProxyVersion::Any).await.is_ok());
+        assert!(matches!(read(b"GET / HTTP/1.1\r\n", ProxyVersion::Any).await, Err(ProxyError::Missing)));
+    }
+
+    #[tokio::test]
+    async fn cut_off_header_is_no_header() {
+        let whole = v2(0x21, TCP_OVER_IPV4, &IPV4_ADDRESSES);
+        for length in 0..whole.len() {
+            let error = read(&whole[..length], ProxyVersion::Any).await.unwrap_err();
+            assert!(matches!(error, ProxyError::Io(_)), "{length}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_follows_the_header_is_left_alone() {
+        for header in [b"PROXY UNKNOWN\r\n".to_vec(), v2(0x21, TCP_OVER_IPV4, &IPV4_ADDRESSES)] {
+            let bytes = [&header[..], b"\r\nnext"].concat();
+            let mut stream = &bytes[..];
+            any(ProxyVersion::Any).read(&mut stream).await.unwrap();
+            assert_eq!(stream, b"\r\nnext");
+        }
+    }
+
+    async fn read(mut bytes: &[u8], version: ProxyVersion) -> Result<Option<SocketAddr>, ProxyError> {
+        any(version).read(&mut bytes).await
+    }
+
+    fn any(version: ProxyVersion) -> ProxyProtocol {
+        ProxyProtocol { trusted: Vec::new(), version }
+    }
+
+    fn v2(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(rest.len()).unwrap().to_be_bytes();
+        [V2_SIGNATURE, &[command, family], &length, rest].concat()
+    }
+
+    fn ipv6_addresses() -> Vec<u8> {
+        let client: Ipv6Addr = "2001:db8::7".parse().unwrap();
+        [&client.octets()[..], &[0; 16], &40000_u16.to_be_bytes(), &1883_u16.to_be_bytes()].concat()
+    }
+
+    /// 203.0.113.7, 192.0.2.1, 40000, 1883
+    const IPV4_ADDRESSES: [u8; 12] = [203, 0, 113, 7, 192, 0, 2, 1, 0x9c, 0x40, 0x07, 0x5b];
+}

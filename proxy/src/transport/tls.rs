@@ -219,3 +219,84 @@ const BUFFER_BYTES: usize = 16 * 1024;
 const STORED_SESSIONS: usize = 1024;
 
 static TLS13_ALONE: &[&SupportedProtocolVersion] = &[&TLS13];
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::certificates::Authority;
+    use super::*;
+
+    #[tokio::test]
+    async fn resumed_certificate_is_checked_again() {
+        let authority = Authority::new();
+        let client = client(&authority);
+        let server = server(&authority, RevocationLists::default());
+        connect(&server, &client).await.unwrap();
+        let kind = connect(&server, &client).await.unwrap();
+        assert_eq!(kind, Some(HandshakeKind::Resumed));
+        let revoked = RevocationLists::from_pem_or_der(authority.revoke(1).as_bytes()).unwrap();
+        let stricter = ServerTls { verifier: self::server(&authority, revoked).verifier, ..server };
+        let error = connect(&stricter, &client).await.unwrap_err();
+        assert!(error.to_string().contains("Revoked"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn sessions_do_not_outlive_the_options() {
+        let authority = Authority::new();
+        let client = client(&authority);
+        for _ in 0..2 {
+            let server = server(&authority, RevocationLists::default());
+            assert_eq!(connect(&server, &client).await.unwrap(), Some(HandshakeKind::Full));
+        }
+    }
+
+    /// Connects once, far enough for the client to get a ticket.
+    async fn connect(server: &ServerTls, client: &ClientTls) -> io::Result<Option<HandshakeKind>> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let accept = async {
+            let mut stream = server.accept(listener.accept().await?.0).await?;
+            stream.write_all(b"!").await?;
+            stream.flush().await?;
+            Ok(stream)
+        };
+        let connect = async {
+            let name = ServerName::try_from("gate.example").unwrap();
+            let mut stream = client.connect(name, TcpStream::connect(address).await?).await?;
+            stream.read_u8().await
+        };
+        let (accepted, _) = tokio::join!(accept, connect);
+        accepted.map(|stream| stream.get_ref().1.handshake_kind())
+    }
+
+    fn server(authority: &Authority, revoked: RevocationLists) -> ServerTls {
+        let client_auth = ClientAuth { authorities: trusted(authority), demand: Demand::Required, revoked };
+        let options = ServerTlsOptions {
+            certificates: vec![certificate(authority, 99)],
+            client_auth: Some(client_auth),
+            min_version: MinVersion::default(),
+            cipher_suites: CipherSuites::default(),
+            alpn: Vec::new(),
+        };
+        ServerTls::new(options).unwrap()
+    }
+
+    fn client(authority: &Authority) -> ClientTls {
+        ClientTls::new(trusted(authority), Some(&certificate(authority, 1))).unwrap()
+    }
+
+    fn certificate(authority: &Authority, serial: u64) -> Certificate {
+        let (chain, key) = authority.issue("gate.example", serial);
+        Certificate::from_pem(chain.as_bytes(), key.as_bytes()).unwrap()
+    }
+
+    fn trusted(authority: &Authority) -> Authorities {
+        Authorities::from_pem(authority.pem().as_bytes()).unwrap()
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/transport/certificates.rs"]
+mod certificates;
