@@ -149,14 +149,6 @@ impl World {
         Ok(bytes)
     }
 
-    /// Closes every connection, the upstream's too, and forgets what was counted.
-    pub(crate) fn close_all(&mut self) {
-        self.peers.clear();
-        self.free.clear();
-        self.subscribed.clear();
-        self.counts = Counts::default();
-    }
-
     /// Handles what happens until `deadline`.
     pub(crate) fn turn_until(&mut self, deadline: Instant) -> io::Result<()> {
         loop {

@@ -41,6 +41,15 @@ struct Settings {
     duration: Duration,
 }
 
+/// A proxy between its clients and its upstream.
+struct Side<'a> {
+    world: World,
+    clients: Clients<'a>,
+    server: Server,
+    /// Runs for as long as the side.
+    _broker: Option<Server>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Upstream {
     Mosquitto,
@@ -70,8 +79,8 @@ impl Settings {
                 return Err(io::Error::other(format!("--direction must be up or down, not {other}")));
             }
         };
-        let rounds = arguments.take("rounds", 15)?;
-        let duration = Duration::from_secs_f64(arguments.take("seconds", 1.0)?);
+        let rounds = arguments.take("rounds", 40)?;
+        let duration = Duration::from_secs_f64(arguments.take("seconds", 0.5)?);
         let identity = arguments.flag("tls").then(Identity::new).transpose()?;
         if rounds == 0 || duration < Duration::from_millis(100) {
             return Err(io::Error::other("--rounds must be at least 1 and --seconds at least 0.1"));
@@ -93,19 +102,13 @@ impl Settings {
 
     /// Returns, for each proxy, its cost in each round.
     fn measure(&self, load: &Load, kinds: &[Kind], upstream: Upstream) -> io::Result<Vec<Vec<f64>>> {
-        let mut world = World::new(load.profile.payload_bytes)?;
-        let broker = match upstream {
-            Upstream::Mosquitto => Some(Kind::Mosquitto.start(0, None)?),
-            Upstream::Sink => None,
-        };
-        let port = broker.as_ref().map_or(world.port(), |broker| Ok(broker.address().port()))?;
-        let start = |kind: &Kind| kind.start(port, self.identity.as_ref());
-        let servers = kinds.iter().map(start).collect::<io::Result<Vec<_>>>()?;
+        let open = |kind: &Kind| Side::open(kind, load, upstream, self.identity.as_ref());
+        let mut sides = kinds.iter().map(open).collect::<io::Result<Vec<_>>>()?;
         let mut costs = vec![Vec::new(); kinds.len()];
         for round in 1..=self.rounds {
             eprint!("round {round} of {}:", self.rounds);
-            for (server, costs) in servers.iter().zip(&mut costs) {
-                let cost = self.cost(&mut world, load, server, broker.as_ref())?;
+            for (side, costs) in sides.iter_mut().zip(&mut costs) {
+                let cost = side.cost(load, self.duration)?;
                 eprint!(" {cost:.2} µs");
                 costs.push(cost);
             }
@@ -113,28 +116,40 @@ impl Settings {
         }
         Ok(costs)
     }
+}
+
+impl<'a> Side<'a> {
+    fn open(
+        kind: &Kind,
+        load: &'a Load,
+        upstream: Upstream,
+        identity: Option<&'a Identity>,
+    ) -> io::Result<Self> {
+        let mut world = World::new(load.profile.payload_bytes)?;
+        let mut port = world.port()?;
+        let broker = match upstream {
+            Upstream::Mosquitto => Some(Kind::Mosquitto.start(port, None)?),
+            Upstream::Sink => None,
+        };
+        if let Some(broker) = &broker {
+            world.watch(broker.address())?;
+            port = broker.address().port();
+        }
+        let server = kind.start(port, identity)?;
+        let mut clients = Clients::new(server.address(), &load.profile, identity);
+        clients.open(&mut world, load.clients)?;
+        Ok(Self { world, clients, server, _broker: broker })
+    }
 
     /// Processor microseconds per message, once.
-    fn cost(
-        &self,
-        world: &mut World,
-        load: &Load,
-        server: &Server,
-        broker: Option<&Server>,
-    ) -> io::Result<f64> {
-        world.close_all();
-        if let Some(broker) = broker {
-            world.watch(broker.address())?;
-        }
-        let mut clients = Clients::new(server.address(), &load.profile, self.identity.as_ref());
-        clients.open(world, load.clients)?;
-        clients.drive(world, load, WARM_UP)?;
-        let pids = server.pids();
-        let (before, messages) = (process::cpu_nanos(&pids)?, passed(&world.counts()));
-        clients.drive(world, load, self.duration)?;
-        let nanos = process::cpu_nanos(&pids)? - before;
-        let messages = passed(&world.counts()) - messages;
-        settle(world, load)?;
+    fn cost(&mut self, load: &Load, duration: Duration) -> io::Result<f64> {
+        self.clients.drive(&mut self.world, load, WARM_UP)?;
+        let pids = self.server.pids();
+        let (nanos, messages) = (process::cpu_nanos(&pids)?, passed(&self.world.counts()));
+        self.clients.drive(&mut self.world, load, duration)?;
+        let nanos = process::cpu_nanos(&pids)? - nanos;
+        let messages = passed(&self.world.counts()) - messages;
+        settle(&mut self.world, load)?;
         Ok(nanos as f64 / 1000.0 / messages as f64)
     }
 }
@@ -195,4 +210,4 @@ fn row(load: &str, kind: &Kind, costs: &[f64], first: &[f64]) -> Vec<Cell> {
 
 const COLUMNS: [&str; 8] =
     ["load", "proxy", "µs min", "µs median", "µs max", "ratio min", "ratio median", "ratio max"];
-const WARM_UP: Duration = Duration::from_millis(500);
+const WARM_UP: Duration = Duration::from_millis(100);
