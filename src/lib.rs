@@ -3,5 +3,10 @@
 pub mod authn;
 pub mod cli;
 pub mod config;
+pub mod gateway;
 pub mod log;
 pub mod mirror;
+mod observer;
+mod route;
+
+pub use gateway::Gateway;

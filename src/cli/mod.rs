@@ -6,6 +6,7 @@ mod completions;
 mod man;
 mod passwd;
 mod run;
+mod signals;
 
 use std::fmt::Display;
 use std::io::{self, Write};

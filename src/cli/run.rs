@@ -1,7 +1,9 @@
 use std::path::PathBuf;
 
 use super::Global;
+use super::signals::Signals;
 use crate::config::{Config, Environment};
+use crate::gateway::Gateway;
 use crate::log;
 
 /// Serve the routes of a configuration until SIGTERM or Ctrl-C.
@@ -26,14 +28,20 @@ impl Arguments {
         for variable in environment.unused() {
             tracing::debug!(variable, "the variable stands for no key");
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.workers.get())
-            .thread_name("mgate")
-            .enable_all()
-            .build()?;
-        drop(runtime);
-        anyhow::bail!("serving is not built in yet")
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(serve(config))
     }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let mut signals = Signals::new()?;
+    let gateway = Gateway::start(config)?;
+    tracing::info!(signal = signals.next().await, "asked to stop");
+    tokio::select! {
+        () = gateway.stop() => {}
+        signal = signals.next() => tracing::warn!(signal, "asked again: not waiting for sessions to end"),
+    }
+    Ok(())
 }
 
 const EXAMPLES: &str = "\

@@ -1,5 +1,6 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::problem::{Place, Report};
 use super::section::{Given, Section};
@@ -29,6 +30,16 @@ impl<T> Definitions<T> {
             (name.value, Definition { value, place: name.place, is_used: Cell::new(false) })
         };
         Self { kind, by_name: file.named(kind).into_iter().map(definition).collect() }
+    }
+
+    /// Adds what the program brings itself; a definition of the same name in the file is a problem.
+    pub(crate) fn add(&mut self, name: &str, value: T, report: &Report) {
+        if let Some(defined) = self.by_name.get(name) {
+            report.problem(&defined.place, "the program brings one of this name itself");
+            return;
+        }
+        let (place, is_used) = (Place::file(Path::new("")), Cell::new(true));
+        self.by_name.insert(name.to_owned(), Definition { value: Some(value), place, is_used });
     }
 
     /// What is defined under a name; that there is nothing is a problem where it is named.

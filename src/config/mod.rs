@@ -22,7 +22,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use mgate_policies::Policy;
-use mgate_proxy::gate::Mirror;
+use mgate_proxy::gate::{Authenticator, Mirror};
 
 use self::definitions::Definitions;
 use self::files::Files;
@@ -53,13 +53,33 @@ pub struct Config {
     pub warnings: Vec<Problem>,
 }
 
+/// What a program brings itself, for routes to name.
+#[derive(Default)]
+pub struct Extensions {
+    /// Policies, each under its own name.
+    pub policies: Vec<Arc<dyn Policy>>,
+    /// Authenticators, each under its own name.
+    pub authenticators: Vec<Arc<dyn Authenticator>>,
+    /// Mirrors by name.
+    pub mirrors: Vec<(String, Arc<dyn Mirror>)>,
+}
+
 impl Config {
     /// Reads a file and all files that it names; `environment` overrides values of the first.
     pub fn load(path: &Path, environment: &Environment) -> Result<Self, Problems> {
+        Self::load_with(path, environment, Extensions::default())
+    }
+
+    /// The same with what the program brings itself: routes may name it as if the file defined it.
+    pub fn load_with(
+        path: &Path,
+        environment: &Environment,
+        extensions: Extensions,
+    ) -> Result<Self, Problems> {
         let report = Report::default();
         let config = files::root(path, &report).map(|(node, place)| {
             let file = Section::root(&node, &place, Some(environment), &report);
-            read(file, &Files::beside(path, &report), &report)
+            read(file, &Files::beside(path, &report), extensions, &report)
         });
         let warnings = report.finish()?;
         let nothing = Problems(Vec::new());
@@ -67,7 +87,7 @@ impl Config {
     }
 }
 
-fn read(mut file: Section<'_>, files: &Files<'_>, report: &Report) -> Config {
+fn read(mut file: Section<'_>, files: &Files<'_>, extensions: Extensions, report: &Report) -> Config {
     let cores = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = file.integer("workers", 1..=1024).and_then(|workers| usize::try_from(workers).ok());
     let drain_timeout = file.duration("drain_timeout", Duration::ZERO..=HOUR);
@@ -75,7 +95,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, report: &Report) -> Config {
     if file.has("admin") {
         file.problem("admin", "is not supported by this version");
     }
-    let context = Context {
+    let mut context = Context {
         authn: Definitions::read(&mut file, "authn", |name, section| authenticator(name, section, files)),
         policies: Definitions::read(&mut file, "policy", |name, section| {
             policy(name, section, files, report)
@@ -84,6 +104,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, report: &Report) -> Config {
         files,
         report,
     };
+    extensions.add_to(&mut context);
     let routes = route::read_all(&mut file, &context);
     context.authn.warn_of_unused(report);
     context.policies.warn_of_unused(report);
@@ -95,6 +116,24 @@ fn read(mut file: Section<'_>, files: &Files<'_>, report: &Report) -> Config {
         log,
         routes,
         warnings: Vec::new(),
+    }
+}
+
+impl Extensions {
+    fn add_to(self, context: &mut Context<'_>) {
+        let report = context.report;
+        for authenticator in self.authenticators {
+            let name = authenticator.name().to_owned();
+            let authn = route::Authn { authenticator, needs_certificates: false };
+            context.authn.add(&name, authn, report);
+        }
+        for policy in self.policies {
+            let name = policy.name().to_owned();
+            context.policies.add(&name, policy, report);
+        }
+        for (name, mirror) in self.mirrors {
+            context.mirrors.add(&name, mirror, report);
+        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! Writes what happens in sessions to the log.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use mgate_policies::{Action, Client, Now};
+use mgate_proxy::gate::{Blame, Fate, Observer, PacketSeen, SessionEvent, Side};
+use tracing::{Level, debug, enabled, error, info, warn};
+
+/// An observer that writes log lines: sessions at `info`, packets at `debug` under the target
+/// `mgate::packet`.
+pub(crate) struct LogObserver {
+    route: Box<str>,
+    denials: Mutex<Flood>,
+}
+
+/// Lines that may come faster than anybody reads.
+struct Flood {
+    since: Instant,
+    lines: u32,
+}
+
+impl LogObserver {
+    pub(crate) fn new(route: &str) -> Self {
+        let flood = Flood { since: Now::read().instant, lines: 0 };
+        Self { route: route.into(), denials: Mutex::new(flood) }
+    }
+
+    fn denied(&self, who: &Who<'_>, action: Action, resource: &str, reason: &str) {
+        let (allowed, left_out) =
+            self.denials.lock().unwrap_or_else(PoisonError::into_inner).admit(Now::read().instant);
+        if left_out > 0 {
+            warn!(route = %self.route, denials = left_out, "more was denied than is logged");
+        }
+        if allowed {
+            let Who { client, principal, peer } = who;
+            let route = &self.route;
+            info!(%route, client, principal, %peer, %action, resource, reason, "denied");
+        }
+    }
+
+    fn closed(&self, who: &Who<'_>, why: &str, blame: Blame) {
+        let Who { client, principal, peer } = who;
+        let route = &self.route;
+        match blame {
+            Blame::Us => error!(%route, client, principal, %peer, why, "session closed"),
+            Blame::Upstream => warn!(%route, client, principal, %peer, why, "session closed"),
+            Blame::Client if client.is_none() => debug!(%route, %peer, why, "connection closed"),
+            Blame::Client | Blame::Nobody => info!(%route, client, principal, %peer, why, "session closed"),
+        }
+    }
+}
+
+impl Observer for LogObserver {
+    fn wants_packets(&self) -> bool {
+        enabled!(target: PACKETS, Level::DEBUG)
+    }
+
+    fn packet(&self, seen: &PacketSeen<'_>) {
+        let client = seen.client.map(|client| client.client_id.as_ref());
+        let (route, peer, packet) = (&self.route, seen.peer, seen.packet);
+        let from = match seen.from {
+            Side::Client => "client",
+            Side::Upstream => "upstream",
+        };
+        match seen.fate {
+            Fate::Denied(reason) => {
+                debug!(target: PACKETS, %route, client, %peer, from, %packet, %reason, "denied");
+            }
+            Fate::Held => debug!(target: PACKETS, %route, client, %peer, from, %packet, "held"),
+            Fate::Passed(by) => debug!(target: PACKETS, %route, client, %peer, from, %packet, by, "passed"),
+            Fate::Taken => debug!(target: PACKETS, %route, client, %peer, from, %packet, "taken"),
+        }
+    }
+
+    fn session(&self, event: &SessionEvent<'_>) {
+        match *event {
+            SessionEvent::Opened(client) => {
+                let Who { client, principal, peer } = Who::new(Some(client), client.peer);
+                info!(route = %self.route, client, principal, %peer, "session opened");
+            }
+            SessionEvent::Denied { client, peer, action, resource, reason } => {
+                self.denied(&Who::new(client, peer), action, resource, &reason.to_string());
+            }
+            SessionEvent::Closed { client, peer, why, blame } => {
+                self.closed(&Who::new(client, peer), &why.to_string(), blame);
+            }
+        }
+    }
+}
+
+/// The fields that say who it was.
+struct Who<'a> {
+    client: Option<&'a str>,
+    principal: Option<&'a str>,
+    peer: std::net::SocketAddr,
+}
+
+impl<'a> Who<'a> {
+    fn new(client: Option<&'a Client>, peer: std::net::SocketAddr) -> Self {
+        let principal = client.map(|client| client.principal.id.as_ref()).filter(|id| !id.is_empty());
+        Self { client: client.map(|client| client.client_id.as_ref()), principal, peer }
+    }
+}
+
+impl Flood {
+    /// Whether one more line may be written; and, once a second, how many were left out in the last one.
+    fn admit(&mut self, now: Instant) -> (bool, u32) {
+        let mut left_out = 0;
+        if now - self.since >= Duration::from_secs(1) {
+            left_out = self.lines.saturating_sub(LINES_PER_SECOND);
+            *self = Self { since: now, lines: 0 };
+        }
+        self.lines = self.lines.saturating_add(1);
+        (self.lines <= LINES_PER_SECOND, left_out)
+    }
+}
+
+const PACKETS: &str = "mgate::packet";
+const LINES_PER_SECOND: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flood_of_lines_is_cut_and_counted() {
+        let start = Now::read().instant;
+        let mut flood = Flood { since: start, lines: 0 };
+        let written = (0..250).filter(|_| flood.admit(start).0).count();
+        assert_eq!(written, 100);
+        assert_eq!(flood.admit(start + Duration::from_secs(1)), (true, 150));
+        assert_eq!(flood.admit(start + Duration::from_secs(1)), (true, 0));
+    }
+}
