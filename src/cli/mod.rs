@@ -13,6 +13,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::json;
 
 use crate::config::Problems;
 use crate::log;
@@ -33,7 +34,7 @@ pub fn main() -> ExitCode {
 
 /// An IoT API gateway that authorizes every packet between devices and their servers.
 #[derive(Parser)]
-#[command(name = "mgate", version, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "mgate", version, after_help = EXAMPLES)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,
@@ -50,8 +51,8 @@ struct Global {
     /// What to log: error, warn, info, debug, trace or off, and levels of parts: info,mgate::packet=debug
     #[arg(long, global = true, value_name = "LEVEL", value_parser = log::Level::parse)]
     log_level: Option<log::Level>,
-    /// What a line of the log looks like
-    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    /// What a line of the log looks like: text or json
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     log_format: Option<log::Format>,
 }
 
@@ -94,13 +95,12 @@ fn print(text: impl Display) -> anyhow::Result<()> {
 }
 
 fn complain(error: &anyhow::Error, json: bool) {
-    let mut stderr = io::stderr().lock();
-    // Nobody is left to tell if standard error is closed.
+    // Nobody is left to tell if the stream is closed.
     let _ = match error.downcast_ref::<Problems>() {
-        Some(problems) if json => writeln!(stderr, "{}", check::json_problems(problems)),
-        Some(problems) => writeln!(stderr, "{problems}"),
-        None if json => writeln!(stderr, "{}", serde_json::json!({ "error": format!("{error:#}") })),
-        None => writeln!(stderr, "mgate: {error:#}"),
+        Some(problems) if json => writeln!(io::stdout(), "{}", check::json_problems(problems)),
+        Some(problems) => writeln!(io::stderr(), "{problems}"),
+        None if json => writeln!(io::stdout(), "{}", json!({ "error": format!("{error:#}") })),
+        None => writeln!(io::stderr(), "mgate: {error:#}"),
     };
 }
 

@@ -50,11 +50,11 @@ impl Report {
         self.problems.borrow().len()
     }
 
-    /// The warnings, unless there are problems.
+    /// The warnings, unless there are problems; either file by file, in the order of the lines.
     pub(crate) fn finish(self) -> Result<Vec<Problem>, Problems> {
         match self.problems.into_inner() {
-            problems if problems.is_empty() => Ok(self.warnings.into_inner()),
-            problems => Err(Problems(problems)),
+            problems if problems.is_empty() => Ok(in_order(self.warnings.into_inner())),
+            problems => Err(Problems(in_order(problems))),
         }
     }
 }
@@ -64,6 +64,19 @@ impl Place {
     pub(crate) fn file(path: &Path) -> Self {
         Self { file: path.display().to_string().into(), line: None, key: String::new() }
     }
+}
+
+fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    let mut files: Vec<Arc<str>> = Vec::new();
+    for problem in &problems {
+        if !files.contains(&problem.place.file) {
+            files.push(Arc::clone(&problem.place.file));
+        }
+    }
+    problems.sort_by_key(|problem| {
+        (files.iter().position(|file| *file == problem.place.file), problem.place.line)
+    });
+    problems
 }
 
 impl fmt::Display for Place {

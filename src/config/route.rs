@@ -17,7 +17,7 @@ use super::definitions::Definitions;
 use super::environment::variable_of;
 use super::files::Files;
 use super::problem::{Place, Report};
-use super::section::{Given, Section, choose};
+use super::section::{Given, Section};
 use super::tls;
 use super::values::{Address, Scheme};
 
@@ -84,9 +84,12 @@ pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<Rou
     if !file.has("route") {
         file.problem("route", "is missing: without a [[route]] nothing is served");
     }
-    let mut sections = file.list("route", "name");
-    check_names(&mut sections, context.report);
-    let routes: Vec<_> = sections.into_iter().filter_map(|section| read(section, context)).collect();
+    let mut taken = HashMap::new();
+    let read = |mut section: Section<'_>| {
+        let name = name(&mut section, &mut taken);
+        read(section, name, context)
+    };
+    let routes: Vec<_> = file.list("route", "name").into_iter().filter_map(read).collect();
     for (index, route) in routes.iter().enumerate() {
         let earlier =
             routes[..index].iter().find(|earlier| collide(earlier.listen_address, route.listen_address));
@@ -97,9 +100,8 @@ pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<Rou
     routes
 }
 
-fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<RouteConfig> {
+fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -> Option<RouteConfig> {
     section.require(&["name", "listen", "upstream"]);
-    let name = section.text("name");
     let listen_place = section.place_at("listen");
     let (limits, keepalive) = limits(section.section("limits"));
     let asks_for_certificates = tls::asks_for_certificates(&mut section.section("tls"));
@@ -113,7 +115,7 @@ fn read(mut section: Section<'_>, context: &Context<'_>) -> Option<RouteConfig> 
     section.finish();
     let (front, (upstream, connector)) = (front?, upstream?);
     Some(RouteConfig {
-        name: name?.value.into(),
+        name: name?.into(),
         listen: front.listen,
         listen_address: front.address,
         listen_place,
@@ -168,10 +170,11 @@ fn front(
 fn upstream(section: &mut Section<'_>, limits: &Limits, files: &Files<'_>) -> Option<(Address, Connector)> {
     let upstream = section.parse("upstream", str::parse::<Address>);
     let scheme = upstream.as_ref().map(|upstream| upstream.value.scheme);
-    check_use(section, "upstream_tls", tls::CLIENT_KEYS, scheme, Scheme::is_tls);
+    let has_tls = check_use(section, "upstream_tls", tls::CLIENT_KEYS, scheme, Scheme::is_tls);
+    let is_tls = scheme.is_some_and(Scheme::is_tls);
     let mut tls_section = section.section("upstream_tls");
     let server_name = tls_section.text("server_name").map(|name| name.value);
-    let tls = scheme.is_some_and(Scheme::is_tls).then(|| tls::client(&mut tls_section, files));
+    let tls = (is_tls || has_tls).then(|| tls::client(&mut tls_section, files));
     tls_section.finish();
     let Given { value: upstream, place } = upstream?;
     let target = || WebSocketTarget {
@@ -228,8 +231,8 @@ fn proxy_protocol(mut section: Section<'_>) -> Option<ProxyProtocol> {
     }
     section.require(&["accept", "trusted"]);
     let version = section.one_of("accept", PROXY_VERSIONS);
-    let trusted = section
-        .parse_each("trusted", |text| Cidr::parse(text).map_err(|error| format!("\"{text}\": {error}")));
+    let trusted = section.parse_each("trusted", Cidr::parse);
+    section.forbid_empty("trusted");
     section.finish();
     Some(ProxyProtocol { trusted, version: version? })
 }
@@ -299,10 +302,8 @@ fn count(section: &mut Section<'_>, key: &'static str, default: usize) -> usize 
 
 fn mqtt(mut section: Section<'_>) -> Options {
     let default = Options::default();
-    let versions = section.parse_each("versions", |text| choose(text, VERSIONS));
-    if section.has("versions") && versions.is_empty() {
-        section.problem("versions", "names no version");
-    }
+    let versions = section.several_of("versions", VERSIONS);
+    section.forbid_empty("versions");
     let options = Options {
         versions: if versions.is_empty() { default.versions } else { Versions::only(&versions) },
         on_denied_publish: section.one_of("on_denied_publish", ON_DENIED_PUBLISH).unwrap_or_default(),
@@ -311,17 +312,16 @@ fn mqtt(mut section: Section<'_>) -> Options {
     options
 }
 
-/// Names must differ even as environment variables write them.
-fn check_names(sections: &mut [Section<'_>], report: &Report) {
-    let mut taken = HashMap::new();
-    for name in sections.iter_mut().filter_map(|section| section.text("name")) {
-        if !is_name(&name.value) {
-            report.problem(&name.place, "must be 1 to 64 letters, digits, `-`, `_` or `.`");
-        }
-        if let Some(earlier) = taken.insert(variable_of("", &name.value), name.value) {
-            report.problem(&name.place, format!("is too like the name of route {earlier}"));
-        }
+/// A route's name, which must differ from those taken before, even as environment variables write it.
+fn name(section: &mut Section<'_>, taken: &mut HashMap<String, String>) -> Option<String> {
+    let name = section.text("name")?.value;
+    if !is_name(&name) {
+        section.problem("name", "must be 1 to 64 letters, digits, `-`, `_` or `.`");
     }
+    if let Some(earlier) = taken.insert(variable_of("", &name), name.clone()) {
+        section.problem("name", format!("is too like the name of route {earlier}"));
+    }
+    Some(name)
 }
 
 fn is_name(name: &str) -> bool {

@@ -138,20 +138,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Some of some words, each with what it means, in the order in which they are given.
+    pub(crate) fn several_of<T: Clone>(&mut self, key: &'static str, choices: &[(&str, T)]) -> Vec<T> {
+        self.each(key, |text| choose(text, choices))
+    }
+
     /// Strings that `read` understands, in their order.
-    pub(crate) fn parse_each<T>(
+    pub(crate) fn parse_each<T, E: Display>(
         &mut self,
         key: &'static str,
-        read: impl Fn(&str) -> Result<T, String>,
+        read: impl Fn(&str) -> Result<T, E>,
     ) -> Vec<T> {
-        let mut values = Vec::new();
-        for text in self.texts(key).unwrap_or_default() {
-            match read(&text.value) {
-                Ok(value) => values.push(value),
-                Err(message) => self.report.problem(&text.place, message),
-            }
-        }
-        values
+        self.each(key, |text| read(text).map_err(|error| format!("\"{text}\": {error}")))
     }
 
     /// A table in this one. If it is not there, an empty one: variables may fill it, and
@@ -218,6 +216,18 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Records that `key` is a list without values.
+    pub(crate) fn forbid_empty(&mut self, key: &'static str) {
+        let is_empty = match self.raw(key) {
+            Some((Raw::Node(Node { value: Value::List(items), .. }), _)) => items.is_empty(),
+            Some((Raw::Variable(text), _)) => text.trim().is_empty(),
+            _ => false,
+        };
+        if is_empty {
+            self.problem(key, "must not be empty");
+        }
+    }
+
     /// Records every key that nothing asked for.
     pub(crate) fn finish(&self) {
         for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
@@ -273,6 +283,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    fn each<T>(&mut self, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+        let texts = self.texts(key).unwrap_or_default();
+        texts.iter().filter_map(|text| self.check(&text.place, read(&text.value))).collect()
+    }
+
     fn raw(&mut self, key: &'static str) -> Option<(Raw<'a>, Place)> {
         if !self.asked.contains(&key) {
             self.asked.push(key);
@@ -300,7 +315,11 @@ impl<'a> Section<'a> {
         let number = u64::try_from(given.value).ok().filter(|number| range.contains(number));
         if number.is_none() {
             let [least, most] = [range.start(), range.end()].map(|bound| show(*bound));
-            self.report.problem(&given.place, format!("must be from {least} to {most}"));
+            let message = match least == most {
+                true => format!("must be {least}"),
+                false => format!("must be from {least} to {most}"),
+            };
+            self.report.problem(&given.place, message);
         }
         number
     }
@@ -358,7 +377,7 @@ impl<T> Given<T> {
 }
 
 /// What the one of `choices` means that `text` is.
-pub(crate) fn choose<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
+fn choose<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     let known = choices.iter().find(|(word, _)| *word == text).map(|(_, meaning)| meaning.clone());
     known.ok_or_else(|| {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();

@@ -32,11 +32,9 @@ fn statement(mut section: Section<'_>, report: &Report) -> Option<(Statement, Pl
     let statement = Statement {
         sid: section.text("sid").map(|sid| sid.value).unwrap_or_default(),
         effect: section.one_of("effect", EFFECTS).unwrap_or(Effect::Deny),
-        principals: section
-            .parse_each("principals", |text| Who::parse(text).map_err(|error| error.to_string())),
-        actions: section.parse_each("actions", action),
-        resources: section
-            .parse_each("resources", |text| ResourcePattern::parse(text).map_err(|error| error.to_string())),
+        principals: section.parse_each("principals", Who::parse),
+        actions: section.several_of("actions", ACTIONS),
+        resources: section.parse_each("resources", ResourcePattern::parse),
         conditions: conditions(section.section("conditions")),
     };
     section.finish();
@@ -66,7 +64,7 @@ fn peer(mut section: Section<'_>) -> Option<Condition> {
         return None;
     }
     section.require(&["peer"]);
-    let blocks = section.parse_each("peer", |text| Cidr::parse(text).map_err(|error| error.to_string()));
+    let blocks = section.parse_each("peer", Cidr::parse);
     section.finish();
     Some(Condition::Peer(blocks))
 }
@@ -88,11 +86,6 @@ fn times(mut section: Section<'_>) -> Vec<Condition> {
     }
     section.finish();
     conditions
-}
-
-fn action(text: &str) -> Result<Action, String> {
-    let known = ACTIONS.iter().find(|action| action.to_string() == text).copied();
-    known.ok_or_else(|| format!("unknown action \"{text}\" (connect, publish, will, subscribe, deliver)"))
 }
 
 /// A point of time as RFC 3339 writes it.
@@ -118,5 +111,10 @@ fn minute(text: &str) -> Option<u16> {
 
 const EFFECTS: &[(&str, Effect)] = &[("allow", Effect::Allow), ("deny", Effect::Deny)];
 
-const ACTIONS: &[Action] =
-    &[Action::Connect, Action::Publish, Action::Will, Action::Subscribe, Action::Deliver];
+const ACTIONS: &[(&str, Action)] = &[
+    ("connect", Action::Connect),
+    ("publish", Action::Publish),
+    ("will", Action::Will),
+    ("subscribe", Action::Subscribe),
+    ("deliver", Action::Deliver),
+];

@@ -1,0 +1,543 @@
+//! Configurations, good and bad, as an operator writes them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, UNIX_EPOCH};
+
+use mgate::config::{Config, Environment};
+use mgate_certs::{Authority, Existing, Store, Validity};
+use mgate_policies::Now;
+use tempfile::TempDir;
+
+#[test]
+fn every_example_loads_without_warnings() {
+    let directory = with_certificates();
+    let mut loaded = 0;
+    for path in files_in(&examples()) {
+        let copy = directory.path().join(path.file_name().unwrap());
+        fs::copy(&path, &copy).unwrap();
+    }
+    for path in files_in(directory.path()).into_iter().filter(|path| is_configuration(path)) {
+        let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(config.warnings, [], "{}", path.display());
+        assert!(!config.routes.is_empty(), "{}", path.display());
+        loaded += 1;
+    }
+    assert!(loaded >= 4, "only {loaded} examples were found");
+}
+
+#[test]
+fn each_mistake_is_named_with_its_place() {
+    let directory = with_certificates();
+    let whole = MISTAKES.iter().map(|(text, expected)| (text.to_string(), expected));
+    let after = MISTAKES_AFTER_ROUTE.iter().map(|(rest, expected)| (format!("{ROUTE}{rest}"), expected));
+    let mut surprises = Vec::new();
+    for (text, expected) in whole.chain(after) {
+        let found = problems(&directory, &text, &[]);
+        if found != **expected {
+            surprises.push(found);
+        }
+    }
+    assert!(surprises.is_empty(), "{surprises:#?}");
+}
+
+#[test]
+fn all_mistakes_of_all_files_are_found_at_once() {
+    let directory = with_certificates();
+    write(&directory, "acl.toml", BAD_POLICY);
+    write(&directory, "users.toml", "[users.dev-1]\npassword = \"plain\"\n");
+    write(&directory, "localhost.key", "nothing\n");
+    let found = problems(&directory, MANY_MISTAKES, &[("MGATE_WORKERS", "none")]);
+    assert_eq!(found, MANY_FOUND, "{found:#?}");
+}
+
+#[test]
+fn policies_read_the_same_from_toml_json_and_yaml() {
+    for (name, text) in [("acl.toml", POLICY_TOML), ("acl.json", POLICY_JSON), ("acl.yaml", POLICY_YAML)] {
+        let directory = with_certificates();
+        write(&directory, name, text);
+        let config = format!("{ROUTE}policies = ['acl']\n[policy.acl]\ntype = 'static'\nfile = '{name}'\n");
+        assert_eq!(problems(&directory, &config, &[]), Vec::<String>::new(), "{name}");
+        write(&directory, name, &text.replace("publish", "publsh"));
+        let line = text.lines().position(|line| line.contains("publish")).unwrap() + 1;
+        let expected = format!(
+            "{name}:{line}: statements.own.actions: unknown value \"publsh\" (connect, publish, will, subscribe, deliver)"
+        );
+        assert_eq!(problems(&directory, &config, &[]), [expected]);
+    }
+}
+
+#[test]
+fn policy_in_bad_syntax_names_its_line() {
+    for (name, text, start) in [
+        ("acl.toml", "version = 1\nstatements = [\n", "acl.toml:"),
+        ("acl.json", "{\"version\": 1,\n \"statements\": [}", "acl.json:2: "),
+        ("acl.yaml", "version: 1\nstatements: &a []\nmore: *a\n", "acl.yaml:2: anchors"),
+        ("acl.yaml", "version: 1\nversion: 1\n", "acl.yaml:2: key \"version\" stands here twice"),
+        ("acl.txt", "", "mgate.toml:8: policy.acl.file: acl.txt: the name must end in .toml, .json or .yaml"),
+    ] {
+        let directory = with_certificates();
+        write(&directory, name, text);
+        let config = format!("{ROUTE}policies = ['acl']\n[policy.acl]\ntype = 'static'\nfile = '{name}'\n");
+        let found = problems(&directory, &config, &[]);
+        assert!(found.len() == 1 && found[0].starts_with(start), "{found:?}");
+    }
+}
+
+#[test]
+fn values_are_what_was_written() {
+    let directory = with_certificates();
+    write(&directory, "acl.toml", POLICY_TOML);
+    let path = write(&directory, "mgate.toml", FULL);
+    let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!((config.workers.get(), config.drain_timeout), (3, Duration::from_millis(1500)));
+    let route = &config.routes[0];
+    assert_eq!(route.listen.to_string(), "mqtt+wss://127.0.0.1:443");
+    assert_eq!(route.upstream.to_string(), "mqtt+ws://broker.example:80/ws");
+    assert_eq!(route.connector.to_string(), "mqtt+ws://broker.example:80/ws");
+    assert_eq!(route.listen_address, "127.0.0.1:443".parse().unwrap());
+    assert_eq!(route.limits.packet_bytes, 64 * 1024);
+    assert_eq!(route.limits.messages_per_second, Some(7));
+    assert_eq!(route.limits.idle_timeout, Some(Duration::from_secs(120)));
+    assert_eq!(route.limits.connections, 10_000);
+    assert_eq!(route.trusted.len(), 2);
+}
+
+#[test]
+fn environment_overrides_the_file() {
+    let directory = with_certificates();
+    let path = write(&directory, "mgate.toml", ROUTE);
+    let variables = [
+        ("MGATE_ROUTE_MY_DEVICES_LISTEN", "mqtts://127.0.0.1:4443"),
+        ("MGATE_ROUTE_MY_DEVICES_TLS_CERT", "localhost.pem"),
+        ("MGATE_ROUTE_MY_DEVICES_TLS_KEY", "localhost.key"),
+        ("MGATE_ROUTE_MY_DEVICES_LIMITS_CONNECTIONS", "5"),
+        ("MGATE_ROUTE_MY_DEVICES_MQTT_VERSIONS", "3.1, 5.0"),
+        ("MGATE_DRAIN_TIMEOUT", "1m"),
+        ("MGATE_PORT", "tcp://10.0.0.1:80"),
+        ("HOME", "/"),
+    ];
+    let environment = environment(&variables);
+    let config = Config::load(&path, &environment).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(config.routes[0].listen.to_string(), "mqtts://127.0.0.1:4443");
+    assert_eq!(config.routes[0].limits.connections, 5);
+    assert_eq!(config.drain_timeout, Duration::from_secs(60));
+    assert_eq!(environment.unused().collect::<Vec<_>>(), ["MGATE_PORT"]);
+}
+
+#[test]
+fn mistakes_in_the_environment_name_the_variable() {
+    let directory = with_certificates();
+    let variables = [
+        ("MGATE_ROUTE_MY_DEVICES_UPSTREAM", "tcp://broker"),
+        ("MGATE_ROUTE_MY_DEVICES_LIMITS_IDLE_TIMEOUT", "5"),
+        ("MGATE_LOG_LEVEL", "loud"),
+    ];
+    let expected = [
+        "MGATE_LOG_LEVEL: log.level: \"loud\" is not a level (error, warn, info, debug, trace, off) or target=level",
+        "MGATE_ROUTE_MY_DEVICES_LIMITS_IDLE_TIMEOUT: route.my-devices.limits.idle_timeout: \"5\" is not a time such as \"10s\" or \"500ms\"",
+        "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss)",
+    ];
+    assert_eq!(problems(&directory, ROUTE, &variables), expected);
+}
+
+#[test]
+fn what_is_probably_not_meant_is_a_warning() {
+    let directory = with_certificates();
+    let text = format!("{ROUTE}[authn.spare]\ntype = 'anonymous'\n[mirror.spare]\ntype = 'log'\n");
+    let path = write(&directory, "mgate.toml", &text);
+    let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    let expected = [
+        "mgate.toml:1: route.my-devices.policies: names no policy: everything is denied",
+        "mgate.toml:5: authn.spare: no route names it",
+        "mgate.toml:7: mirror.spare: no route names it",
+    ];
+    assert_eq!(lines(&directory, &config.warnings), expected);
+}
+
+#[test]
+fn program_ends_with_2_and_shows_all_problems() {
+    let directory = with_certificates();
+    let path = write(&directory, "mgate.toml", &format!("{ROUTE}colour = 'red'\n[log]\nlevel = 1\n"));
+    for arguments in [["check", path.to_str().unwrap()].as_slice(), &["run", "-c", path.to_str().unwrap()]] {
+        let output = mgate(arguments);
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{arguments:?}");
+        let shown = String::from_utf8(output.stderr).unwrap();
+        assert!(shown.contains("mgate.toml:5: route.my-devices.colour: unknown key"), "{shown}");
+        assert!(shown.contains("mgate.toml:7: log.level: must be a string, not an integer\n"), "{shown}");
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+    }
+}
+
+#[test]
+fn program_shows_problems_as_json() {
+    let directory = with_certificates();
+    let path = write(&directory, "mgate.toml", "workers = 0\n");
+    let output = mgate(&["--json", "check", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["problems"][0]["line"], 1);
+    assert_eq!(shown["problems"][0]["key"], "workers");
+    assert_eq!(shown["problems"][0]["message"], "must be from 1 to 1024");
+}
+
+#[test]
+fn program_shows_what_a_good_configuration_does() {
+    let directory = with_certificates();
+    let path = write(&directory, "mgate.toml", ROUTE);
+    let output = mgate(&["check", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0));
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        shown.contains("my-devices  mqtt://127.0.0.1:1884  mqtt://127.0.0.1:1883  (anonymous)"),
+        "{shown}"
+    );
+    assert!(shown.contains("warning: ") && shown.contains("everything is denied"), "{shown}");
+    let output = mgate(&["check", "--json", path.to_str().unwrap()]);
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["routes"][0]["listen"], "mqtt://127.0.0.1:1884");
+}
+
+#[test]
+fn wrong_arguments_end_with_2_and_a_missing_file_is_named() {
+    assert_eq!(mgate(&["run", "--no-such-option"]).status.code(), Some(2));
+    let output = mgate(&["check", "no-such-file.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stderr.starts_with(b"no-such-file.toml: cannot be read: "));
+}
+
+fn load(path: &Path, variables: &[(&str, &str)]) -> Result<Config, mgate::config::Problems> {
+    Config::load(path, &environment(variables))
+}
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    variables.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect()
+}
+
+/// What is found wrong with `text`, without the directory that it is in.
+fn problems(directory: &TempDir, text: &str, variables: &[(&str, &str)]) -> Vec<String> {
+    let path = write(directory, "mgate.toml", text);
+    match load(&path, variables) {
+        Ok(_) => Vec::new(),
+        Err(problems) => lines(directory, &problems.0),
+    }
+}
+
+fn lines(directory: &TempDir, problems: &[mgate::config::Problem]) -> Vec<String> {
+    let prefix = format!("{}/", directory.path().display());
+    problems.iter().map(|problem| problem.to_string().replace(&prefix, "")).collect()
+}
+
+fn write(directory: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = directory.path().join(name);
+    fs::write(&path, text).unwrap();
+    path
+}
+
+/// A directory with an authority, and with a server's certificate both in it and where the examples want it.
+fn with_certificates() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let certificates = directory.path().join("certs");
+    let valid = Validity::days(UNIX_EPOCH + Now::read().unix, 1).unwrap();
+    let authority = Authority::create("test", valid).unwrap();
+    let mut store = Store::create(&certificates, authority, valid, Existing::Keep).unwrap();
+    store.issue_server(&["localhost"], valid, Existing::Keep).unwrap();
+    for name in ["ca.pem", "localhost.pem", "localhost.key"] {
+        fs::copy(certificates.join(name), directory.path().join(name)).unwrap();
+    }
+    directory
+}
+
+fn files_in(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter(|path| path.is_file()).collect()
+}
+
+fn is_configuration(path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    path.extension().is_some_and(|extension| extension == "toml") && text.contains("[[route]]")
+}
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+fn mgate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mgate")).args(arguments).output().unwrap()
+}
+
+const ROUTE: &str =
+    "[[route]]\nname = 'my-devices'\nlisten = 'mqtt://127.0.0.1:1884'\nupstream = 'mqtt://127.0.0.1:1883'\n";
+
+const FULL: &str = "\
+workers = 3
+drain_timeout = '1500ms'
+[[route]]
+name = 'all'
+listen = 'mqtt+wss://127.0.0.1'
+upstream = 'mqtt+ws://broker.example/ws'
+websocket = { path = '/mqtt', origins = ['*'] }
+proxy_protocol = { accept = 'any', trusted = ['10.0.0.0/8', 'fd00::/8'] }
+tls = { cert = 'localhost.pem', key = 'localhost.key', client_ca = 'ca.pem', client_auth = 'optional' }
+limits = { packet_bytes = '64KiB', messages_per_second = 7, idle_timeout = '2m' }
+authn = ['certificate', 'anyone']
+policies = ['acl']
+mirror = 'shown'
+[authn.certificate]
+type = 'x509'
+id = 'san_dns'
+[authn.anyone]
+type = 'anonymous'
+[policy.acl]
+type = 'static'
+file = 'acl.toml'
+[mirror.shown]
+type = 'log'
+";
+
+/// Whole files.
+const MISTAKES: &[(&str, &[&str])] = &[
+    ("", &["mgate.toml:1: route: is missing: without a [[route]] nothing is served"]),
+    ("route = 1", &["mgate.toml:1: route: must be a list of tables, not an integer"]),
+    ("[[route]\n", &["mgate.toml:1: unclosed array table, expected `]`"]),
+    ("[route]\nname = 'a'\n", &["mgate.toml:1: route: must be a list of tables, not a table"]),
+    (
+        "[[route]]\n",
+        &[
+            "mgate.toml:1: route[0].name: is missing",
+            "mgate.toml:1: route[0].listen: is missing",
+            "mgate.toml:1: route[0].upstream: is missing",
+        ],
+    ),
+    (
+        "[[route]]\nname = 'a/b'\nlisten = 'mqt://0.0.0.0'\nupstream = 'coap://b'\n",
+        &[
+            "mgate.toml:2: route.a/b.name: must be 1 to 64 letters, digits, `-`, `_` or `.`",
+            "mgate.toml:3: route.a/b.listen: unknown scheme \"mqt\" (mqtt, mqtts, mqtt+ws, mqtt+wss)",
+            "mgate.toml:4: route.a/b.upstream: scheme \"coap\" is not supported by this version (mqtt, mqtts, mqtt+ws, mqtt+wss)",
+        ],
+    ),
+];
+
+/// What follows a good route of four lines.
+const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
+    ("listn = 1", &["mgate.toml:5: route.my-devices.listn: unknown key (did you mean `listen`?)"]),
+    ("limits = 7", &["mgate.toml:5: route.my-devices.limits: must be a table, not an integer"]),
+    (
+        "limits = { packet_bytes = '10KB', conections = 5 }",
+        &[
+            "mgate.toml:5: route.my-devices.limits.packet_bytes: \"10KB\" is not a number of bytes such as 65536 or \"256KiB\"",
+            "mgate.toml:5: route.my-devices.limits.conections: unknown key (did you mean `connections`?)",
+        ],
+    ),
+    (
+        "limits = { connections = 0, stall_timeout = '0s', idle_timeout = 5, connect_timeout = 1.5 }",
+        &[
+            "mgate.toml:5: route.my-devices.limits.connections: must be from 1 to 10000000",
+            "mgate.toml:5: route.my-devices.limits.connect_timeout: must be a string such as \"10s\", not 1.5",
+            "mgate.toml:5: route.my-devices.limits.stall_timeout: must be from 10ms to 1d",
+            "mgate.toml:5: route.my-devices.limits.idle_timeout: must be a string such as \"10s\", not an integer",
+        ],
+    ),
+    ("authn = ['users']", &["mgate.toml:5: route.my-devices.authn: no [authn.users] in this file"]),
+    (
+        "policies = [\n  'acl',\n  1,\n]",
+        &[
+            "mgate.toml:6: route.my-devices.policies: no [policy.acl] in this file",
+            "mgate.toml:7: route.my-devices.policies: must be a string, not an integer",
+        ],
+    ),
+    ("mirror = 'bus'", &["mgate.toml:5: route.my-devices.mirror: no [mirror.bus] in this file"]),
+    (
+        "mqtt = { versions = ['4'], on_denied_publish = 'drop' }",
+        &[
+            "mgate.toml:5: route.my-devices.mqtt.versions: unknown value \"4\" (3.1, 3.1.1, 5.0)",
+            "mgate.toml:5: route.my-devices.mqtt.on_denied_publish: unknown value \"drop\" (ack, disconnect)",
+        ],
+    ),
+    ("mqtt = { versions = [] }", &["mgate.toml:5: route.my-devices.mqtt.versions: must not be empty"]),
+    (
+        "tls = { cert = 'localhost.pem', key = 'localhost.key' }",
+        &["mgate.toml:5: route.my-devices.tls: has no use with mqtt"],
+    ),
+    (
+        "websocket = { path = 'mqtt' }\nupstream_tls = { ca = 'ca.pem' }",
+        &[
+            "mgate.toml:5: route.my-devices.websocket: has no use with mqtt",
+            "mgate.toml:5: route.my-devices.websocket.path: \"mqtt\" does not begin with /",
+            "mgate.toml:6: route.my-devices.upstream_tls: has no use with mqtt",
+        ],
+    ),
+    (
+        "proxy_protocol = { accept = 'v3', trusted = ['10.0.0.1/8'] }",
+        &[
+            "mgate.toml:5: route.my-devices.proxy_protocol.accept: unknown value \"v3\" (v1, v2, any)",
+            "mgate.toml:5: route.my-devices.proxy_protocol.trusted: \"10.0.0.1/8\": the address has bits set behind its prefix",
+        ],
+    ),
+    (
+        "proxy_protocol = { accept = 'v2', trusted = [] }",
+        &["mgate.toml:5: route.my-devices.proxy_protocol.trusted: must not be empty"],
+    ),
+    (
+        "authn = ['x509']\n[authn.x509]\ntype = 'x509'\nid = 'common_name'",
+        &[
+            "mgate.toml:5: route.my-devices.authn: \"x509\" needs client certificates: set `tls.client_ca`",
+            "mgate.toml:8: authn.x509.id: unknown value \"common_name\" (cn, san_dns, san_uri, fingerprint)",
+        ],
+    ),
+    (
+        "[authn.users]\ntype = 'jwt'\n[authn.others]\ntype = 'password'",
+        &[
+            "mgate.toml:6: authn.users.type: unknown value \"jwt\" (anonymous, password, x509)",
+            "mgate.toml:7: authn.others.file: is missing",
+        ],
+    ),
+    (
+        "[authn.users]\ntype = 'password'\nfile = 'none.toml'",
+        &["mgate.toml:7: authn.users.file: cannot read none.toml: No such file or directory (os error 2)"],
+    ),
+    (
+        "[policy.acl]\ntype = 'pdp'\n[policy.other]\ntype = 'magic'\n[policy.third]\ntype = 'static'",
+        &[
+            "mgate.toml:6: policy.acl.type: type \"pdp\" is not supported by this version (static)",
+            "mgate.toml:8: policy.other.type: unknown type \"magic\" (static)",
+            "mgate.toml:9: policy.third.file: is missing",
+        ],
+    ),
+    (
+        "[mirror.bus]\ntype = 'nats'\nurl = 'nats://127.0.0.1'",
+        &["mgate.toml:6: mirror.bus.type: type \"nats\" is not supported by this version (log)"],
+    ),
+    ("[admin]\nlisten = 'http://127.0.0.1:9090'", &["mgate.toml:5: admin: is not supported by this version"]),
+    (
+        "[[route]]\nname = 'My_devices'\nlisten = 'mqtt://0.0.0.0:1884'\nupstream = 'mqtt://b'",
+        &[
+            "mgate.toml:6: route.My_devices.name: is too like the name of route my-devices",
+            "mgate.toml:7: route.My_devices.listen: route my-devices listens there",
+        ],
+    ),
+    (
+        "[[route]]\nname = 'b'\nlisten = 'mqtts://127.0.0.1'\nupstream = 'mqtts://b'\nupstream_tls = { ca = 'localhost.key' }",
+        &[
+            "mgate.toml:5: route.b.tls: is missing: mqtts needs a certificate",
+            "mgate.toml:9: route.b.upstream_tls.ca: localhost.key: no certificate found (PEM is expected)",
+        ],
+    ),
+    (
+        "[[route]]\nname = 'b'\nlisten = 'mqtt+ws://127.0.0.1/mqtt'\nupstream = 'mqtt://b/mqtt'",
+        &[
+            "mgate.toml:7: route.b.listen: the path belongs into `websocket.path`",
+            "mgate.toml:8: route.b.upstream: \"b/mqtt\" is not host:port",
+        ],
+    ),
+    (
+        "[[route]]\nname = 'b'\nlisten = 'mqtts://127.0.0.1'\nupstream = 'mqtt://b'\n[route.tls]\ncert = 'localhost.pem'\nkey = 'certs/ca.key'\nclient_auth = 'required'\nciphers = ['RC4']\nmin_version = '1.1'",
+        &[
+            "mgate.toml:11: route.b.tls.key: certs/ca.key: private key does not belong to the certificate",
+            "mgate.toml:12: route.b.tls.client_auth: needs `client_ca`: whose certificates are good",
+            "mgate.toml:13: route.b.tls.ciphers: unknown cipher suite \"RC4\"",
+            "mgate.toml:14: route.b.tls.min_version: unknown value \"1.1\" (1.2, 1.3)",
+        ],
+    ),
+    (
+        "[[route]]\nname = 'b'\nlisten = 'mqtts://127.0.0.1'\nupstream = 'mqtt://b'\n[route.tls]\nclient_ca = 'ca.pem'\nclient_auth = 'none'\n[[route.tls.certificates]]\ncert = 'localhost.pem'\n[[route.tls.certificates]]\ncert = 'ca.key'\nkey = 'localhost.key'",
+        &[
+            "mgate.toml:11: route.b.tls.client_auth: is \"none\", but `client_ca` says whose certificates are good",
+            "mgate.toml:12: route.b.tls.certificates.localhost.pem.key: is missing",
+            "mgate.toml:15: route.b.tls.certificates.ca.key.cert: cannot read ca.key: No such file or directory (os error 2)",
+        ],
+    ),
+];
+
+const MANY_MISTAKES: &str = "\
+workers = 0
+[[route]]
+name = 'a'
+listen = 'mqtts://127.0.0.1:1'
+upstream = 'mqtt://b'
+tls = { cert = 'localhost.pem', key = 'localhost.key' }
+authn = ['users']
+policies = ['acl']
+[authn.users]
+type = 'password'
+file = 'users.toml'
+[policy.acl]
+type = 'static'
+file = 'acl.toml'
+";
+
+const MANY_FOUND: &[&str] = &[
+    "MGATE_WORKERS: workers: \"none\" is not a whole number",
+    "users.toml:2: users.dev-1.password: not a PHC string; make one with `mgate passwd`",
+    "acl.toml:1: version: must be 1",
+    "acl.toml:2: statements.bad.actions: is missing",
+    "acl.toml:4: statements.bad.effect: unknown value \"permit\" (allow, deny)",
+    "acl.toml:5: statements.bad.principals: \"dev-1\": a principal is `*`, `client:<id>` or `group:<name>`",
+    "acl.toml:6: statements.bad.resources: \"topic:a/${nobody}\": unknown variable `${nobody}`",
+    "acl.toml:6: statements.bad.resources: \"topic:a/#/b\": wildcard or U+0000 where none may stand in a topic",
+    "acl.toml:7: statements.bad.conditions.cidr.peer: \"10.0.0.0/33\": prefix length out of range",
+    "acl.toml:7: statements.bad.conditions.qos_max: must be from 0 to 2",
+    "acl.toml:7: statements.bad.conditions.time.not_before: \"soon\" is not a time such as \"2026-01-31T18:00:00Z\"",
+    "acl.toml:7: statements.bad.conditions.time.daily_utc: \"25:00-26:00\" is not a time of the day such as \"06:00-22:00\"",
+    "acl.toml:8: statements[1]: `topic:` resources say nothing about the action `connect`",
+    "mgate.toml:6: route.a.tls.key: localhost.key: no unencrypted private key found (PEM is expected)",
+];
+
+const BAD_POLICY: &str = "\
+version = 2
+[[statements]]
+sid = 'bad'
+effect = 'permit'
+principals = ['dev-1']
+resources = ['topic:a/${nobody}', 'topic:a/#/b']
+conditions = { qos_max = 3, cidr = { peer = ['10.0.0.0/33'] }, time = { daily_utc = '25:00-26:00', not_before = 'soon' }, string_equals = { rank = 'x' } }
+[[statements]]
+effect = 'allow'
+principals = ['*']
+actions = ['connect']
+resources = ['topic:a']
+";
+
+const POLICY_TOML: &str = "\
+version = 1
+[[statements]]
+sid = 'own'
+effect = 'allow'
+principals = ['*']
+actions = ['publish']
+resources = ['topic:a/${principal}']
+conditions = { tls = true, retain = false, qos_max = 1, listener = ['my-devices'], string_equals = { 'cert.cn' = 'dev-1' }, cidr = { peer = ['::1'] }, time = { not_before = 2026-01-31T18:00:00Z, daily_utc = '22:00-06:00' } }
+";
+
+const POLICY_JSON: &str = r#"{
+  "version": 1,
+  "statements": [
+    {
+      "sid": "own",
+      "effect": "allow",
+      "principals": ["*"],
+      "actions": ["publish"],
+      "resources": ["topic:a/${principal}"],
+      "conditions": { "tls": true, "qos_max": 1, "string_equals": { "cert.cn": ["dev-1", "dev-2"] } }
+    }
+  ]
+}
+"#;
+
+const POLICY_YAML: &str = "\
+version: 1
+statements:
+  - sid: own
+    effect: allow
+    principals: ['*']
+    actions: [publish]
+    resources:
+      - topic:a/${principal}
+    conditions:
+      retain: false
+      time: { not_after: 2026-01-31T18:00:00Z }
+";
