@@ -372,6 +372,15 @@ mod tests {
     }
 
     #[test]
+    fn charge_moves_from_one_address_to_another() {
+        let admission = admission(9, 1, &[]);
+        let mut permit = admission.admit(ip("192.0.2.1")).unwrap();
+        permit.charge(ip("192.0.2.2")).unwrap();
+        assert!(admission.admit(ip("192.0.2.1")).is_ok());
+        assert!(admission.admit(ip("192.0.2.2")).is_err());
+    }
+
+    #[test]
     fn new_bounds_hold_for_new_connections() {
         let admission = admission(2, 2, &[]);
         let _permits = [admission.admit(ip("192.0.2.1")).unwrap(), admission.admit(ip("192.0.2.1")).unwrap()];

@@ -47,8 +47,6 @@ pub struct WebSocket {
     socket: WebSocketStream<Stream>,
     /// What the reader has not taken yet of the last message.
     unread: Bytes,
-    /// Whether written bytes may still be with us.
-    is_unflushed: bool,
 }
 
 /// Why there is no WebSocket.
@@ -96,7 +94,7 @@ impl WebSocket {
         uri: &Uri,
         max_message_bytes: usize,
     ) -> Result<Self, WebSocketError> {
-        // [MQTT-6.0.0-3]: the upstream must choose it; that it did is checked by the handshake.
+        // [MQTT-6.0.0-3]; the handshake checks that the upstream chose it, [MQTT-6.0.0-4].
         let request = ClientRequestBuilder::new(uri.clone()).with_sub_protocol(SUB_PROTOCOLS[0]);
         let limits = Some(limits(max_message_bytes));
         let (socket, _) = client_async_with_config(request, stream, limits).await.map_err(upstream_error)?;
@@ -104,26 +102,22 @@ impl WebSocket {
     }
 
     fn new(socket: WebSocketStream<Stream>) -> Self {
-        Self { socket, unread: Bytes::new(), is_unflushed: false }
+        Self { socket, unread: Bytes::new() }
     }
 
-    /// Sends one message with the first bytes of `slices`.
+    /// Sends one message with the first bytes of `slices`, once nothing before it waits.
     fn poll_send(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         ready!(self.poll_sent(context))?;
         let payload = gather(slices);
         let sent = payload.len();
         if sent > 0 {
             self.socket.start_send_unpin(Message::Binary(payload)).map_err(io_error)?;
-            self.is_unflushed = true;
-            let _ = self.poll_sent(context)?;
         }
         Poll::Ready(Ok(sent))
     }
 
     fn poll_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.socket.poll_flush_unpin(context)).map_err(io_error)?;
-        self.is_unflushed = false;
-        Poll::Ready(Ok(()))
+        self.socket.poll_flush_unpin(context).map_err(io_error)
     }
 
     /// Says good-bye with `code`, as far as the connection takes it without waiting.
@@ -141,9 +135,6 @@ impl AsyncRead for WebSocket {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.is_unflushed {
-            let _ = self.poll_sent(context)?;
-        }
         while self.unread.is_empty() {
             match ready!(self.socket.poll_next_unpin(context)) {
                 Some(Ok(Message::Binary(payload))) => self.unread = payload,
@@ -208,7 +199,7 @@ impl WebSocketOptions {
             return Err(WebSocketError::Refused(403, "origin not allowed"));
         }
         let mut response = create_response(request).map_err(request_error)?;
-        // [MQTT-6.0.0-4]: the name that the server chooses is one that the client offered.
+        // [MQTT-6.0.0-3], [MQTT-6.0.0-4]: the client offers the name, the server returns it.
         let chosen =
             sub_protocol(request).ok_or(WebSocketError::Refused(400, "sub-protocol mqtt not offered"))?;
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));

@@ -1,6 +1,7 @@
+use std::future::ready;
 use std::io::ErrorKind;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use mgate_proxy::transport::{
     AcceptError, Accepted, AcceptorOptions, Stream, WebSocketError, WebSocketOptions,
 };
@@ -115,6 +116,22 @@ async fn each_write_is_one_binary_message() {
     stream.flush().await.unwrap();
     assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary("one".into()));
     assert_eq!(client.next().await.unwrap().unwrap(), Message::Binary("two".into()));
+}
+
+#[tokio::test]
+async fn flush_hands_over_what_the_socket_did_not_take() {
+    let (mut stream, client) = connected(options()).await;
+    let mut written = 0;
+    let chunk = [7; 1000];
+    while let Some(taken) = stream.write(&chunk).now_or_never() {
+        written += taken.unwrap();
+    }
+    let receive = client
+        .take_while(|message| ready(message.is_ok()))
+        .fold(0, |received, message| ready(received + message.unwrap().len()));
+    let flush_and_leave = async move { stream.flush().await.unwrap() };
+    let ((), received) = tokio::join!(flush_and_leave, receive);
+    assert_eq!(received, written);
 }
 
 #[tokio::test]
