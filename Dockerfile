@@ -1,0 +1,15 @@
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /mgate
+COPY . .
+RUN cargo build --release --locked -p mgate
+
+FROM debian:bookworm-slim
+# certificate authorities, for upstreams with TLS
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /mgate/target/release/mgate /usr/local/bin/mgate
+USER nobody
+WORKDIR /etc/mgate
+ENTRYPOINT ["mgate"]
+CMD ["run"]
