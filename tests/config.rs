@@ -301,6 +301,7 @@ type = 'log'
 /// Whole files.
 const MISTAKES: &[(&str, &[&str])] = &[
     ("", &["mgate.toml:1: route: is missing: without a [[route]] nothing is served"]),
+    ("route = []", &["mgate.toml:1: route: must not be empty"]),
     ("route = 1", &["mgate.toml:1: route: must be a list of tables, not an integer"]),
     ("[[route]\n", &["mgate.toml:1: unclosed array table, expected `]`"]),
     ("[route]\nname = 'a'\n", &["mgate.toml:1: route: must be a list of tables, not a table"]),

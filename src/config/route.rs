@@ -74,6 +74,7 @@ pub(super) struct Authn {
 /// The half of a route that faces clients.
 struct Front {
     listen: Address,
+    listen_place: Place,
     address: SocketAddr,
     acceptor: Acceptor,
     trusted: Vec<Cidr>,
@@ -84,6 +85,7 @@ pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<Rou
     if !file.has("route") {
         file.problem("route", "is missing: without a [[route]] nothing is served");
     }
+    file.forbid_empty("route");
     let mut taken = HashMap::new();
     let read = |mut section: Section<'_>| {
         let name = name(&mut section, &mut taken);
@@ -102,7 +104,6 @@ pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<Rou
 
 fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -> Option<RouteConfig> {
     section.require(&["name", "listen", "upstream"]);
-    let listen_place = section.place_at("listen");
     let (limits, keepalive) = limits(section.section("limits"));
     let asks_for_certificates = tls::asks_for_certificates(&mut section.section("tls"));
     let front = front(&mut section, &limits, keepalive, context);
@@ -118,7 +119,7 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
         name: name?.into(),
         listen: front.listen,
         listen_address: front.address,
-        listen_place,
+        listen_place: front.listen_place,
         upstream,
         acceptor: front.acceptor,
         connector,
@@ -152,7 +153,8 @@ fn front(
     let websocket = websocket(section.section("websocket"), limits);
     let proxy_protocol = proxy_protocol(section.section("proxy_protocol"));
     let address = listen.as_ref().and_then(|listen| section.check(&listen.place, resolve(&listen.value)));
-    let (listen, address, trusted) = (listen?.value, address?, proxy_protocol.clone());
+    let (Given { value: listen, place: listen_place }, address) = (listen?, address?);
+    let trusted = proxy_protocol.as_ref().map(|proxy| proxy.trusted.clone()).unwrap_or_default();
     let options = AcceptorOptions {
         tls: match tls {
             Some(tls) => Some(tls?),
@@ -163,8 +165,7 @@ fn front(
         timeout: limits.handshake_timeout,
         keepalive,
     };
-    let trusted = trusted.map(|proxy| proxy.trusted).unwrap_or_default();
-    Some(Front { listen, address, acceptor: Acceptor::new(options), trusted })
+    Some(Front { listen, listen_place, address, acceptor: Acceptor::new(options), trusted })
 }
 
 fn upstream(section: &mut Section<'_>, limits: &Limits, files: &Files<'_>) -> Option<(Address, Connector)> {
