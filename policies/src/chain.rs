@@ -8,6 +8,7 @@ use crate::query::{Policy, Query};
 #[derive(Clone, Default)]
 pub struct Chain {
     policies: Vec<Arc<dyn Policy>>,
+    is_repeatable: bool,
 }
 
 /// What a chain says of a query.
@@ -30,7 +31,14 @@ pub struct Suspended {
 impl Chain {
     /// A chain that asks `policies` in their order. An empty one denies everything.
     pub fn new(policies: Vec<Arc<dyn Policy>>) -> Self {
-        Self { policies }
+        let is_repeatable = policies.iter().all(|policy| policy.is_repeatable());
+        Self { policies, is_repeatable }
+    }
+
+    /// Whether all its policies are: what it allowed once it allows again, until the grant's ttl ends.
+    #[inline]
+    pub fn is_repeatable(&self) -> bool {
+        self.is_repeatable
     }
 
     /// Asks every policy, until one denies or needs time.
@@ -127,6 +135,14 @@ mod tests {
     }
 
     #[test]
+    fn chain_is_repeatable_only_if_every_policy_is() {
+        let fixed = || Fixed::says(Decision::Abstain) as Arc<dyn Policy>;
+        let slow = Arc::new(Slow(AtomicUsize::new(0))) as Arc<dyn Policy>;
+        assert!(Chain::new(vec![fixed(), fixed()]).is_repeatable());
+        assert!(!Chain::new(vec![fixed(), slow]).is_repeatable());
+    }
+
+    #[test]
     fn resumes_after_the_policy_that_needed_time() {
         let first = Fixed::says(Decision::Allow(Grant::default()));
         let second = Arc::new(Slow(AtomicUsize::new(0)));
@@ -174,6 +190,10 @@ mod tests {
         fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
             self.asked.fetch_add(1, Ordering::Relaxed);
             Answer::Ready(self.decision.clone())
+        }
+
+        fn is_repeatable(&self) -> bool {
+            true
         }
     }
 

@@ -16,6 +16,15 @@ pub trait Policy: Send + Sync {
     ///
     /// [`Cause::Unavailable`]: crate::Cause::Unavailable
     fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer;
+
+    /// Whether the answer hangs on nothing but client, action, resource, QoS and retain flag until the
+    /// [`Grant::ttl`] that comes with it ends; sessions remember such answers. A policy that looks at
+    /// payloads, counts, or asks others must not say so.
+    ///
+    /// [`Grant::ttl`]: crate::Grant::ttl
+    fn is_repeatable(&self) -> bool {
+        false
+    }
 }
 
 /// One question: may this client do that?

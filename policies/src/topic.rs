@@ -142,7 +142,8 @@ pub(crate) fn canonical(filter: &str) -> &str {
 
 /// Says whether `text` is free of wildcards and U+0000.
 pub(crate) fn is_literal(text: &str) -> bool {
-    !text.bytes().any(|byte| matches!(byte, 0 | b'+' | b'#'))
+    // no early exit, so that it vectorizes
+    text.bytes().fold(0u8, |found, byte| found | u8::from(matches!(byte, 0 | b'+' | b'#'))) == 0
 }
 
 fn split_group(shared: &str) -> Result<(Option<&str>, &str), FilterError> {

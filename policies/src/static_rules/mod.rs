@@ -119,6 +119,10 @@ impl Policy for StaticRules {
     fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer {
         Answer::Ready(self.decide(query, now))
     }
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
 }
 
 /// What is said of one principal, of one group or of everybody.

@@ -4,6 +4,7 @@ mod aliases;
 mod client_ids;
 pub mod codec;
 mod flow;
+mod memory;
 pub mod packet;
 mod rate;
 pub mod relay;

@@ -21,22 +21,25 @@ use super::session::{Context, Input, Outbox, Output, Peer, Session};
 use crate::gate::{Side, Verdict};
 use crate::transport::{Accepted, ConnectError, Connector, Stream};
 
-/// Relays one accepted connection until either side is done or `stop` becomes `true`.
+/// Relays one accepted connection until either side is done, or until `stop` changes or goes away.
 pub async fn run(
     endpoint: &Endpoint,
     connector: &Arc<Connector>,
     accepted: Accepted,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
 ) {
-    let mut relay = Relay::new(endpoint, connector, accepted);
-    let is_stopped = tokio::select! {
-        biased;
-        () = poll_fn(|cx| relay.poll(cx)) => false,
-        _ = stop.wait_for(|is_stopped| *is_stopped) => true,
-    };
-    if is_stopped {
-        relay.drain();
-    }
+    let mut stopping = stop.clone();
+    let mut stopping = pin!(stopping.changed());
+    let mut relay = Relay::new(endpoint, connector, accepted, stop);
+    // polled once: the waker stays registered, and the flag is cheaper to look at
+    let mut is_registered = false;
+    poll_fn(|cx| {
+        if !is_registered {
+            is_registered = stopping.as_mut().poll(cx).is_pending();
+        }
+        relay.poll(cx)
+    })
+    .await;
     // boxed: the way out must not make the way through larger
     Box::pin(relay.finish()).await;
 }
@@ -48,12 +51,19 @@ struct Relay<'a> {
     session: Session,
     client: Wire,
     upstream: Wire,
-    dialing: Option<BoxFuture<'static, Result<Stream, ConnectError>>>,
-    identifying: Option<BoxFuture<'static, Verdict>>,
-    deciding_for_client: Option<BoxFuture<'static, Decision>>,
-    deciding_for_upstream: Option<BoxFuture<'static, Decision>>,
+    asked: Option<Box<Asked>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    stop: watch::Receiver<bool>,
     is_done: bool,
+}
+
+/// What others were asked for and have not answered yet.
+#[derive(Default)]
+struct Asked {
+    upstream: Option<BoxFuture<'static, Result<Stream, ConnectError>>>,
+    verdict: Option<BoxFuture<'static, Verdict>>,
+    decision_for_client: Option<BoxFuture<'static, Decision>>,
+    decision_for_upstream: Option<BoxFuture<'static, Decision>>,
 }
 
 /// One side's connection and what waits on it.
@@ -83,13 +93,26 @@ struct Scratch {
     out: Outbox,
 }
 
+/// One turn of a relay: what it works with until it can move nothing more.
+struct Turn<'t, 'w> {
+    now: Now,
+    input: &'t mut Vec<u8>,
+    out: &'t mut Outbox,
+    cx: &'t mut TaskContext<'w>,
+}
+
 thread_local! {
     static SCRATCH: RefCell<Scratch> =
         RefCell::new(Scratch { input: vec![0; READ_BYTES], out: Outbox::default() });
 }
 
 impl<'a> Relay<'a> {
-    fn new(endpoint: &'a Endpoint, connector: &'a Arc<Connector>, accepted: Accepted) -> Self {
+    fn new(
+        endpoint: &'a Endpoint,
+        connector: &'a Arc<Connector>,
+        accepted: Accepted,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
         let Accepted { stream, peer: address, certificate, is_encrypted, .. } = accepted;
         let peer = Peer { address, certificate, is_encrypted };
         Self {
@@ -98,84 +121,88 @@ impl<'a> Relay<'a> {
             session: Session::new(endpoint, peer, Now::read()),
             client: Wire { stream: Some(stream), ..Wire::default() },
             upstream: Wire::default(),
-            dialing: None,
-            identifying: None,
-            deciding_for_client: None,
-            deciding_for_upstream: None,
+            asked: None,
             timer: None,
+            stop,
             is_done: false,
         }
     }
 
     /// Moves whatever can be moved; ready when the session is over.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        SCRATCH.with_borrow_mut(|scratch| {
+        SCRATCH.with_borrow_mut(|Scratch { input, out }| {
             // a policy that panicked may have left another client's bytes
-            scratch.out.clear();
-            self.poll_with(scratch, cx)
+            out.clear();
+            self.take_turn(&mut Turn { now: Now::read(), input, out, cx })
         })
     }
 
-    fn poll_with(&mut self, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let now = Now::read();
-        self.pass_time(now, scratch, cx);
+    fn take_turn(&mut self, turn: &mut Turn<'_, '_>) -> Poll<()> {
+        self.pass_time(turn);
+        if self.stop.has_changed().unwrap_or(true) {
+            self.input(Input::Drain, turn);
+        }
         loop {
-            let mut has_moved = self.poll_answers(now, scratch, cx);
+            let mut has_moved = self.poll_answers(turn);
             for side in [Side::Client, Side::Upstream] {
-                has_moved |= self.poll_read(side, now, scratch, cx);
-                has_moved |= self.wire(side).poll_write(now.instant, cx);
+                has_moved |= self.poll_read(side, turn);
+                has_moved |= self.wire(side).poll_write(turn.now.instant, turn.cx);
             }
             if self.is_done {
                 return Poll::Ready(());
             }
             if !has_moved {
-                self.arm_timer(cx);
+                self.arm_timer(turn.cx);
                 return Poll::Pending;
             }
         }
     }
 
     /// Hands over what the session asked others for.
-    fn poll_answers(&mut self, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> bool {
-        let input = if let Some(dialled) = poll_once(&mut self.dialing, cx) {
+    fn poll_answers(&mut self, turn: &mut Turn<'_, '_>) -> bool {
+        let Some(asked) = self.asked.as_mut() else { return false };
+        let input = if let Some(dialled) = poll_once(&mut asked.upstream, turn.cx) {
             let dialled = dialled.map(|stream| self.upstream.stream = Some(stream));
             Input::Upstream(dialled.map_err(|error| error.to_string().into()))
-        } else if let Some(verdict) = poll_once(&mut self.identifying, cx) {
+        } else if let Some(verdict) = poll_once(&mut asked.verdict, turn.cx) {
             Input::Identified(verdict)
-        } else if let Some(decision) = poll_once(&mut self.deciding_for_client, cx) {
+        } else if let Some(decision) = poll_once(&mut asked.decision_for_client, turn.cx) {
             Input::Decided(Side::Client, decision)
-        } else if let Some(decision) = poll_once(&mut self.deciding_for_upstream, cx) {
+        } else if let Some(decision) = poll_once(&mut asked.decision_for_upstream, turn.cx) {
             Input::Decided(Side::Upstream, decision)
         } else {
             return false;
         };
-        self.input(input, now, scratch, cx);
+        if asked.is_empty() {
+            self.asked = None;
+        }
+        self.input(input, turn);
         true
     }
 
     /// Lets the session have what it left, then what comes; says whether anything happened.
-    fn poll_read(&mut self, side: Side, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> bool {
+    fn poll_read(&mut self, side: Side, turn: &mut Turn<'_, '_>) -> bool {
         if !self.has_room_for(side) {
             return false;
         }
-        if !self.wire(side).unread.is_empty() && self.take_unread(side, now, scratch, cx) {
+        if !self.wire(side).unread.is_empty() && self.take_unread(side, turn) {
             return true;
         }
         if !self.session.wants(side) {
             return false;
         }
         if let Some(error) = self.wire(side).ended {
-            self.input(Input::Closed(side, error), now, scratch, cx);
+            self.input(Input::Closed(side, error), turn);
             return true;
         }
         let Some(stream) = self.wire(side).stream.as_mut() else { return false };
-        let mut buffer = ReadBuf::new(&mut scratch.input);
-        match Pin::new(stream).poll_read(cx, &mut buffer) {
+        let mut buffer = ReadBuf::new(turn.input);
+        match Pin::new(stream).poll_read(turn.cx, &mut buffer) {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => self.wire(side).ended = Some(None),
             Poll::Ready(Ok(())) => {
                 let count = buffer.filled().len();
-                self.take(side, count, now, scratch, cx);
+                self.take(side, count, turn);
             }
             Poll::Ready(Err(error)) => self.wire(side).ended = Some(Some(error.kind())),
         }
@@ -183,50 +210,50 @@ impl<'a> Relay<'a> {
     }
 
     /// Gives the session `count` new bytes, behind those that it left; keeps what it leaves.
-    fn take(&mut self, side: Side, count: usize, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) {
-        let Scratch { input, out } = scratch;
-        let came = &input[..count];
+    fn take(&mut self, side: Side, count: usize, turn: &mut Turn<'_, '_>) {
+        let came = &turn.input[..count];
         if !self.wire(side).unread.is_empty() {
             self.wire(side).unread.extend_from_slice(came);
-            self.take_unread(side, now, scratch, cx);
+            self.take_unread(side, turn);
             return;
         }
-        let context = &mut Context { endpoint: self.endpoint, now, out };
+        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
         let used = self.session.handle_input(Input::Bytes(side, came), context);
         self.wire(side).unread.extend_from_slice(&came[used..]);
-        self.perform(now, out, cx);
+        self.perform(turn);
     }
 
     /// Gives the session what it left before; says whether it took any of it.
-    fn take_unread(&mut self, side: Side, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) -> bool {
+    fn take_unread(&mut self, side: Side, turn: &mut Turn<'_, '_>) -> bool {
         let mut unread = std::mem::take(&mut self.wire(side).unread);
-        let context = &mut Context { endpoint: self.endpoint, now, out: &mut scratch.out };
+        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
         let used = self.session.handle_input(Input::Bytes(side, &unread), context);
         if used < unread.len() {
             unread.drain(..used);
             self.wire(side).unread = unread;
         }
-        self.perform(now, &mut scratch.out, cx);
+        self.perform(turn);
         used > 0
     }
 
-    fn input(&mut self, input: Input<'_>, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) {
-        let context = &mut Context { endpoint: self.endpoint, now, out: &mut scratch.out };
+    fn input(&mut self, input: Input<'_>, turn: &mut Turn<'_, '_>) {
+        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
         self.session.handle_input(input, context);
-        self.perform(now, &mut scratch.out, cx);
+        self.perform(turn);
     }
 
     /// Sends what the session said and starts what it wants done.
-    fn perform(&mut self, now: Now, out: &mut Outbox, cx: &mut TaskContext<'_>) {
-        self.client.send(&mut out.to_client, now.instant, cx);
-        self.upstream.send(&mut out.to_upstream, now.instant, cx);
+    fn perform(&mut self, turn: &mut Turn<'_, '_>) {
+        self.client.send(&mut turn.out.to_client, turn.now.instant, turn.cx);
+        self.upstream.send(&mut turn.out.to_upstream, turn.now.instant, turn.cx);
         while let Some(output) = self.session.poll_output() {
+            let asked = self.asked.get_or_insert_default();
             match output {
                 Output::Close => self.is_done = true,
-                Output::Decide(Side::Client, future) => self.deciding_for_client = Some(future),
-                Output::Decide(Side::Upstream, future) => self.deciding_for_upstream = Some(future),
-                Output::Dial => self.dialing = Some(dial(Arc::clone(self.connector))),
-                Output::Identify(future) => self.identifying = Some(future),
+                Output::Decide(Side::Client, future) => asked.decision_for_client = Some(future),
+                Output::Decide(Side::Upstream, future) => asked.decision_for_upstream = Some(future),
+                Output::Dial => asked.upstream = Some(dial(Arc::clone(self.connector))),
+                Output::Identify(future) => asked.verdict = Some(future),
             }
         }
     }
@@ -237,19 +264,19 @@ impl<'a> Relay<'a> {
     }
 
     /// Tells the session what its clock and the peers' silence mean.
-    fn pass_time(&mut self, now: Now, scratch: &mut Scratch, cx: &mut TaskContext<'_>) {
-        if self.timer.as_ref().is_none_or(|(at, _)| *at > now.instant) {
+    fn pass_time(&mut self, turn: &mut Turn<'_, '_>) {
+        if self.timer.as_ref().is_none_or(|(at, _)| *at > turn.now.instant) {
             return;
         }
         self.timer = None;
         for side in [Side::Client, Side::Upstream] {
-            if self.stalls_at(side).is_some_and(|at| at <= now.instant) {
-                self.input(Input::Stalled(side), now, scratch, cx);
+            if self.stalls_at(side).is_some_and(|at| at <= turn.now.instant) {
+                self.input(Input::Stalled(side), turn);
             }
         }
-        let context = &mut Context { endpoint: self.endpoint, now, out: &mut scratch.out };
+        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
         self.session.handle_timeout(context);
-        self.perform(now, &mut scratch.out, cx);
+        self.perform(turn);
     }
 
     /// Sets the timer where it must go off earlier than it would; one that goes off too early is set again.
@@ -271,14 +298,6 @@ impl<'a> Relay<'a> {
         self.wire(side).unsent.since.map(|since| since + stall_timeout)
     }
 
-    /// Says goodbye in the protocol's words.
-    fn drain(&mut self) {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let cx = &mut TaskContext::from_waker(std::task::Waker::noop());
-            self.input(Input::Drain, Now::read(), scratch, cx);
-        });
-    }
-
     /// Sends what is left, within a bound, and closes both sides.
     async fn finish(self) {
         let Self { session, client, upstream, .. } = self;
@@ -292,6 +311,15 @@ impl<'a> Relay<'a> {
             Side::Client => &mut self.client,
             Side::Upstream => &mut self.upstream,
         }
+    }
+}
+
+impl Asked {
+    fn is_empty(&self) -> bool {
+        let decisions = [&self.decision_for_client, &self.decision_for_upstream];
+        self.upstream.is_none()
+            && self.verdict.is_none()
+            && decisions.iter().all(|decision| decision.is_none())
     }
 }
 

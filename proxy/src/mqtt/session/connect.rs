@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mgate_policies::{
-    Action, BoxFuture, Client, Decision, Grant, Outcome, Principal, Protocol, Query, Reason, Resource,
-    Suspended,
+    Action, Client, Decision, Grant, Outcome, Principal, Protocol, Query, Reason, Resource, Suspended,
 };
 
 use super::{Close, CloseReason, Context, Output, Question, Session, State, Violation, codec};
@@ -66,7 +65,8 @@ impl Session {
             Outcome::Allowed(_) => self.ask_will(frame, None, cx),
             Outcome::Denied(reason) => self.deny_connect(Action::Connect, &frame, reason, cx),
             Outcome::Pending(suspended, future) => {
-                self.wait_for(Side::Client, frame, Question::Connect(suspended), future, cx);
+                self.wait(Side::Client, frame, Question::Connect(suspended), cx);
+                self.outputs.push_back(Output::Decide(Side::Client, future));
                 Ok(())
             }
         }
@@ -90,7 +90,8 @@ impl Session {
             Outcome::Allowed(_) => self.dial(frame, cx),
             Outcome::Denied(reason) => self.deny_connect(Action::Will, &frame, reason, cx),
             Outcome::Pending(suspended, future) => {
-                self.wait_for(Side::Client, frame, Question::Will(suspended), future, cx);
+                self.wait(Side::Client, frame, Question::Will(suspended), cx);
+                self.outputs.push_back(Output::Decide(Side::Client, future));
                 Ok(())
             }
         }
@@ -126,19 +127,6 @@ impl Session {
             cx.endpoint.gate.observer.session(&SessionEvent::Opened(client));
         }
         Ok(())
-    }
-
-    /// Puts a frame aside and asks for the decision that it waits for.
-    pub(super) fn wait_for(
-        &mut self,
-        side: Side,
-        frame: Vec<u8>,
-        question: Question,
-        future: BoxFuture<'static, Decision>,
-        cx: &Context<'_>,
-    ) {
-        self.wait(side, frame, question, cx);
-        self.outputs.push_back(Output::Decide(side, future));
     }
 
     /// A protocol level that is unknown is answered, other malformations before CONNECT are not.

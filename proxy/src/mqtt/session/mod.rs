@@ -23,6 +23,7 @@ use super::Endpoint;
 use super::client_ids::Claim;
 use super::codec::{self, FixedHeader};
 use super::flow::Flow;
+use super::memory::Memory;
 use super::packet::{Packet, PacketType, Version};
 use super::rate::Rate;
 use crate::gate::{Fate, PacketSeen, SessionEvent, Side, Verdict};
@@ -124,6 +125,7 @@ enum State {
 #[derive(Default)]
 struct Lane {
     flow: Flow,
+    memory: Memory,
     waiting: Option<Box<Waiting>>,
     /// Whether a whole frame was left because its time has not come.
     is_held: bool,
@@ -398,9 +400,10 @@ impl Session {
     /// Nobody has decided in time, so the answer is no.
     fn decision_is_late(&mut self, side: Side, cx: &mut Context<'_>) {
         let reason = Reason::with_detail(Cause::Unavailable, "no decision in time");
-        let is_identity = |waiting: &Box<Waiting>| matches!(waiting.question, Question::Identify(_));
-        let input = match self.lane(side).waiting.as_ref() {
-            Some(waiting) if is_identity(waiting) => Input::Identified(Verdict::Rejected(reason)),
+        let input = match self.lane(side).waiting.as_deref() {
+            Some(Waiting { question: Question::Identify(_), .. }) => {
+                Input::Identified(Verdict::Rejected(reason))
+            }
             _ => Input::Decided(side, Decision::Deny(reason)),
         };
         self.handle_input(input, cx);

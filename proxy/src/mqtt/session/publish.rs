@@ -3,20 +3,29 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use mgate_policies::{Action, Grant, Outcome, Query, Reason, Resource, TopicName};
+use mgate_policies::{Action, Cause, Grant, Outcome, Query, Reason, Resource, TopicName};
 
 use super::close::{denial_text, publish_code};
 use super::connect::{Resumed, allowed_by, ask};
-use super::{Close, CloseReason, Context, Question, Session, Violation};
+use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
 use crate::gate::{Fate, Message, Side};
 use crate::mqtt::OnDeniedPublish;
 use crate::mqtt::codec::{DecodeError, NewAck, decode_publish, encode_ack, splice_publish_topic};
-use crate::mqtt::packet::{Packet, PacketType, Publish};
+use crate::mqtt::memory::Asked;
+use crate::mqtt::packet::{Packet, PacketType, PropertyId, Publish};
 
 /// The topic that a message is about, whatever stands in its packet.
 enum Topic<'a> {
     InPacket(&'a str),
     ByAlias(Arc<str>),
+}
+
+/// A message that came.
+struct Arrived<'a> {
+    from: Side,
+    frame: &'a [u8],
+    publish: Publish<'a>,
+    topic: Topic<'a>,
 }
 
 impl Session {
@@ -28,21 +37,22 @@ impl Session {
         resumed: Resumed,
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
-        let malformed = |error| CloseReason::Malformed(from, error);
-        let publish = decode_publish(frame, header_len(frame), self.version).map_err(malformed)?;
+        let publish = decode_publish(frame, header_len(frame), self.version)
+            .map_err(|error| CloseReason::Malformed(from, error))?;
+        // [MQTT-3.3.4-6]
+        let id = PropertyId::SubscriptionIdentifier;
+        if from == Side::Client && publish.properties.iter().any(|(property, _)| property == id) {
+            return Err(CloseReason::Malformed(from, DecodeError::UnexpectedProperty(id)).into());
+        }
         let topic = self.resolve_topic(from, &publish)?;
-        let Some(client) = self.client.as_deref() else { return Ok(()) };
-        let name =
-            TopicName::parse(topic.as_str()).map_err(|_| malformed(DecodeError::WildcardInTopicName))?;
-        let action = action_of(from);
-        let Publish { payload, qos, retain, .. } = publish;
-        let query = Query { client, action, resource: Resource::Topic(name), payload, qos, retain };
-        match ask(&query, resumed, cx) {
-            Outcome::Allowed(grant) => self.pass(from, frame, &publish, &topic, &grant, cx),
-            Outcome::Denied(reason) => self.deny(from, &publish, topic.as_str(), &reason, cx),
+        let arrived = Arrived { from, frame, publish, topic };
+        match self.judge(&arrived, resumed, cx)? {
+            Outcome::Allowed(grant) => self.pass(&arrived, &grant, cx),
+            Outcome::Denied(reason) => self.deny(&arrived, &reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.report(from, &Packet::Publish(publish), Fate::Held, cx);
-                self.wait_for(from, frame.to_vec(), Question::Publish(suspended), future, cx);
+                self.wait(from, frame.to_vec(), Question::Publish(suspended), cx);
+                self.outputs.push_back(Output::Decide(from, future));
                 Ok(())
             }
         }
@@ -73,74 +83,78 @@ impl Session {
         resolved.map(Topic::ByAlias).map_err(|error| Violation::Alias(error).from(from))
     }
 
-    fn pass(
-        &mut self,
-        from: Side,
-        frame: &[u8],
-        publish: &Publish<'_>,
-        topic: &Topic<'_>,
-        grant: &Grant,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Close> {
-        let frame = self.with_topic(from, frame, publish, topic)?;
-        let flow = &mut self.lane_mut(from).flow;
+    /// Asks the policies, unless they are known to say the same again.
+    fn judge(&mut self, arrived: &Arrived<'_>, resumed: Resumed, cx: &Context<'_>) -> Result<Outcome, Close> {
+        let (from, Publish { payload, qos, retain, .. }) = (arrived.from, arrived.publish);
+        let topic = TopicName::parse(arrived.topic.as_str())
+            .map_err(|_| CloseReason::Malformed(from, DecodeError::WildcardInTopicName))?;
+        let asked = Asked { topic, qos, retain };
+        let is_repeatable = cx.endpoint.gate.policies.is_repeatable();
+        if is_repeatable && let Some(grant) = self.lane(from).memory.recall(asked, cx.now.instant) {
+            return Ok(Outcome::Allowed(grant.clone()));
+        }
+        let Some(client) = self.client.as_deref() else {
+            return Ok(Outcome::Denied(Reason::new(Cause::BadCredentials)));
+        };
+        let (action, resource) = (action_of(from), Resource::Topic(topic));
+        let outcome = ask(&Query { client, action, resource, payload, qos, retain }, resumed, cx);
+        if is_repeatable && let Outcome::Allowed(grant) = &outcome {
+            self.lane_mut(from).memory.remember(asked, grant, cx.now.instant);
+        }
+        Ok(outcome)
+    }
+
+    fn pass(&mut self, arrived: &Arrived<'_>, grant: &Grant, cx: &mut Context<'_>) -> Result<(), Close> {
+        let Arrived { from, publish, .. } = arrived;
+        let frame = self.frame_to_pass(arrived)?;
+        let flow = &mut self.lane_mut(*from).flow;
         if frame.len() > flow.maximum_packet_size as usize {
-            return Err(CloseReason::PacketTooLarge(from, frame.len()).into());
+            return Err(CloseReason::PacketTooLarge(*from, frame.len()).into());
         }
         if publish.qos > 0 && !flow.start(publish.packet_id) {
-            return Err(Violation::ReceiveMaximum.from(from));
+            return Err(Violation::ReceiveMaximum.from(*from));
         }
         if let Some(alias) = publish.topic_alias {
             flow.aliases.pass_on(alias);
         }
         cx.out.to(from.other()).extend_from_slice(&frame);
-        self.report(from, &Packet::Publish(*publish), allowed_by(grant), cx);
-        self.mirror(from, publish, topic.as_str(), cx);
+        self.report(*from, &Packet::Publish(*publish), allowed_by(grant), cx);
+        self.mirror(arrived, cx);
         Ok(())
     }
 
     /// The frame as it came; or with its topic put back in, where the receiver does not know the alias.
-    fn with_topic<'a>(
-        &self,
-        from: Side,
-        frame: &'a [u8],
-        publish: &Publish<'_>,
-        topic: &Topic<'_>,
-    ) -> Result<Cow<'a, [u8]>, Close> {
-        let aliases = &self.lane(from).flow.aliases;
+    fn frame_to_pass<'a>(&self, arrived: &Arrived<'a>) -> Result<Cow<'a, [u8]>, Close> {
+        let Arrived { from, frame, publish, topic } = arrived;
+        let aliases = &self.lane(*from).flow.aliases;
         let is_known = publish.topic_alias.is_none_or(|alias| aliases.is_passed_on(alias));
         if is_known || !publish.topic.is_empty() {
             return Ok(Cow::Borrowed(frame));
         }
         let mut spliced = Vec::with_capacity(frame.len() + topic.as_str().len() + MAX_LENGTH_GROWTH);
         splice_publish_topic(&mut spliced, frame, header_len(frame), topic.as_str())
-            .map_err(|error| CloseReason::Malformed(from, error))?;
+            .map_err(|error| CloseReason::Malformed(*from, error))?;
         Ok(Cow::Owned(spliced))
     }
 
-    fn mirror(&self, from: Side, publish: &Publish<'_>, topic: &str, cx: &Context<'_>) {
+    fn mirror(&self, arrived: &Arrived<'_>, cx: &Context<'_>) {
         let (Some(mirror), Some(client)) = (&cx.endpoint.gate.mirror, self.client.as_deref()) else { return };
-        if from == Side::Client {
-            let Publish { payload, qos, retain, .. } = *publish;
-            mirror.message(&Message { client, action: action_of(from), topic, payload, qos, retain });
+        if arrived.from == Side::Client {
+            let (action, topic) = (action_of(arrived.from), arrived.topic.as_str());
+            let Publish { payload, qos, retain, .. } = arrived.publish;
+            mirror.message(&Message { client, action, topic, payload, qos, retain });
         }
     }
 
-    fn deny(
-        &mut self,
-        from: Side,
-        publish: &Publish<'_>,
-        topic: &str,
-        reason: &Reason,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Close> {
-        self.report_denial(action_of(from), topic, reason, cx);
-        self.report(from, &Packet::Publish(*publish), Fate::Denied(reason), cx);
+    fn deny(&mut self, arrived: &Arrived<'_>, reason: &Reason, cx: &mut Context<'_>) -> Result<(), Close> {
+        let Arrived { from, publish, topic, .. } = arrived;
+        self.report_denial(action_of(*from), topic.as_str(), reason, cx);
+        self.report(*from, &Packet::Publish(*publish), Fate::Denied(reason), cx);
         let disconnects = cx.endpoint.options.on_denied_publish == OnDeniedPublish::Disconnect;
-        if from == Side::Client && disconnects && !self.version.is_5() {
+        if *from == Side::Client && disconnects && !self.version.is_5() {
             return Err(CloseReason::Denied(Action::Publish, reason.clone()).into());
         }
-        self.acknowledge_denied(from, publish, reason, cx);
+        self.acknowledge_denied(*from, publish, reason, cx);
         Ok(())
     }
 

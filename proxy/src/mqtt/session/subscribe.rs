@@ -4,7 +4,7 @@ use mgate_policies::{Action, Outcome, Query, Resource};
 
 use super::close::{denial_text, suback_code};
 use super::connect::{Resumed, ask};
-use super::{Close, CloseReason, Context, Question, Session, Violation};
+use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
 use crate::gate::{Fate, Side};
 use crate::mqtt::codec::{decode, encode_suback, splice_suback, splice_subscribe};
 use crate::mqtt::packet::{Packet, SubAck, Subscribe};
@@ -34,7 +34,8 @@ impl Session {
                 }
                 Outcome::Pending(suspended, future) => {
                     let question = Question::Subscribe(suspended, verdicts);
-                    self.wait_for(Side::Client, frame.to_vec(), question, future, cx);
+                    self.wait(Side::Client, frame.to_vec(), question, cx);
+                    self.outputs.push_back(Output::Decide(Side::Client, future));
                     return Ok(());
                 }
             }
