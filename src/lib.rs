@@ -3,6 +3,8 @@
 pub mod authn;
 pub mod cli;
 pub mod config;
+#[cfg(feature = "demo")]
+mod demo;
 pub mod gateway;
 pub mod log;
 pub mod mirror;

@@ -52,7 +52,7 @@ impl Level {
         }
     }
 
-    fn filter(&self) -> EnvFilter {
+    pub(crate) fn filter(&self) -> EnvFilter {
         EnvFilter::builder().parse_lossy(&self.0)
     }
 }

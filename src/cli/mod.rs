@@ -3,6 +3,8 @@
 mod certs;
 mod check;
 mod completions;
+#[cfg(feature = "demo")]
+mod demo;
 mod man;
 mod passwd;
 mod run;
@@ -60,6 +62,8 @@ struct Global {
 enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
+    #[cfg(feature = "demo")]
+    Demo(demo::Arguments),
     Certs(certs::Arguments),
     Passwd(passwd::Arguments),
     Completions(completions::Arguments),
@@ -71,6 +75,8 @@ impl Command {
         match self {
             Self::Run(arguments) => arguments.run(global),
             Self::Check(arguments) => arguments.run(global),
+            #[cfg(feature = "demo")]
+            Self::Demo(arguments) => arguments.run(global),
             Self::Certs(arguments) => arguments.run(global),
             Self::Passwd(arguments) => arguments.run(global),
             Self::Completions(arguments) => arguments.run(),
