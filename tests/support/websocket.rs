@@ -1,0 +1,110 @@
+//! A WebSocket client that cuts its messages as it is told. RFC 6455
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use super::peer::tcp;
+
+/// A byte stream in binary messages.
+pub(crate) struct WebSocket {
+    tcp: BufReader<TcpStream>,
+    /// Each write becomes one message in fragments of this size.
+    fragment: usize,
+    /// Payload that is still to come of the frame that is being read.
+    left: usize,
+}
+
+impl WebSocket {
+    pub(crate) fn dial(address: SocketAddr, path: &str, fragment: usize) -> Self {
+        let mut tcp = tcp(address);
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+        );
+        tcp.write_all(request.as_bytes()).unwrap();
+        let mut tcp = BufReader::new(tcp);
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n") {
+            assert!(tcp.read_line(&mut answer).unwrap() > 0, "{answer}");
+        }
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        Self { tcp, fragment, left: 0 }
+    }
+
+    /// Reads headers until there is payload of a binary message; `false` where it was closed.
+    fn next_payload(&mut self) -> io::Result<bool> {
+        while self.left == 0 {
+            if self.tcp.fill_buf()?.is_empty() {
+                return Ok(false);
+            }
+            let mut header = [0; 2];
+            self.tcp.read_exact(&mut header)?;
+            let opcode = header[0] & 0x0f;
+            if opcode == 0x8 {
+                return Ok(false);
+            }
+            assert!(opcode <= 2 && header[1] & 0x80 == 0, "frame {header:02x?}");
+            let extended = match header[1] {
+                126 => 2,
+                127 => 8,
+                _ => 0,
+            };
+            let mut length = [0; 8];
+            self.tcp.read_exact(&mut length[8 - extended..])?;
+            let long = usize::try_from(u64::from_be_bytes(length)).unwrap();
+            self.left = if extended == 0 { header[1].into() } else { long };
+        }
+        Ok(true)
+    }
+}
+
+impl Read for WebSocket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if !self.next_payload()? {
+            return Ok(0);
+        }
+        let most = buffer.len().min(self.left);
+        let count = self.tcp.read(&mut buffer[..most])?;
+        self.left -= count;
+        Ok(count)
+    }
+}
+
+impl Write for WebSocket {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        let fragments = message.chunks(self.fragment).enumerate();
+        let last = message.len().div_ceil(self.fragment) - 1;
+        for (index, fragment) in fragments {
+            let opcode = if index == 0 { 0x2 } else { 0x0 };
+            let is_last = if index == last { 0x80 } else { 0 };
+            self.tcp.get_mut().write_all(&frame(is_last | opcode, fragment))?;
+        }
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A masked frame.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first];
+    match u16::try_from(payload.len()) {
+        Ok(length) if length < 126 => frame.push(0x80 | u8::try_from(length).unwrap()),
+        Ok(length) => {
+            frame.push(0x80 | 126);
+            frame.extend(length.to_be_bytes());
+        }
+        Err(_) => {
+            frame.push(0x80 | 127);
+            frame.extend(u64::try_from(payload.len()).unwrap().to_be_bytes());
+        }
+    }
+    frame.extend(MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    frame
+}
+
+const MASK: [u8; 4] = [0x5a, 0xc3, 0x0f, 0x99];
