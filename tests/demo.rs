@@ -1,5 +1,6 @@
 //! `mgate demo` as somebody meets it who has just built mgate: every command that it prints is run.
 #![cfg(feature = "demo")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -8,7 +9,11 @@ use rmqtt::context::ServerContext;
 use rmqtt::net::{Builder as ListenerBuilder, Listener};
 use rmqtt::retain::{DefaultRetainStorage, RetainStorage};
 use rmqtt::server::MqttServer;
-use rmqtt::types::{Retain, TopicFilter, TopicName};
+use rmqtt::subscribe::SharedSubscription;
+use rmqtt::types::{
+    ClientId, Id, IsOnline, NodeId, Retain, SharedGroup, SubscriptionIdentifier, SubscriptionOptions,
+    TopicFilter, TopicName,
+};
 use tokio::runtime::{Builder, Runtime};
 
 /// A broker for MQTT 3.1.1 and 5.0, on threads of its own and a port that only this machine reaches; it ends
@@ -72,6 +77,45 @@ impl RetainStorage for Retained {
     }
 }
 
+/// The members of share groups in turn; the broker's own choice is nobody.
+#[derive(Default)]
+struct InTurn(AtomicUsize);
+
+impl InTurn {
+    /// Takes for each member whether it is there, where that is known.
+    fn next(&self, members: &[Option<IsOnline>]) -> Option<(usize, IsOnline)> {
+        let turn = self.0.fetch_add(1, Ordering::Relaxed);
+        let present: Vec<_> = (0..members.len()).filter(|index| members[*index] != Some(false)).collect();
+        match (present.len(), members.len()) {
+            (0, 0) => None,
+            (0, all) => Some((turn % all, false)),
+            (there, _) => Some((present[turn % there], true)),
+        }
+    }
+}
+
+#[async_trait]
+impl SharedSubscription for InTurn {
+    fn is_supported(&self) -> bool {
+        true
+    }
+
+    async fn choice(
+        &self,
+        _: &ServerContext,
+        _: &SharedGroup,
+        _: &Id,
+        _: &TopicName,
+        members: &[Member],
+    ) -> Option<(usize, IsOnline)> {
+        let members: Vec<_> = members.iter().map(|(.., is_online)| *is_online).collect();
+        self.next(&members)
+    }
+}
+
+/// A member of a share group, as the broker has it.
+type Member = (NodeId, ClientId, SubscriptionOptions, Option<Vec<SubscriptionIdentifier>>, Option<IsOnline>);
+
 async fn build() -> anyhow::Result<(SocketAddr, MqttServer)> {
     let context = ServerContext::new()
         // Otherwise it refuses clients while this machine is busy with something else.
@@ -80,6 +124,7 @@ async fn build() -> anyhow::Result<(SocketAddr, MqttServer)> {
         .build()
         .await;
     *context.extends.retain_mut().await = Box::new(Retained(DefaultRetainStorage::new()));
+    *context.extends.shared_subscription_mut().await = Box::new(InTurn::default());
     let (address, listener) = listen().context("the broker cannot listen")?;
     Ok((address, MqttServer::new(context).listener(listener).build()))
 }
@@ -114,3 +159,19 @@ const MAX_RETAINED: isize = 10_000;
 const MAX_SESSIONS: isize = 1000;
 const MESSAGES_EXPIRE_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 const THREADS: usize = 2;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_that_are_there_take_turns() {
+        let turns = |members: &[Option<IsOnline>]| {
+            let group = InTurn::default();
+            [(); 3].map(|()| group.next(members))
+        };
+        assert_eq!(turns(&[None, Some(false), Some(true)]), [(0, true), (2, true), (0, true)].map(Some));
+        assert_eq!(turns(&[Some(false); 2]), [(0, false), (1, false), (0, false)].map(Some));
+        assert_eq!(turns(&[]), [None; 3]);
+    }
+}

@@ -87,10 +87,11 @@ impl Guide<'_> {
             true => ("demo".into(), "demo/mgate.toml".into()),
             false => (quoted(self.directory.path()), quoted(&self.directory.configuration())),
         };
+        let program = program();
         let commands = [
-            (format!("mgate demo --dir {directory}"), KEEP),
-            (format!("mgate check {configuration}"), CHECK),
-            (format!("mgate run -c {configuration}"), RUN),
+            (format!("{program} demo --dir {directory}"), KEEP),
+            (format!("{program} check {configuration}"), CHECK),
+            (format!("{program} run -c {configuration}"), RUN),
         ];
         let width = commands.iter().map(|(command, _)| command.len()).max().unwrap_or_default();
         for (command, what) in commands {
@@ -140,6 +141,11 @@ fn what(route: &str) -> &'static str {
     }
 }
 
+/// How this program was called, which may not be on the path.
+fn program() -> String {
+    std::env::args_os().next().map_or_else(|| "mgate".into(), |name| quoted(Path::new(&name)))
+}
+
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
@@ -164,7 +170,7 @@ const WRONG_PASSWORD: &str = "a wrong password does not get as far as the broker
 
 const KEEP: &str = "keeps the files: edit acl.toml and start it again";
 const CHECK: &str = "says what the configuration does, or what is wrong with it";
-const RUN: &str = "serves it, with your own broker as upstream";
+const RUN: &str = "serves it, once your own broker is its upstream";
 
 const V5: &str = " -V 5 -q 1";
 const LINE_LENGTH: usize = 120;
