@@ -1,0 +1,250 @@
+//! A gateway inside of another program, with a policy and a mirror of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+use mgate::Gateway;
+use mgate::gateway::Builder;
+use mgate_policies::{Action, Answer, Cause, Decision, Grant, Now, Policy, Query, Reason, Resource};
+use mgate_proxy::gate::{Message, Mirror};
+use support::packets::{BOTH, PUBACK, Version, ack, connect, publish, publish_with};
+use support::peer::{Peer, Upstream};
+use support::process::Process;
+use support::{Files, config, manifest};
+use tokio::sync::{Notify, oneshot};
+
+#[test]
+fn policy_of_the_program_decides() {
+    let upstream = Upstream::start();
+    let gateway = Embedded::start(Gateway::builder().policy(Arc::new(NotTwice::default())), &upstream, "");
+    let (mut client, mut behind) = gateway.session(&upstream, Version::V5, "dev-1");
+    let message = |id, payload| publish_with(Version::V5, (1, id), "a/b", b"", payload);
+    client.send(&message(1, "once"));
+    behind.expect(&message(1, "once"));
+    client.send(&message(2, "once"));
+    assert_eq!(client.packet()[2..5], [0, 2, 0x87], "the topic is the same, the payload is not");
+    client.send(&message(3, "once more"));
+    behind.expect(&message(3, "once more"));
+}
+
+#[test]
+fn policy_sees_message_and_will_without_properties() {
+    let policy = Arc::new(NotTwice::default());
+    let upstream = Upstream::start();
+    let gateway = Embedded::start(Gateway::builder().policy(policy.clone()), &upstream, "");
+    let dying = connect(Version::V5, "dev-1").will("last/words", "farewell");
+    let (mut client, mut behind) = upstream.session(gateway.address, &dying, Version::V5);
+    let properties = b"\x01\x01\x26\x00\x01k\x00\x01v";
+    let message = publish_with(Version::V5, (2, 7), "a/b", properties, "hello");
+    client.send(&message);
+    behind.expect(&message);
+    behind.send(&message);
+    client.expect(&message);
+    let seen = ["Connect dev-1 ", "Will last/words farewell", "Publish a/b hello", "Deliver a/b hello"];
+    assert_eq!(*policy.seen.lock().unwrap(), seen);
+}
+
+#[test]
+fn slow_decision_delays_only_its_client() {
+    let policy = Arc::new(Slow::default());
+    let upstream = Upstream::start();
+    let gateway = Embedded::start(Gateway::builder().policy(policy.clone()), &upstream, "");
+    for version in BOTH {
+        let (mut waiting, mut behind_waiting) = gateway.session(&upstream, version, "waiting");
+        let (mut other, mut behind_other) = gateway.session(&upstream, version, "other");
+        waiting.send(&[publish(version, "slow", "1"), publish(version, "fast", "2")].concat());
+        other.send(&publish(version, "fast", "3"));
+        behind_other.expect(&publish(version, "fast", "3"));
+        behind_waiting.send(&publish(version, "fast", "4"));
+        waiting.expect(&publish(version, "fast", "4"));
+        assert!(policy.is_waited_for(), "nobody has decided yet");
+        policy.decide.notify_one();
+        behind_waiting.expect(&publish(version, "slow", "1"));
+        behind_waiting.expect(&publish(version, "fast", "2"));
+    }
+}
+
+#[test]
+fn decision_that_does_not_come_in_time_is_a_denial() {
+    let upstream = Upstream::start();
+    let builder = Gateway::builder().policy(Arc::new(Slow::default()));
+    let gateway = Embedded::start(builder, &upstream, "limits = { decision_timeout = '100ms' }");
+    let (mut client, mut behind) = gateway.session(&upstream, Version::V5, "dev-1");
+    client.send(&publish_with(Version::V5, (1, 1), "slow", b"", "x"));
+    assert_eq!(client.packet()[2..5], [0, 1, 0x83]);
+    client.send(&publish(Version::V5, "fast", "y"));
+    behind.expect(&publish(Version::V5, "fast", "y"));
+}
+
+#[test]
+fn session_that_waits_for_a_decision_ends_with_its_client() {
+    let policy = Arc::new(Slow::default());
+    let upstream = Upstream::start();
+    let gateway = Embedded::start(Gateway::builder().policy(policy), &upstream, "");
+    let (mut client, mut behind) = gateway.session(&upstream, Version::V311, "dev-1");
+    client.send(&publish(Version::V311, "slow", "x"));
+    drop(client);
+    assert_eq!(behind.until_closed(), b"");
+}
+
+#[test]
+fn mirror_of_the_program_is_given_what_passed() {
+    let mirror = Arc::new(Copies::default());
+    let upstream = Upstream::start();
+    let builder = Gateway::builder().policy(Arc::new(NotTwice::default())).mirror("copies", mirror.clone());
+    let gateway = Embedded::start(builder, &upstream, "mirror = 'copies'");
+    let (mut client, mut behind) = gateway.session(&upstream, Version::V311, "dev-1");
+    for (id, payload) in [(1, "once"), (2, "once"), (3, "twice")] {
+        client.send(&publish_with(Version::V311, (1, id), "a/b", b"", payload));
+    }
+    client.expect(&ack(PUBACK, 2));
+    behind.expect(&publish_with(Version::V311, (1, 1), "a/b", b"", "once"));
+    behind.expect(&publish_with(Version::V311, (1, 3), "a/b", b"", "twice"));
+    assert_eq!(*mirror.0.lock().unwrap(), ["dev-1 a/b once", "dev-1 a/b twice"]);
+}
+
+#[test]
+fn example_of_an_own_policy_runs() {
+    let upstream = Upstream::start();
+    let address = std::env::current_exe().unwrap();
+    let program = address.ancestors().nth(2).unwrap().join("examples/own_policy");
+    assert!(program.exists(), "it is not built: run scripts/test, or cargo build --example own_policy");
+    let mut command = Command::new(program);
+    command.arg(manifest("examples/own_policy/mgate.toml"));
+    command.env("MGATE_ROUTE_DEVICES_LISTEN", "mqtt://127.0.0.1:0");
+    command.env("MGATE_ROUTE_DEVICES_UPSTREAM", format!("mqtt://127.0.0.1:{}", upstream.port()));
+    let (_program, log) = Process::start_with_stderr(&mut command);
+    let line = log.wait_for("address=");
+    let address = line.rsplit_once("address=").unwrap().1.parse().unwrap();
+    let (mut client, mut behind) = upstream.session(address, &connect(Version::V5, "dev-1"), Version::V5);
+    let message = |id, topic, payload| publish_with(Version::V5, (1, id), topic, b"", payload);
+    client.send(&message(1, "numbers/dev-1", "21.5"));
+    behind.expect(&message(1, "numbers/dev-1", "21.5"));
+    for (topic, payload) in [("numbers/dev-1", "warm"), ("numbers/dev-2", "21.5"), ("doors/open", "1")] {
+        client.send(&message(2, topic, payload));
+        assert_eq!(client.packet()[2..5], [0, 2, 0x87], "{topic} {payload}");
+    }
+    log.wait_for("the house says no");
+}
+
+/// A gateway that runs in this process.
+struct Embedded {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Embedded {
+    /// Starts it with the policy `own`.
+    fn start(builder: Builder, upstream: &Upstream, more: &str) -> Self {
+        let text = config(upstream.port(), more, "").replace("['acl']", "['own']");
+        let text = text.replace(support::ACL, "");
+        let (stop, stopped) = oneshot::channel();
+        let (started, address) = channel();
+        let thread = thread::spawn(move || {
+            let file = Files::new(&[("mgate.toml", &text)]);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let gateway = builder.start(&file.path("mgate.toml")).unwrap();
+                started.send(gateway.listening()[0].address).unwrap();
+                let _ = stopped.await;
+                gateway.stop().await;
+            });
+        });
+        Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn session(&self, upstream: &Upstream, version: Version, client_id: &str) -> (Peer, Peer) {
+        upstream.session(self.address, &connect(version, client_id), version)
+    }
+}
+
+impl Drop for Embedded {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Denies a message that says the same as an earlier one; keeps all that it was asked.
+#[derive(Default)]
+struct NotTwice {
+    seen: Mutex<Vec<String>>,
+}
+
+impl Policy for NotTwice {
+    fn name(&self) -> &str {
+        "own"
+    }
+
+    fn evaluate(&self, query: &Query<'_>, _: Now) -> Answer {
+        let what = match query.resource {
+            Resource::Topic(topic) => topic.to_string(),
+            _ => query.client.client_id.to_string(),
+        };
+        let payload = String::from_utf8_lossy(query.payload);
+        let question = format!("{:?} {what} {payload}", query.action);
+        let mut seen = self.seen.lock().unwrap();
+        if seen.contains(&question) {
+            return Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized)));
+        }
+        seen.push(question);
+        allow()
+    }
+}
+
+/// Needs time for the topic `slow`: until `decide` is notified.
+#[derive(Default)]
+struct Slow {
+    decide: Arc<Notify>,
+}
+
+impl Slow {
+    /// Whether a decision that was asked for is still to come.
+    fn is_waited_for(&self) -> bool {
+        Arc::strong_count(&self.decide) > 1
+    }
+}
+
+impl Policy for Slow {
+    fn name(&self) -> &str {
+        "own"
+    }
+
+    fn evaluate(&self, query: &Query<'_>, _: Now) -> Answer {
+        match query.resource {
+            Resource::Topic(topic) if query.action == Action::Publish && topic.as_str() == "slow" => {
+                let decide = Arc::clone(&self.decide);
+                Answer::Pending(Box::pin(async move {
+                    decide.notified().await;
+                    Decision::Allow(Grant::default())
+                }))
+            }
+            _ => allow(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Copies(Mutex<Vec<String>>);
+
+impl Mirror for Copies {
+    fn message(&self, message: &Message<'_>) {
+        let payload = String::from_utf8_lossy(message.payload);
+        let copy = format!("{} {} {payload}", message.client.client_id, message.topic);
+        self.0.lock().unwrap().push(copy);
+    }
+}
+
+fn allow() -> Answer {
+    Answer::Ready(Decision::Allow(Grant::default()))
+}
