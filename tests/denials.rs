@@ -10,7 +10,7 @@ use support::packets::{
     publish_with, reason_string, retained, suback, subscribe, text,
 };
 use support::peer::{Peer, Upstream};
-use support::{Files, Mgate, config};
+use support::{Files, Mgate, PASSWORD, PASSWORD_HASH, config};
 
 #[test]
 fn publish_before_connect_closes() {
@@ -360,7 +360,8 @@ fn start(more: &str) -> (Mgate, Upstream) {
 /// Two users with one password.
 fn start_with_users() -> (Mgate, Upstream) {
     let upstream = Upstream::start();
-    let users = format!("[users.dev-1]\npassword = '{HASH}'\n[users.dev-2]\npassword = '{HASH}'\n");
+    let users =
+        format!("[users.dev-1]\npassword = '{PASSWORD_HASH}'\n[users.dev-2]\npassword = '{PASSWORD_HASH}'\n");
     let files = Files::new(&[("acl.toml", RULES), ("users.toml", &users)]);
     let authn = "[authn.users]\ntype = 'password'\nfile = 'users.toml'\n";
     let mgate = Mgate::start(&files, &config(upstream.port(), "authn = ['users']", authn));
@@ -391,10 +392,6 @@ fn refusals(v311: u8, v5: u8, words: &str) -> [(Version, Vec<u8>); 2] {
 const REFUSED: [(Version, u8); 2] = [(Version::V311, 0x80), (Version::V5, 0x87)];
 
 const ALIAS_1: &[u8] = b"\x23\0\x01";
-
-const PASSWORD: &str = "correct horse";
-const HASH: &str =
-    "$argon2id$v=19$m=19456,t=2,p=1$xH1l89SdmtVicFE72bEC0w$N27ICQwkyjDfgCuZp+qXCB743B0fB8irGIT9AhMIzaQ";
 
 const RULES: &str = "\
 version = 1

@@ -171,3 +171,8 @@ principals = ['*']
 actions = ['connect', 'publish', 'subscribe']
 resources = ['topic:#', 'client_id:*']
 ";
+
+pub(crate) const PASSWORD: &str = "correct horse";
+/// Its hash, made with the least effort there is: tests check it often.
+pub(crate) const PASSWORD_HASH: &str =
+    "$argon2id$v=19$m=8,t=1,p=1$GjNuU3h8YckrjyW+/pl8bA$0soTSWeiNtjwEh+POTXAXnVItDiQrtlJ2XLEdVkgpzg";
