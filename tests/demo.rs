@@ -123,20 +123,22 @@ fn websocket_over_tls_shows_a_certificate_of_the_authority() {
 /// A demo for people.
 struct Demo {
     process: Process,
+    _temporary: Files,
     shown: Lines,
 }
 
 /// A demo for programs.
 struct Json {
     process: Process,
+    _temporary: Files,
     places: Value,
 }
 
 impl Demo {
     fn start(arguments: &[&str]) -> Self {
-        let (process, shown) = Process::start_with_stdout(mgate(&["demo"]).args(arguments));
+        let (process, shown, temporary) = start(&["demo"], arguments);
         shown.wait_for("until Ctrl-C");
-        Self { process, shown }
+        Self { process, _temporary: temporary, shown }
     }
 
     /// The commands that it prints to try, each on one line.
@@ -159,10 +161,10 @@ impl Demo {
 
 impl Json {
     fn start(arguments: &[&str]) -> Self {
-        let (process, lines) =
-            Process::start_with_stdout(mgate(&["demo", "--json", "--log-level", "warn"]).args(arguments));
+        let (process, lines, temporary) = start(&["demo", "--json", "--log-level", "warn"], arguments);
         wait_until("the demo says where it is", || !lines.lines().is_empty());
-        Self { process, places: serde_json::from_str(&lines.lines()[0]).unwrap() }
+        let places = serde_json::from_str(&lines.lines()[0]).unwrap();
+        Self { process, _temporary: temporary, places }
     }
 
     fn text(&self, key: &str) -> String {
@@ -181,6 +183,15 @@ impl Json {
         self.process.terminate();
         assert!(self.process.wait().success());
     }
+}
+
+/// Starts the program; its temporary files go with the test even if it is killed.
+fn start(command: &[&str], arguments: &[&str]) -> (Process, Lines, Files) {
+    let temporary = Files::new(&[]);
+    let mut mgate = mgate(command);
+    let (process, lines) =
+        Process::start_with_stdout(mgate.args(arguments).env("TMPDIR", temporary.path("")));
+    (process, lines, temporary)
 }
 
 /// Runs a command to its end; returns what it says.
