@@ -113,6 +113,26 @@ fn aedes_is_an_upstream_too() {
 }
 
 #[test]
+fn certificate_says_who_a_client_is() {
+    let files = Files::new(&[("acl.toml", OWN_TOPICS)]).with_certificates();
+    let broker = Broker::mosquitto();
+    let mgate = Mgate::start(&files, &all_transports(broker.port));
+    let port = mgate.address_of("mtls").port().to_string();
+    let publish = |more: &[String], topic: &str| {
+        let mut publisher = Command::new("mosquitto_pub");
+        publisher.args(["-V", "mqttv5", "-h", "localhost", "-p", &port, "-q", "1", "-m", "x", "-t", topic]);
+        Process::start(publisher.args(more)).wait().success()
+    };
+    let (nobody, somebody) = (tls_arguments("tls", &files), tls_arguments("mtls", &files));
+    assert!(!publish(&nobody, "devices/dev-1/a"), "without a certificate");
+    assert!(publish(&somebody, "devices/dev-1/a"));
+    assert!(!mgate.log.text().contains("denied"), "{}", mgate.log.text());
+    publish(&somebody, "devices/dev-2/a");
+    let line = mgate.log.wait_for("denied");
+    assert!(line.contains(r#""principal":"dev-1""#) && line.contains("devices/dev-2/a"), "{line}");
+}
+
+#[test]
 fn upstream_is_spoken_to_over_tls_with_a_certificate() {
     let files = files();
     let [ca, cert, key] =
@@ -222,3 +242,12 @@ fn all_transports(upstream: u16) -> String {
 }
 
 const TRANSPORTS: [&str; 4] = ["tcp", "tls", "ws", "wss"];
+
+const OWN_TOPICS: &str = "\
+version = 1
+[[statements]]
+effect = 'allow'
+principals = ['*']
+actions = ['connect', 'publish']
+resources = ['topic:devices/${cert.cn}/#', 'client_id:*']
+";

@@ -10,6 +10,7 @@ use support::packets::{
     publish_with, reason_string, retained, suback, subscribe, text,
 };
 use support::peer::{Peer, Upstream};
+use support::websocket::WebSocket;
 use support::{Files, Mgate, PASSWORD, PASSWORD_HASH, config};
 
 #[test]
@@ -322,6 +323,28 @@ fn unknown_alias_is_a_protocol_error() {
     let last = client.until_closed();
     assert_eq!((last[0], last[2]), (0xe0, 0x82), "{last:02x?}");
     assert!(!behind.until_closed().contains(&0x30));
+}
+
+#[test]
+fn each_message_over_websocket_is_authorized() {
+    let upstream = Upstream::start();
+    let text = config(upstream.port(), "", "").replace("'mqtt://127.0.0.1:0'", "'mqtt+ws://127.0.0.1:0'");
+    let mgate = Mgate::start(&Files::new(&[("acl.toml", RULES)]), &text);
+    for (version, refused) in REFUSED {
+        let mut client = Peer::new(WebSocket::dial(mgate.address(), "/mqtt", 5));
+        let connect = connect(version, "dev-1").bytes();
+        client.send(&connect);
+        let mut behind = upstream.accept();
+        behind.expect(&connect);
+        behind.send(&connack(version));
+        client.expect(&connack(version));
+        client.send(&[publish(version, "other/a", "x"), publish(version, "open/a", "y")].concat());
+        behind.expect(&publish(version, "open/a", "y"));
+        client.send(&subscribe(version, 3, &[("other/a", 0), ("open/a", 0)]));
+        behind.expect(&subscribe(version, 3, &[("open/a", 0)]));
+        behind.send(&suback(version, 3, &[0]));
+        client.expect(&suback(version, 3, &[refused, 0]));
+    }
 }
 
 #[test]

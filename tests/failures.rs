@@ -102,7 +102,7 @@ fn clients_that_never_read_cost_little_and_can_still_publish() {
     let before = mgate.resident_kib();
     fill(&mut sessions);
     let grown = mgate.resident_kib().saturating_sub(before);
-    assert!(grown < CLIENTS * 512, "{grown} KiB for {CLIENTS} clients");
+    assert!(grown < CLIENTS * 320, "{grown} KiB for {CLIENTS} clients");
     for (client, behind) in &mut sessions {
         let message = publish(Version::V311, "a/b", "still here");
         client.write_all(&message).unwrap();
