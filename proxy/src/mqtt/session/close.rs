@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::time::Instant;
 
 use mgate_policies::{Action, Cause, Reason};
 
@@ -24,6 +25,8 @@ pub enum CloseReason {
     Denied(Action, Reason),
     /// mgate stops.
     Draining,
+    /// The client's credentials are no longer valid.
+    Expired,
     /// A connection broke.
     Io(Side, ErrorKind),
     /// The client was silent for one and a half times its keep alive, or for the idle time-out.
@@ -102,8 +105,9 @@ impl Session {
     }
 
     /// What it means that the time of [`Session::poll_timeout`] has come.
-    pub(super) fn timeout_reason(&self) -> CloseReason {
+    pub(super) fn timeout_reason(&self, now: Instant) -> CloseReason {
         match self.state {
+            _ if self.expires.is_some_and(|at| at <= now) => CloseReason::Expired,
             State::AwaitingConnect => CloseReason::ConnectTimeout,
             State::Authorizing => {
                 let reason = Reason::with_detail(Cause::Unavailable, "no decision in time");
@@ -134,7 +138,7 @@ impl CloseReason {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::ClientDisconnected | Self::Draining => Blame::Nobody,
+            Self::ClientDisconnected | Self::Draining | Self::Expired => Blame::Nobody,
             Self::Io(side, _)
             | Self::Malformed(side, _)
             | Self::PacketTooLarge(side, _)
@@ -157,6 +161,7 @@ impl CloseReason {
     fn connack_code(&self, version: Version) -> Option<u8> {
         let (v5, before) = match self {
             Self::Denied(_, reason) => connack_codes(reason.cause),
+            Self::Expired => connack_codes(Cause::BadCredentials),
             Self::Draining
             | Self::Io(Side::Upstream, _)
             | Self::Malformed(Side::Upstream, _)
@@ -188,6 +193,7 @@ impl CloseReason {
             | Self::UpstreamDisconnected(_) => None,
             Self::Denied(_, reason) => Some(disconnect_code(reason.cause)),
             Self::Draining => Some(0x8b),
+            Self::Expired => Some(0x87),
             Self::KeepAliveTimeout => Some(0x8d),
             Self::Malformed(Side::Client, error) => Some(error.reason_code()),
             Self::PacketTooLarge(Side::Client, _) => Some(0x95),
@@ -208,6 +214,7 @@ impl CloseReason {
         match self {
             Self::Denied(_, reason) => denial_text(reason.cause),
             Self::Draining => "the gateway stops",
+            Self::Expired => "credentials expired",
             Self::KeepAliveTimeout => "keep alive timeout",
             Self::Malformed(Side::Client, _) => "malformed packet",
             Self::PacketTooLarge(Side::Client, _) => "packet too large",
@@ -293,6 +300,7 @@ impl fmt::Display for CloseReason {
             Self::ConnectTimeout => f.write_str("no CONNECT in time"),
             Self::Denied(action, reason) => write!(f, "{action} denied: {reason}"),
             Self::Draining => f.write_str("mgate stops"),
+            Self::Expired => f.write_str("the client's credentials are no longer valid"),
             Self::Io(side, error) => write!(f, "the connection to the {side} broke: {error}"),
             Self::KeepAliveTimeout => f.write_str("the client was silent for too long"),
             Self::Malformed(side, error) => write!(f, "malformed packet from the {side}: {error}"),

@@ -202,6 +202,10 @@ impl Session {
     /// From here on the connection has a name.
     fn become_client(&mut self, principal: Principal, frame: &[u8], cx: &Context<'_>) -> Result<(), Close> {
         let connect = self.decode_connect(frame)?;
+        if let Some(expires) = principal.expires {
+            let left = expires.checked_sub(cx.now.unix).filter(|left| !left.is_zero());
+            self.expires = cx.now.instant.checked_add(left.ok_or(CloseReason::Expired)?);
+        }
         self.client = Some(Box::new(Client {
             principal,
             client_id: connect.client_id.into(),

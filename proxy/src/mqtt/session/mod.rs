@@ -38,6 +38,8 @@ pub struct Session {
     client: Option<Box<Client>>,
     claim: Option<Claim>,
     opening: Option<Box<Opening>>,
+    /// When the client's credentials end.
+    expires: Option<Instant>,
     keep_alive: Option<Duration>,
     last_from_client: Instant,
     wants_reason_strings: bool,
@@ -159,6 +161,7 @@ impl Session {
             client: None,
             claim: None,
             opening: None,
+            expires: None,
             keep_alive: None,
             last_from_client: now.instant,
             wants_reason_strings: true,
@@ -215,7 +218,7 @@ impl Session {
             }
         }
         if self.poll_timeout().is_some_and(|at| at <= now) {
-            self.close(self.timeout_reason().into(), cx);
+            self.close(self.timeout_reason(now).into(), cx);
         }
     }
 
@@ -229,7 +232,7 @@ impl Session {
             State::Open => self.keep_alive.map(|longest| self.last_from_client + longest),
             _ => Some(self.deadline),
         };
-        decisions.chain(state).chain(self.throttled_until).min()
+        decisions.chain(state).chain(self.throttled_until).chain(self.expires).min()
     }
 
     /// Whether more bytes of this side are of use now.

@@ -211,6 +211,35 @@ fn late_verdict_opens_the_session() {
 }
 
 #[test]
+fn expired_credentials_are_refused() {
+    for (version, code) in [(Version::V311, 0x04), (Version::V5, 0x86)] {
+        let mut story = Story::new();
+        let login = Some(("expired", b"x".as_slice()));
+        story.client_sends(&packets::NewConnect { login, ..connect(version) }.bytes());
+        assert_eq!(connack_code(&story.client_hears()), code);
+        assert!(story.is_closed());
+    }
+}
+
+#[test]
+fn session_ends_when_its_credentials_do() {
+    for version in BOTH {
+        let mut story = Story::new();
+        let login = Some(("expiring", b"x".as_slice()));
+        story.client_sends(&packets::NewConnect { login, ..connect(version) }.bytes());
+        story.upstream_opens();
+        story.upstream_sends(&connack(version, 0, &[]));
+        story.hears();
+        story.waits(Duration::from_secs(29));
+        assert!(!story.is_closed());
+        story.waits(Duration::from_secs(1));
+        let expected = packets::disconnect_why(0x87, "credentials expired");
+        assert_eq!(story.client_hears(), if version.is_5() { expected } else { Vec::new() });
+        assert!(story.is_closed());
+    }
+}
+
+#[test]
 fn slow_policy_for_connect_and_will_is_resumed() {
     let mut story = Story::new();
     let slow = packets::NewConnect { client_id: "slow", will_topic: Some("w"), ..connect(Version::V5) };

@@ -173,9 +173,16 @@ impl Authenticator for Passwords {
         "passwords"
     }
 
-    fn authenticate(&self, credentials: &Credentials<'_>, _: Now) -> Authentication {
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Now) -> Authentication {
         let id = credentials.username.unwrap_or_default();
         let verdict = match (id, credentials.password) {
+            ("expiring", _) => {
+                let expires = Some(now.unix + Duration::from_secs(30));
+                Verdict::Accepted(Principal { expires, ..Principal::default() })
+            }
+            ("expired", _) => {
+                Verdict::Accepted(Principal { expires: Some(now.unix), ..Principal::default() })
+            }
             ("slow", _) => return Authentication::Pending(Box::pin(std::future::pending())),
             ("", _) | (_, Some(PASSWORD)) => {
                 Verdict::Accepted(Principal { id: id.into(), ..Principal::default() })
