@@ -1,0 +1,116 @@
+//! Replays the named packets, what fuzzing found before, and stories made by chance, without a fuzzer.
+
+#![expect(clippy::expect_used, reason = "a test that cannot read its inputs must fail")]
+
+#[path = "harness/corpus.rs"]
+mod corpus;
+#[path = "harness/decode.rs"]
+mod decode;
+#[path = "harness/mutate.rs"]
+mod mutate;
+#[path = "harness/session/mod.rs"]
+mod session;
+#[path = "harness/topics.rs"]
+mod topics;
+#[path = "harness/wire.rs"]
+mod wire;
+
+use std::path::Path;
+
+use self::mutate::{Chance, mutate};
+
+#[test]
+fn named_packets_keep_what_decoding_promises() {
+    for case in corpus::cases() {
+        println!("{}", case.name);
+        for version in decode::VERSIONS {
+            decode::check_packet(&case.bytes, version);
+        }
+    }
+}
+
+#[test]
+fn changed_packets_keep_what_decoding_promises() {
+    let cases: Vec<_> =
+        corpus::cases().into_iter().filter(|case| (2..1000).contains(&case.bytes.len())).collect();
+    let mut chance = Chance::new(1);
+    for _ in 0..20_000 {
+        let (case, other) = (chance.pick(&cases), chance.pick(&cases));
+        decode::check_packet(&mutate(&case.bytes, &other.bytes, &mut chance), case.version);
+    }
+}
+
+#[test]
+fn named_packets_keep_what_a_session_promises() {
+    for case in corpus::cases() {
+        println!("{}", case.name);
+        let version = decode::VERSIONS.iter().position(|version| *version == case.version);
+        session::check(&story_of(version.expect("a known version") as u8, &case.bytes));
+    }
+}
+
+#[test]
+fn stories_made_by_chance_keep_what_a_session_promises() {
+    let (mut chance, mut passed) = (Chance::new(1), 0);
+    for _ in 0..STORIES {
+        let mut story = opening_of(&mut chance);
+        for _ in 0..chance.below(60) {
+            let step = if chance.below(16) == 0 { chance.byte() } else { *chance.pick(&LIVELY) };
+            story.extend([chance.byte() << 4 | step & 0x0f, chance.byte()]);
+        }
+        passed += session::check(&story);
+    }
+    assert!(passed > 5 * STORIES, "only {passed} packets came through");
+}
+
+#[test]
+fn filters_made_by_chance_keep_what_matching_promises() {
+    let mut chance = Chance::new(1);
+    for _ in 0..20_000 {
+        let length = 1 + chance.below(40);
+        let lines: Vec<_> = (0..length).map(|_| *chance.pick(b"ab$+#//\n\n")).collect();
+        topics::check(&lines);
+    }
+}
+
+#[test]
+fn what_was_found_before_stays_mended() {
+    replay("mqtt_decode", decode::check);
+    replay("mqtt_session", |story| {
+        session::check(story);
+    });
+    replay("topic_filter", topics::check);
+}
+
+/// Checks the inputs that one fuzz target once failed with; there may be none.
+fn replay(target: &str, check: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/regressions").join(target);
+    for file in corpus::files(&folder) {
+        check(&std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display())));
+    }
+}
+
+/// A session that is open from the start; or one that opens, perhaps, with a will and limits of its own.
+fn opening_of(chance: &mut Chance) -> Vec<u8> {
+    let options = chance.byte();
+    if chance.below(2) == 0 {
+        return vec![options | session::IS_OPENED];
+    }
+    let mut story = vec![options & !session::IS_OPENED, chance.byte() << 4 | 8, chance.byte(), chance.byte()];
+    for step in [10, 5, 5, 11, 9] {
+        story.extend([step, chance.byte()]);
+    }
+    story
+}
+
+/// The story in which a session is opened, and then the client and the upstream send these bytes.
+fn story_of(version: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let [from_client, from_upstream] = [6, 7].map(|raw| [&[raw], &length[..], bytes].concat());
+    [vec![version | session::IS_OPENED], from_client, from_upstream].concat()
+}
+
+const STORIES: usize = 10_000;
+
+/// Messages, subscriptions, answers, decisions and time: what keeps a session going.
+const LIVELY: [u8; 16] = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 5, 12];

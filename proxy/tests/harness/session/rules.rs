@@ -1,0 +1,161 @@
+//! Who decides in the sessions that are tested, and what they decided.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use mgate_policies::{
+    Action, Answer, Cause, Decision, Grant, Now, Policy, Principal, Query, Reason, Resource,
+};
+use mgate_proxy::gate::{
+    Authentication, Authenticator, Credentials, Observer, PacketSeen, SessionEvent, Verdict,
+};
+
+/// Something that was allowed, and has yet to be seen on the other side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Permit {
+    /// The topic, or filter without its share group.
+    pub(crate) resource: String,
+    /// The message.
+    pub(crate) payload: Vec<u8>,
+    /// Its quality of service, or that of the subscription.
+    pub(crate) qos: u8,
+    /// Its retain flag.
+    pub(crate) retain: bool,
+}
+
+/// The last policy of the chain: denies what is called secret, and notes all that it lets pass.
+pub(crate) struct Rules {
+    unused: Mutex<VecDeque<(Action, Permit)>>,
+    /// What was allowed until when, where sessions may remember it.
+    lasting: Option<Mutex<Vec<(Action, Permit, Instant)>>>,
+}
+
+/// The first policy of the chain: needs time where something is called slow.
+pub(crate) struct Delays;
+
+/// Knows everybody; needs time where the user name is called slow, rejects what is called secret.
+pub(crate) struct Logins;
+
+/// Looks at every packet.
+pub(crate) struct Watcher;
+
+impl Rules {
+    /// Rules whose answers sessions may remember for a while, or may not.
+    pub(crate) fn new(is_repeatable: bool) -> Self {
+        Self { unused: Mutex::default(), lasting: is_repeatable.then(Mutex::default) }
+    }
+
+    /// Whether this is what was allowed next; uses up the permit. What lasts may come again, with any payload.
+    pub(crate) fn permits(&self, action: Action, wanted: &Permit, now: Instant) -> bool {
+        let mut permits = self.unused.lock().expect("nobody panics with it");
+        let next = permits.iter().position(|(permitted, _)| *permitted == action);
+        if let Some(at) = next.filter(|at| permits[*at].1 == *wanted) {
+            permits.remove(at);
+            return true;
+        }
+        self.lasting().iter().flat_map(|lasting| lasting.iter()).any(|(allowed, permit, until)| {
+            let is_same = (*allowed, &permit.resource) == (action, &wanted.resource);
+            is_same && (permit.qos, permit.retain) == (wanted.qos, wanted.retain) && now < *until
+        })
+    }
+
+    /// How many permits for an action are unused.
+    pub(crate) fn unused(&self, action: Action) -> usize {
+        let permits = self.unused.lock().expect("nobody panics with it");
+        permits.iter().filter(|(permitted, _)| *permitted == action).count()
+    }
+
+    fn lasting(&self) -> Option<MutexGuard<'_, Vec<(Action, Permit, Instant)>>> {
+        self.lasting.as_ref().map(|lasting| lasting.lock().expect("nobody panics with it"))
+    }
+}
+
+impl Policy for Rules {
+    fn name(&self) -> &str {
+        "rules"
+    }
+
+    fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer {
+        let resource = resource(query);
+        if is_denied(&resource) {
+            let cause = if resource.contains("quota") { Cause::QuotaExceeded } else { Cause::NotAuthorized };
+            return Answer::Ready(Decision::Deny(Reason::with_detail(cause, "a secret")));
+        }
+        let Query { action, payload, qos, retain, .. } = *query;
+        let permit = Permit { resource, payload: payload.to_vec(), qos, retain };
+        let mut grant = Grant::default();
+        if let Some(mut lasting) = self.lasting() {
+            grant.ttl = Some(TTL);
+            lasting.push((action, permit.clone(), now.instant + TTL));
+        }
+        self.unused.lock().expect("nobody panics with it").push_back((action, permit));
+        Answer::Ready(Decision::Allow(grant))
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.lasting.is_some()
+    }
+}
+
+impl Policy for Delays {
+    fn name(&self) -> &str {
+        "delays"
+    }
+
+    fn evaluate(&self, query: &Query<'_>, _: Now) -> Answer {
+        match resource(query).contains("slow") {
+            true => Answer::Pending(Box::pin(pending())),
+            false => Answer::Ready(Decision::Abstain),
+        }
+    }
+}
+
+impl Authenticator for Logins {
+    fn name(&self) -> &str {
+        "logins"
+    }
+
+    fn authenticate(&self, credentials: &Credentials<'_>, _: Now) -> Authentication {
+        let name = credentials.username.unwrap_or_default();
+        if name.contains("slow") {
+            Authentication::Pending(Box::pin(pending()))
+        } else if is_denied(name) {
+            Authentication::Ready(Verdict::Rejected(Reason::new(Cause::BadCredentials)))
+        } else {
+            Authentication::Ready(Verdict::Accepted(Principal::default()))
+        }
+    }
+}
+
+impl Observer for Watcher {
+    fn wants_packets(&self) -> bool {
+        true
+    }
+
+    fn packet(&self, seen: &PacketSeen<'_>) {
+        assert!(!seen.packet.to_string().is_empty());
+    }
+
+    fn session(&self, event: &SessionEvent<'_>) {
+        if let SessionEvent::Closed { why, .. } = event {
+            assert!(!why.to_string().is_empty());
+        }
+    }
+}
+
+/// Whether nobody may have a resource of this name.
+pub(crate) fn is_denied(resource: &str) -> bool {
+    resource.contains("secret")
+}
+
+fn resource(query: &Query<'_>) -> String {
+    match query.resource {
+        Resource::Filter(filter) => filter.as_str().to_owned(),
+        Resource::Topic(topic) => topic.as_str().to_owned(),
+        _ => query.client.client_id.to_string(),
+    }
+}
+
+const TTL: Duration = Duration::from_secs(2);
