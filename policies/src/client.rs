@@ -1,9 +1,9 @@
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::attributes::Attributes;
-use crate::query::Protocol;
 
 /// Who a client was found to be, once per connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +39,14 @@ pub struct Client {
     pub is_encrypted: bool,
 }
 
+/// The protocol that a client speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// MQTT, any version, over any transport.
+    Mqtt,
+}
+
 impl Client {
     /// Calls `each` with every value that `${name}` stands for, until one call returns `true`; says whether
     /// one did.
@@ -54,6 +62,14 @@ impl Client {
             "tenant" => each(&self.principal.tenant),
             "username" => self.username.as_deref().is_some_and(each),
             _ => self.principal.attributes.values(name).any(each),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mqtt => f.write_str("mqtt"),
         }
     }
 }

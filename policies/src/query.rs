@@ -75,14 +75,6 @@ pub enum Resource<'a> {
     Topic(TopicName<'a>),
 }
 
-/// The protocol that a client speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Protocol {
-    /// MQTT, any version, over any transport.
-    Mqtt,
-}
-
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -103,14 +95,6 @@ impl fmt::Display for Resource<'_> {
             Self::Session => f.write_str("session"),
             Self::Filter(filter) => filter.fmt(f),
             Self::Topic(topic) => topic.fmt(f),
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mqtt => f.write_str("mqtt"),
         }
     }
 }
