@@ -155,8 +155,8 @@ fn listening(line: &str) -> Option<(String, SocketAddr)> {
         .then(|| (line["route"].as_str().unwrap().into(), line["address"].as_str().unwrap().parse().unwrap()))
 }
 
-/// How long anything may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take: less than the time-outs that mgate has by itself, which must not end a wait.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(9);
 
 /// The table that names `acl.toml`.
 pub(crate) const ACL: &str = "[policy.acl]\ntype = 'static'\nfile = 'acl.toml'\n";
