@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::time::Instant;
 
 use mgate_policies::{Action, Cause, Reason};
 
@@ -105,9 +104,8 @@ impl Session {
     }
 
     /// What it means that the time of [`Session::poll_timeout`] has come.
-    pub(super) fn timeout_reason(&self, now: Instant) -> CloseReason {
+    pub(super) fn timeout_reason(&self) -> CloseReason {
         match self.state {
-            _ if self.expires.is_some_and(|at| at <= now) => CloseReason::Expired,
             State::AwaitingConnect => CloseReason::ConnectTimeout,
             State::Authorizing => {
                 let reason = Reason::with_detail(Cause::Unavailable, "no decision in time");

@@ -207,6 +207,10 @@ impl Session {
     /// Lets the time pass that [`Session::poll_timeout`] said.
     pub fn handle_timeout(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.instant;
+        // before any decision that is late: it would let the rest of its packet pass
+        if self.state != State::Closed && self.expires.is_some_and(|at| at <= now) {
+            return self.close(CloseReason::Expired.into(), cx);
+        }
         if self.throttled_until.is_some_and(|until| until <= now) {
             self.throttled_until = None;
             self.from_client.is_held = false;
@@ -218,7 +222,7 @@ impl Session {
             }
         }
         if self.poll_timeout().is_some_and(|at| at <= now) {
-            self.close(self.timeout_reason(now).into(), cx);
+            self.close(self.timeout_reason().into(), cx);
         }
     }
 

@@ -224,12 +224,7 @@ fn expired_credentials_are_refused() {
 #[test]
 fn session_ends_when_its_credentials_do() {
     for version in BOTH {
-        let mut story = Story::new();
-        let login = Some(("expiring", b"x".as_slice()));
-        story.client_sends(&packets::NewConnect { login, ..connect(version) }.bytes());
-        story.upstream_opens();
-        story.upstream_sends(&connack(version, 0, &[]));
-        story.hears();
+        let mut story = expiring(version);
         story.waits(Duration::from_secs(29));
         assert!(!story.is_closed());
         story.waits(Duration::from_secs(1));
@@ -237,6 +232,28 @@ fn session_ends_when_its_credentials_do() {
         assert_eq!(story.client_hears(), if version.is_5() { expected } else { Vec::new() });
         assert!(story.is_closed());
     }
+}
+
+#[test]
+fn decision_that_is_late_lets_nothing_pass_once_credentials_have_ended() {
+    for version in BOTH {
+        let mut story = expiring(version);
+        story.waits(Duration::from_secs(25));
+        story.client_sends(&packets::subscribe(version, 7, &[("slow", 0), ("open", 0)]));
+        story.waits(Limits::default().decision_timeout);
+        assert!(story.upstream_hears().is_empty() && story.is_closed());
+    }
+}
+
+/// An open session whose credentials last for 30 seconds.
+fn expiring(version: Version) -> Story {
+    let mut story = Story::new();
+    let login = Some(("expiring", b"x".as_slice()));
+    story.client_sends(&packets::NewConnect { login, ..connect(version) }.bytes());
+    story.upstream_opens();
+    story.upstream_sends(&connack(version, 0, &[]));
+    story.hears();
+    story
 }
 
 #[test]
