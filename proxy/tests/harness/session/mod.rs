@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mgate_policies::{Action, Chain, Decision, Now, Policy};
-use mgate_proxy::gate::{Authenticators, Gate, Limits, Side};
+use mgate_proxy::gate::{Authenticator, Authenticators, Gate, Limits, Side};
 use mgate_proxy::mqtt::codec::decode;
 use mgate_proxy::mqtt::packet::Version;
 use mgate_proxy::mqtt::session::{Context, Input, Outbox, Output, Peer, Session};
@@ -71,31 +71,8 @@ struct Waits {
 
 impl World {
     fn new(options: u8) -> Self {
-        let is_repeatable = options & 0x20 != 0;
-        let rules = Arc::new(Rules::new(is_repeatable));
-        let policies: Vec<Arc<dyn Policy>> =
-            if is_repeatable { vec![rules.clone()] } else { vec![Arc::new(Delays), rules.clone()] };
-        let limits = Limits {
-            packet_bytes: if options & 0x40 == 0 { 4096 } else { 256 },
-            messages_per_second: (options & 0x10 != 0).then_some(5),
-            ..Limits::default()
-        };
-        let gate = Gate {
-            route: "devices".into(),
-            authenticators: Authenticators::new(if options & 0x80 == 0 {
-                vec![]
-            } else {
-                vec![Arc::new(Logins)]
-            }),
-            policies: Chain::new(policies),
-            mirror: None,
-            observer: Arc::new(Watcher),
-            limits,
-        };
-        let on_denied_publish =
-            if options & 0x08 == 0 { OnDeniedPublish::Ack } else { OnDeniedPublish::Disconnect };
-        let endpoint =
-            Endpoint::new(gate, Options { versions: Versions::only(&VERSIONS), on_denied_publish });
+        let rules = Arc::new(Rules::new(options & IS_REPEATABLE != 0));
+        let endpoint = endpoint(options, &rules);
         let now = Now::read();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
         let session = Session::new(&endpoint, Peer { address, certificate: None, is_encrypted: false }, now);
@@ -369,13 +346,49 @@ impl Waits {
     }
 }
 
+fn endpoint(options: u8, rules: &Arc<Rules>) -> Endpoint {
+    let mut policies: Vec<Arc<dyn Policy>> = vec![rules.clone()];
+    if options & IS_REPEATABLE == 0 {
+        policies.insert(0, Arc::new(Delays));
+    }
+    let mut authenticators: Vec<Arc<dyn Authenticator>> = Vec::new();
+    if options & HAS_LOGINS != 0 {
+        authenticators.push(Arc::new(Logins));
+    }
+    let limits = Limits {
+        packet_bytes: if options & HAS_SMALL_PACKETS == 0 { LARGEST_PACKET } else { 256 },
+        messages_per_second: (options & HAS_RATE != 0).then_some(5),
+        ..Limits::default()
+    };
+    let gate = Gate {
+        route: "devices".into(),
+        authenticators: Authenticators::new(authenticators),
+        policies: Chain::new(policies),
+        mirror: None,
+        observer: Arc::new(Watcher),
+        limits,
+    };
+    let on_denied_publish =
+        if options & DISCONNECTS == 0 { OnDeniedPublish::Ack } else { OnDeniedPublish::Disconnect };
+    Endpoint::new(gate, Options { versions: Versions::only(&VERSIONS), on_denied_publish })
+}
+
 /// CONNECT with an alias maximum, the upstream reached, CONNACK with an alias maximum.
 const OPENING: [u8; 7] = [0x08, 0x00, 0x03, 0x0b, 0x00, 0x09, 0x03];
 
-/// The option that lets a story begin in an open session.
+// What the byte of options says beside the version.
+
+/// A story begins in an open session.
 pub(crate) const IS_OPENED: u8 = 0x04;
+const DISCONNECTS: u8 = 0x08;
+const HAS_RATE: u8 = 0x10;
+const IS_REPEATABLE: u8 = 0x20;
+const HAS_SMALL_PACKETS: u8 = 0x40;
+const HAS_LOGINS: u8 = 0x80;
 
 const VERSIONS: [Version; 4] = [Version::V31, Version::V311, Version::V5, Version::V5];
 
 /// What an outbox takes until it is sent, and what the largest packet can become.
-const LARGEST_OUTBOX: usize = 128 * 1024 + 4096 + 64 * 1024;
+const LARGEST_OUTBOX: usize = 128 * 1024 + LARGEST_PACKET + 64 * 1024;
+
+const LARGEST_PACKET: usize = 4096;

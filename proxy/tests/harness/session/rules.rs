@@ -78,6 +78,8 @@ impl Policy for Rules {
     }
 
     fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer {
+        let is_over = query.client.principal.expires.is_some_and(|end| end <= now.unix);
+        assert!(!is_over, "{} of a client whose credentials have ended", query.action);
         let resource = resource(query);
         if is_denied(&resource) {
             let cause = if resource.contains("quota") { Cause::QuotaExceeded } else { Cause::NotAuthorized };
@@ -117,14 +119,15 @@ impl Authenticator for Logins {
         "logins"
     }
 
-    fn authenticate(&self, credentials: &Credentials<'_>, _: Now) -> Authentication {
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Now) -> Authentication {
         let name = credentials.username.unwrap_or_default();
         if name.contains("slow") {
             Authentication::Pending(Box::pin(pending()))
         } else if is_denied(name) {
             Authentication::Ready(Verdict::Rejected(Reason::new(Cause::BadCredentials)))
         } else {
-            Authentication::Ready(Verdict::Accepted(Principal::default()))
+            let expires = Some(now.unix + LIFETIME);
+            Authentication::Ready(Verdict::Accepted(Principal { expires, ..Principal::default() }))
         }
     }
 }
@@ -158,4 +161,8 @@ fn resource(query: &Query<'_>) -> String {
     }
 }
 
+/// How long the credentials of those last who need no time.
+const LIFETIME: Duration = Duration::from_secs(15);
+
+/// How long a session may remember what was allowed.
 const TTL: Duration = Duration::from_secs(2);
