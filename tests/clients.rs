@@ -220,14 +220,12 @@ fn all_transports(upstream: u16) -> String {
     let tls = "tls = { cert = 'localhost.pem', key = 'localhost.key' }\n";
     let mutual =
         "tls = { cert = 'localhost.pem', key = 'localhost.key', client_ca = 'ca.pem' }\nauthn = ['x509']\n";
-    // paho says that it is a page of the broker
-    let origins = "websocket = { origins = ['*'] }\n";
     let routes = [
         ("tcp", "mqtt", ""),
         ("tls", "mqtts", tls),
         ("mtls", "mqtts", mutual),
-        ("ws", "mqtt+ws", origins),
-        ("wss", "mqtt+wss", &format!("{tls}{origins}")),
+        ("ws", "mqtt+ws", ""),
+        ("wss", "mqtt+wss", tls),
     ];
 
     let route = |(name, scheme, more): (&str, &str, &str)| {

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::client::ClientRequestBuilder;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response, create_response, write_response};
-use tokio_tungstenite::tungstenite::http::header::{ORIGIN, SEC_WEBSOCKET_PROTOCOL};
+use tokio_tungstenite::tungstenite::http::header::{HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, Uri};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
@@ -25,8 +25,8 @@ use super::stream::Stream;
 pub struct WebSocketOptions {
     /// The path that they must ask for, query excepted.
     pub path: String,
-    /// The web sites (`https://app.example`) whose pages may connect; `*` allows each. A client that names
-    /// no origin is not a browser and always may.
+    /// The web sites (`https://app.example`) whose pages may connect; `*` allows each. A page of the very
+    /// host that it connects to always may, and so may a client that names no origin: it is not a browser.
     pub origins: Vec<String>,
     /// The largest message that they may send; one message may hold many packets, or a part of one.
     pub max_message_bytes: usize,
@@ -195,7 +195,7 @@ impl WebSocketOptions {
         if request.uri().path() != self.path {
             return Err(WebSocketError::Refused(404, "no such path"));
         }
-        if !self.may_connect(request.headers().get(ORIGIN)) {
+        if !self.may_connect(request.headers().get(ORIGIN), request.headers().get(HOST)) {
             return Err(WebSocketError::Refused(403, "origin not allowed"));
         }
         let mut response = create_response(request).map_err(request_error)?;
@@ -206,12 +206,18 @@ impl WebSocketOptions {
         Ok(response)
     }
 
-    fn may_connect(&self, origin: Option<&HeaderValue>) -> bool {
-        let Some(origin) = origin else { return true };
-        let is_origin =
-            |allowed: &String| allowed == "*" || allowed.as_bytes().eq_ignore_ascii_case(origin.as_bytes());
-        self.origins.iter().any(is_origin)
+    fn may_connect(&self, origin: Option<&HeaderValue>, host: Option<&HeaderValue>) -> bool {
+        let Some(origin) = origin.map(HeaderValue::as_bytes) else { return true };
+        let is_origin = |allowed: &String| allowed == "*" || allowed.as_bytes().eq_ignore_ascii_case(origin);
+        self.origins.iter().any(is_origin) || host.is_some_and(|host| is_same_host(origin, host.as_bytes()))
     }
+}
+
+/// Whether an origin is of this host and port, whatever its scheme: TLS may end in front of mgate.
+fn is_same_host(origin: &[u8], host: &[u8]) -> bool {
+    let of_origin =
+        [b"http://".as_slice(), b"https://"].into_iter().find_map(|scheme| origin.strip_prefix(scheme));
+    of_origin.is_some_and(|of_origin| of_origin.eq_ignore_ascii_case(host))
 }
 
 impl fmt::Debug for WebSocket {

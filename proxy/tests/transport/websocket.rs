@@ -50,6 +50,17 @@ async fn pages_of_other_origins_are_refused() {
 }
 
 #[tokio::test]
+async fn pages_of_the_same_host_connect() {
+    for origin in ["http://gate", "https://GATE"] {
+        let (accepted, _) = ask(options(), &request(&[MQTT, ("Origin", origin)])).await;
+        assert!(accepted.is_ok(), "{origin}");
+    }
+    for origin in ["https://gate.evil.example", "https://gate:8080", "gate"] {
+        assert_refused(&request(&[MQTT, ("Origin", origin)]), 403).await;
+    }
+}
+
+#[tokio::test]
 async fn pages_of_allowed_origins_connect() {
     for allowed in ["https://app.example", "*"] {
         let options = WebSocketOptions { origins: vec![allowed.into()], ..options() };
