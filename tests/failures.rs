@@ -14,6 +14,7 @@ use support::packets::{
     BOTH, Connect, DISCONNECT, Version, connack, connect, packet, publish, publish_with, reason_string,
 };
 use support::peer::{Peer, Upstream, tcp};
+use support::process::Process;
 use support::{ALLOW_ALL, Files, Mgate, PATIENCE, config, mgate, wait_until};
 use tokio::net::TcpSocket;
 
@@ -237,6 +238,23 @@ fn sigterm_says_goodbye_and_ends_with_0() {
     assert_eq!(of_5.until_closed(), packet(0xe0, &goodbye));
     drop((before_5, of_5));
     assert_eq!(mgate.wait().code(), Some(0), "{}", mgate.log.text());
+}
+
+#[test]
+fn gateway_serves_however_little_is_logged() {
+    let upstream = Upstream::start();
+    let files = Files::new(&[("acl.toml", ALLOW_ALL)]);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+    let text = config(upstream.port(), "", "").replace("127.0.0.1:0'", &format!("{address}'"));
+    let file = files.write("mgate.toml", &text);
+    let (mut process, _) =
+        Process::start_with_stderr(mgate(&["run", "--log-level", "off", "-c"]).arg(file));
+    wait_until("mgate listens", || {
+        assert!(process.is_running(), "mgate ended");
+        TcpStream::connect(address).is_ok()
+    });
+    upstream.session(address, &connect(Version::V5, "dev-1"), Version::V5);
+    assert!(process.is_running());
 }
 
 #[test]

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::signals::Signals;
 use super::{Global, print};
 use crate::demo::{Demo, Directory, Endpoint, Guide, Options, Screen, Style};
-use crate::gateway::Gateway;
 use crate::log::{self, Format, LogConfig};
 
 /// Try mgate: a gateway with a broker, certificates and sample users, all made on the spot.
@@ -44,33 +43,25 @@ impl Arguments {
 }
 
 async fn serve_people(demo: &Demo, level: &log::Level) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let signals = Signals::new()?;
     let style = Style::of_stdout();
     let screen = Arc::new(Screen::start(style)?);
     let mirror: Arc<dyn Mirror> = screen.clone();
     let (gateway, endpoints) = demo.start(Some(&mirror))?;
     print(Guide { directory: demo.directory(), endpoints: &endpoints, style })?;
     screen.show_log(level)?;
-    stop(gateway, &mut signals).await;
+    signals.serve(gateway).await;
     screen.finish();
     Ok(())
 }
 
 async fn serve_programs(demo: &Demo, log: LogConfig) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
+    let signals = Signals::new()?;
     log::start(&LogConfig { format: Format::Json, ..log })?;
     let (gateway, endpoints) = demo.start(None)?;
     print(places(demo.directory(), &endpoints))?;
-    stop(gateway, &mut signals).await;
+    signals.serve(gateway).await;
     Ok(())
-}
-
-async fn stop(gateway: Gateway, signals: &mut Signals) {
-    signals.next().await;
-    tokio::select! {
-        () = gateway.stop() => {}
-        signal = signals.next() => tracing::warn!(signal, "asked again: not waiting for sessions to end"),
-    }
 }
 
 fn places(directory: &Directory, endpoints: &[Endpoint]) -> Value {

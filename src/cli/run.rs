@@ -34,13 +34,8 @@ impl Arguments {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let mut signals = Signals::new()?;
-    let gateway = Gateway::start(config)?;
-    tracing::info!(signal = signals.next().await, "asked to stop");
-    tokio::select! {
-        () = gateway.stop() => {}
-        signal = signals.next() => tracing::warn!(signal, "asked again: not waiting for sessions to end"),
-    }
+    let signals = Signals::new()?;
+    signals.serve(Gateway::start(config)?).await;
     Ok(())
 }
 

@@ -2,6 +2,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::gateway::Gateway;
+
 /// The signals that ask this process to stop.
 pub(super) struct Signals {
     interrupt: Signal,
@@ -14,8 +16,20 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
+    /// Serves until a signal comes, then stops; a second signal ends the waiting for sessions to end.
+    pub(super) async fn serve(mut self, gateway: Gateway) {
+        let signal = self.next().await;
+        tracing::info!(signal, "asked to stop");
+        tokio::select! {
+            () = gateway.stop() => {}
+            signal = self.next() => {
+                tracing::warn!(signal, "asked again: not waiting for sessions to end");
+            }
+        }
+    }
+
     /// Waits for the next one; returns its name.
-    pub(super) async fn next(&mut self) -> &'static str {
+    async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",
             _ = self.terminate.recv() => "SIGTERM",
