@@ -53,9 +53,13 @@ impl Route {
         tcp: TcpStream,
         peer: SocketAddr,
         mut permit: Permit,
-        stop: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
     ) {
-        let accepted = match self.acceptor.accept(tcp, peer).await {
+        let accepted = tokio::select! {
+            accepted = self.acceptor.accept(tcp, peer) => accepted,
+            _ = stop.changed() => return,
+        };
+        let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 debug!(route = %self.name, %peer, %error, "no connection came about");

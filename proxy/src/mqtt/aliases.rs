@@ -75,8 +75,8 @@ impl Aliases {
             }
             _ => topic.into(),
         };
-        let replaced = found.map_or(0, |at| self.entries[at].1.topic.len());
-        self.bytes = self.bytes - replaced + topic.len();
+        let replaced = found.map_or(0, |at| ENTRY_BYTES + self.entries[at].1.topic.len());
+        self.bytes = self.bytes - replaced + ENTRY_BYTES + topic.len();
         if self.bytes > MAX_BYTES {
             return Err(AliasError::TooMuch);
         }
@@ -101,6 +101,9 @@ impl fmt::Display for AliasError {
 
 /// A client may announce 65,535 aliases of 65,535 bytes; nobody does.
 const MAX_BYTES: usize = 256 * 1024;
+
+/// What an alias costs beside its topic.
+const ENTRY_BYTES: usize = 64;
 
 #[cfg(test)]
 mod tests {

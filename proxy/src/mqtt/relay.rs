@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mgate_policies::{BoxFuture, Decision, Now};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
+use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::Endpoint;
@@ -29,7 +30,7 @@ pub async fn run(
     stop: watch::Receiver<bool>,
 ) {
     let mut stopping = stop.clone();
-    let mut stopping = pin!(stopping.changed());
+    let mut stopping = pin!(unconstrained(stopping.changed()));
     let mut relay = Relay::new(endpoint, connector, accepted, stop);
     // polled once: the waker stays registered, and the flag is cheaper to look at
     let mut is_registered = false;
@@ -52,7 +53,8 @@ struct Relay<'a> {
     client: Wire,
     upstream: Wire,
     asked: Option<Box<Asked>>,
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// Not subject to the budget of a turn: polled without any left, it would not be registered.
+    timer: Option<(Instant, Pin<Box<Unconstrained<Sleep>>>)>,
     stop: watch::Receiver<bool>,
     is_done: bool,
 }
@@ -147,16 +149,29 @@ impl<'a> Relay<'a> {
         })
     }
 
+    /// Time passes last: what has arrived counts, even if nobody looked at it for long.
     fn take_turn(&mut self, turn: &mut Turn<'_, '_>) -> Poll<()> {
-        self.pass_time(turn);
         if self.stop.has_changed().unwrap_or(true) {
             self.input(Input::Drain, turn);
         }
+        let has_more = !self.move_all(turn);
+        if self.pass_time(turn) | has_more {
+            turn.cx.waker().wake_by_ref();
+        }
+        if self.is_done {
+            return Poll::Ready(());
+        }
+        self.arm_timer(turn.cx);
+        Poll::Pending
+    }
+
+    /// Moves what can be moved; `false` if there may be more and it is another connection's turn.
+    fn move_all(&mut self, turn: &mut Turn<'_, '_>) -> bool {
         let (mut side, mut idle_sides) = (Side::Client, 0);
-        while idle_sides < 2 {
+        for _ in 0..MOVES_PER_TURN {
             let has_moved = self.poll_answers(turn) | self.poll_side(side, turn);
-            if self.is_done {
-                return Poll::Ready(());
+            if self.is_done || (!has_moved && idle_sides == 1) {
+                return true;
             }
             if has_moved {
                 idle_sides = 0;
@@ -165,8 +180,7 @@ impl<'a> Relay<'a> {
                 side = side.other();
             }
         }
-        self.arm_timer(turn.cx);
-        Poll::Pending
+        false
     }
 
     /// Reads and writes one side; says whether anything happened.
@@ -280,10 +294,10 @@ impl<'a> Relay<'a> {
         self.wire(side.other()).unsent.len() < UNSENT_BYTES && self.wire(side).unsent.len() < 2 * UNSENT_BYTES
     }
 
-    /// Tells the session what its clock and the peers' silence mean.
-    fn pass_time(&mut self, turn: &mut Turn<'_, '_>) {
+    /// Tells the session what its clock and the peers' silence mean; says whether there was anything to tell.
+    fn pass_time(&mut self, turn: &mut Turn<'_, '_>) -> bool {
         if self.timer.as_ref().is_none_or(|(at, _)| *at > turn.now.instant) {
-            return;
+            return false;
         }
         self.timer = None;
         for side in [Side::Client, Side::Upstream] {
@@ -291,9 +305,13 @@ impl<'a> Relay<'a> {
                 self.input(Input::Stalled(side), turn);
             }
         }
+        if !self.has_room_for(Side::Client) {
+            self.session.excuse_silence(turn.now);
+        }
         let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
         self.session.handle_timeout(context);
         self.perform(turn);
+        true
     }
 
     /// Sets the timer where it must go off earlier than it would; one that goes off too early is set again.
@@ -303,7 +321,7 @@ impl<'a> Relay<'a> {
         if self.timer.as_ref().is_some_and(|(armed, _)| *armed <= at) {
             return;
         }
-        let mut sleep = Box::pin(sleep_until(at.into()));
+        let mut sleep = Box::pin(unconstrained(sleep_until(at.into())));
         if sleep.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }
@@ -315,12 +333,12 @@ impl<'a> Relay<'a> {
         self.wire(side).unsent.since.map(|since| since + stall_timeout)
     }
 
-    /// Sends what is left, within a bound, and closes both sides.
+    /// Sends what is left, as long as somebody takes it, and closes both sides.
     async fn finish(self) {
-        let Self { session, client, upstream, .. } = self;
+        let Self { endpoint, session, client, upstream, .. } = self;
         drop(session);
-        let (client, upstream) = (pin!(client.finish()), pin!(upstream.finish()));
-        let _ = tokio::join!(timeout(LINGER, client), timeout(LINGER, upstream));
+        let patience = endpoint.gate.limits.stall_timeout;
+        tokio::join!(client.finish(patience), upstream.finish(patience));
     }
 
     fn wire(&mut self, side: Side) -> &mut Wire {
@@ -388,16 +406,17 @@ impl Wire {
 
     /// Sends what is left, says that no more comes, and hears the peer out: closing with unread bytes would
     /// take the last words from it.
-    async fn finish(self) -> io::Result<()> {
-        let Some(mut stream) = self.stream else { return Ok(()) };
-        stream.write_all(&self.unsent.bytes[self.unsent.sent..]).await?;
-        stream.shutdown().await?;
-        let mut ignored = [0; 512];
-        let mut is_open = self.ended.is_none();
-        while is_open {
-            is_open = stream.read(&mut ignored).await? > 0;
+    async fn finish(self, patience: Duration) {
+        let Some(mut stream) = self.stream else { return };
+        let last_words = &self.unsent.bytes[self.unsent.sent..];
+        let said = timeout(patience, async {
+            stream.write_all(last_words).await?;
+            stream.shutdown().await
+        });
+        if matches!(said.await, Ok(Ok(()))) && self.ended.is_none() {
+            // whoever goes on talking is not listened to for long
+            let _ = timeout(LINGER, hear_out(&mut stream)).await;
         }
-        Ok(())
     }
 }
 
@@ -433,6 +452,12 @@ impl Unsent {
     }
 }
 
+async fn hear_out(stream: &mut Stream) -> io::Result<()> {
+    let mut ignored = [0; 512];
+    while stream.read(&mut ignored).await? > 0 {}
+    Ok(())
+}
+
 fn dial(connector: Arc<Connector>) -> BoxFuture<'static, Result<Stream, ConnectError>> {
     Box::pin(async move { connector.connect().await })
 }
@@ -451,11 +476,14 @@ fn poll_once<T>(future: &mut Option<BoxFuture<'static, T>>, cx: &mut TaskContext
 /// Bytes that one read takes at the most.
 const READ_BYTES: usize = 64 * 1024;
 
+/// Reads and writes after which another connection of the thread has its turn.
+const MOVES_PER_TURN: usize = 16;
+
 /// Bytes kept for a side from which on the other side is no longer read.
 const UNSENT_BYTES: usize = 64 * 1024;
 
 /// What a thread's outbox may keep for the next burst.
 const SCRATCH_KEPT: usize = 256 * 1024;
 
-/// Time for the last words and for the peer to hear them.
+/// Time for the peer to hear the last words.
 const LINGER: Duration = Duration::from_secs(2);

@@ -122,7 +122,7 @@ impl Session {
         if connack.code != 0 {
             return Err(CloseReason::Refused(connack.code).into());
         }
-        self.take_connack(connack, cx);
+        self.take_connack(connack, cx)?;
         if let Some(client) = self.client.as_deref() {
             cx.endpoint.gate.observer.session(&SessionEvent::Opened(client));
         }
@@ -135,7 +135,8 @@ impl Session {
         codec::decode_connect(frame).map_err(|error| {
             if let DecodeError::UnsupportedProtocolLevel(level) = error {
                 self.state = State::Authorizing;
-                self.version = if level > 4 { Version::V5 } else { Version::V311 };
+                // bridges set the highest bit of level 4, and expect an answer in its version
+                self.version = if (5..0x80).contains(&level) { Version::V5 } else { Version::V311 };
             }
             CloseReason::Malformed(Side::Client, error).into()
         })
@@ -153,7 +154,7 @@ impl Session {
         deliveries.aliases.set_maximum(connect.topic_alias_maximum.unwrap_or(0));
     }
 
-    fn take_connack(&mut self, connack: &ConnAck<'_>, cx: &Context<'_>) {
+    fn take_connack(&mut self, connack: &ConnAck<'_>, cx: &Context<'_>) -> Result<(), Close> {
         let messages = &mut self.from_client.flow;
         messages.receive_maximum = connack.receive_maximum.unwrap_or(u16::MAX);
         messages.maximum_packet_size = connack.maximum_packet_size.unwrap_or(u32::MAX);
@@ -165,7 +166,10 @@ impl Session {
         self.last_from_client = cx.now.instant;
         if let (Some(id), Some(client)) = (connack.assigned_client_id, &mut self.client) {
             client.client_id = id.into();
+            let claimed = cx.endpoint.client_ids.claim(client);
+            self.claim = Some(claimed.map_err(|reason| CloseReason::Denied(Action::Connect, reason))?);
         }
+        Ok(())
     }
 
     fn credentials<'a>(&'a self, connect: &Connect<'a>) -> Credentials<'a> {

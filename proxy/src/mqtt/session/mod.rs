@@ -241,14 +241,17 @@ impl Session {
 
     /// Whether more bytes of this side are of use now.
     pub fn wants(&self, side: Side) -> bool {
-        self.state != State::Closed && !self.lane(side).is_held
+        let lane = self.lane(side);
+        self.state != State::Closed && !lane.is_held && lane.waiting.is_none()
+    }
+
+    /// The client could not be read for a while: its silence is not its own.
+    pub fn excuse_silence(&mut self, now: Now) {
+        self.last_from_client = now.instant;
     }
 
     /// Takes every whole frame whose time has come.
     fn handle_bytes(&mut self, side: Side, bytes: &[u8], cx: &mut Context<'_>) -> usize {
-        if side == Side::Client {
-            self.last_from_client = cx.now.instant;
-        }
         let mut used = 0;
         while self.state != State::Closed && cx.out.has_room() {
             let rest = &bytes[used..];
@@ -261,6 +264,10 @@ impl Session {
                 Err(close) => Err(close),
             };
             self.close_on_error(done, cx);
+        }
+        // [MQTT-3.1.2-22]: control packets count, not bytes
+        if side == Side::Client && used > 0 {
+            self.last_from_client = cx.now.instant;
         }
         used
     }
@@ -285,7 +292,12 @@ impl Session {
     /// What is wrong with a packet by its first bytes alone, before the rest is waited for.
     fn check_header(&self, side: Side, header: &FixedHeader, cx: &Context<'_>) -> Result<(), Close> {
         let packet_type = header.packet_type;
-        if header.frame_len > cx.endpoint.gate.limits.packet_bytes {
+        let packet_bytes = cx.endpoint.gate.limits.packet_bytes;
+        let limit = match self.state {
+            State::AwaitingConnect => packet_bytes.min(MAX_CONNECT_BYTES),
+            _ => packet_bytes,
+        };
+        if header.frame_len > limit {
             return Err(CloseReason::PacketTooLarge(side, header.frame_len).into());
         }
         match (side, self.state) {
@@ -477,3 +489,6 @@ impl Outbox {
 /// Bytes in an outbox from which on no more frames are taken: a frame of ten bytes can become one of 64 KiB
 /// when the topic behind its alias is put back in.
 const ROOM: usize = 128 * 1024;
+
+/// The longest CONNECT: nobody knows yet who sends it, and many may.
+const MAX_CONNECT_BYTES: usize = 128 * 1024;

@@ -114,6 +114,8 @@ impl Session {
         if publish.qos > 0 && !flow.start(publish.packet_id) {
             return Err(Violation::ReceiveMaximum.from(*from));
         }
+        // an earlier try may have been denied: now the exchange is the receiver's
+        flow.refused.remove(publish.packet_id);
         if let Some(alias) = publish.topic_alias {
             flow.aliases.pass_on(alias);
         }

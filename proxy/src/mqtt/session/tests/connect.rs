@@ -138,7 +138,8 @@ fn mqtt_3_1_is_spoken_where_the_route_says_so() {
 
 #[test]
 fn unknown_protocol_level_is_refused() {
-    for (level, code) in [(2, 0x01), (6, 0x84)] {
+    // 0x84 is what a bridge sends: 3.1.1 with the highest bit set
+    for (level, code) in [(2, 0x01), (6, 0x84), (0x84, 0x01)] {
         let mut story = Story::new();
         let body = [b"\0\x04MQTT".to_vec(), vec![level, 2, 0, 60, 0, 0, 0]].concat();
         story.client_sends(&packet(0x10, &body));
@@ -170,6 +171,20 @@ fn client_identifier_of_another_principal_is_refused_while_it_is_held() {
     story.session = next(&story);
     story.client_sends(&NewLogin::alice(Version::V5));
     story.upstream_opens();
+}
+
+#[test]
+fn identifier_that_the_upstream_assigned_is_held_too() {
+    let mut story = Story::new();
+    let empty = packets::NewConnect { client_id: "", ..connect(Version::V5) };
+    story.client_sends(&empty.bytes());
+    story.upstream_opens();
+    story.upstream_sends(&connack(Version::V5, 0, b"\x12\0\x05dev-1"));
+    story.hears();
+    let second = Session::new(&story.endpoint, peer(), story.now);
+    let _holder = std::mem::replace(&mut story.session, second);
+    story.client_sends(&NewLogin::alice(Version::V5));
+    assert_eq!(connack_code(&story.client_hears()), 0x85);
 }
 
 #[test]

@@ -82,9 +82,11 @@ fn length_over_the_limit_ends_the_session_before_the_body_comes() {
     let mut story = Story::open(Version::V5);
     story.client_sends(&[0x30, 0xff, 0xff, 0xff, 0x7f]);
     assert_eq!(story.client_hears(), disconnect_why(0x95, "packet too large"));
-    let mut story = Story::new();
-    story.client_sends(&[0x10, 0xff, 0xff, 0xff, 0x7f]);
-    assert!(story.is_closed());
+    for connect in [&[0x10, 0xff, 0xff, 0xff, 0x7f], &[0x10, 0x80, 0x80, 0x08, 0]] {
+        let mut story = Story::new();
+        story.client_sends(connect);
+        assert!(story.is_closed(), "{connect:02x?}");
+    }
 }
 
 #[test]
@@ -110,6 +112,25 @@ fn silence_of_one_and_a_half_keep_alives_ends_the_session() {
         let expected = if version.is_5() { disconnect_why(0x8d, "keep alive timeout") } else { Vec::new() };
         assert_eq!(story.hears(), (expected, PINGREQ.to_vec()));
     }
+}
+
+#[test]
+fn dribbled_bytes_are_no_sign_of_life() {
+    let mut story = Story::open(Version::V311);
+    for _ in 0..3 {
+        story.waits(Duration::from_secs(30));
+        story.client_sends(&[0x30, 5, 0]);
+    }
+    assert!(story.is_closed());
+}
+
+#[test]
+fn client_that_could_not_be_read_is_not_called_silent() {
+    let mut story = Story::open(Version::V311);
+    story.waits(Duration::from_secs(80));
+    story.session.excuse_silence(story.now);
+    story.waits(Duration::from_secs(80));
+    assert!(!story.is_closed());
 }
 
 #[test]

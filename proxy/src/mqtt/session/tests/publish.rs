@@ -62,6 +62,18 @@ fn retransmission_of_a_denied_qos_2_publish_is_denied_again() {
 }
 
 #[test]
+fn exchange_of_a_message_that_is_allowed_at_last_is_the_upstreams() {
+    let mut story = Story::open(Version::V311);
+    story.client_sends(&publish(Version::V311, 0x34, "slow", 8, &[]));
+    story.decides(Side::Client, deny());
+    story.client_sends(&publish(Version::V311, 0x3c, "slow", 8, &[]));
+    story.decides(Side::Client, allow());
+    story.hears();
+    story.client_sends(&ack(0x62, 8));
+    assert_eq!(story.hears(), (Vec::new(), ack(0x62, 8)));
+}
+
+#[test]
 fn policies_see_qos_and_retain() {
     let mut story = Story::open(Version::V311);
     story.client_sends(&publish(Version::V311, 0x31, "unretained", 0, &[]));

@@ -27,6 +27,15 @@ fn no_decision_in_time_is_a_denial() {
 }
 
 #[test]
+fn side_that_waits_for_a_decision_is_not_read() {
+    let mut story = Story::open(Version::V5);
+    story.client_sends(&publish(Version::V5, 0x30, "slow", 0, &[]));
+    assert!(!story.session.wants(Side::Client), "its end would take the message with it");
+    story.decides(Side::Client, allow());
+    assert!(story.session.wants(Side::Client));
+}
+
+#[test]
 fn decision_that_comes_too_late_changes_nothing() {
     let mut story = Story::open(Version::V5);
     story.client_sends(&publish(Version::V5, 0x32, "slow", 1, &[]));
@@ -53,9 +62,9 @@ fn slow_delivery_holds_deliveries_and_nothing_else() {
 #[test]
 fn client_that_waits_for_us_is_not_called_silent() {
     let mut story = Story::with(|gate, _| gate.limits.decision_timeout = Duration::from_secs(600));
-    story.client_sends(&packets::connect(Version::V5).bytes());
+    story.client_sends(&connect(Version::V5).bytes());
     story.upstream_opens();
-    story.upstream_sends(&packets::connack(Version::V5, 0, &[]));
+    story.upstream_sends(&connack(Version::V5, 0, &[]));
     let slow = publish(Version::V5, 0x30, "slow", 0, &[]);
     story.client_sends(&[slow, PINGREQ.to_vec()].concat());
     story.waits(Duration::from_secs(300));
