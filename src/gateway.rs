@@ -151,12 +151,12 @@ async fn accept(listener: Listener, serving: Serving) {
         };
         let Serving { route, stopping, connection, .. } = &serving;
         let (route, stopping, connection) = (Arc::clone(route), stopping.clone(), connection.clone());
-        serving.workers.spawn(async move {
+        serving.workers.spawn(|load| async move {
             // registered again: with the worker's runtime
             if let Ok(tcp) = TcpStream::from_std(tcp) {
                 route.serve(tcp, peer, permit, stopping).await;
             }
-            drop(connection);
+            drop((connection, load));
         });
     }
 }
@@ -178,14 +178,15 @@ impl Workers {
         (0..count.get()).map(Worker::start).collect::<io::Result<_>>().map(Self)
     }
 
-    /// Spawns on the worker with the fewest connections.
-    fn spawn(&self, serve: impl Future<Output = ()> + Send + 'static) {
-        let Some(worker) = self.0.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) else { return };
-        let load = Arc::clone(&worker.load);
-        worker.handle.spawn(async move {
-            serve.await;
-            drop(load);
-        });
+    /// Spawns on the worker with the fewest connections what `serve` makes of its load, to be kept as long as
+    /// it runs. (A future that awaits another one that it was given would have room for both.)
+    fn spawn<F>(&self, serve: impl FnOnce(Arc<()>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        if let Some(worker) = self.0.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) {
+            worker.handle.spawn(serve(Arc::clone(&worker.load)));
+        }
     }
 
     fn connections(&self) -> usize {

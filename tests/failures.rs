@@ -247,8 +247,7 @@ fn gateway_serves_however_little_is_logged() {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
     let text = config(upstream.port(), "", "").replace("127.0.0.1:0'", &format!("{address}'"));
     let file = files.write("mgate.toml", &text);
-    let (mut process, _) =
-        Process::start_with_stderr(mgate(&["run", "--log-level", "off", "-c"]).arg(file));
+    let (mut process, _) = Process::start_with_stderr(mgate(&["run", "--log-level", "off", "-c"]).arg(file));
     wait_until("mgate listens", || {
         assert!(process.is_running(), "mgate ended");
         TcpStream::connect(address).is_ok()
