@@ -212,12 +212,13 @@ impl World {
         }
     }
 
-    /// The version of a session is that of its CONNECT; a level that nobody knows is answered as the nearest.
+    /// The version of a session is that of its CONNECT; a level that nobody knows is answered as the nearest, one
+    /// with its highest bit set, as bridges send it, as 3.1.1.
     fn note_connect(&mut self, frame: Frame<'_>) {
         self.connect = frame.bytes.to_vec();
         let mut fields = Fields(frame.body);
         let (_, level) = (fields.binary(), fields.number(1).unwrap_or(4));
-        self.version = if level > 4 { Version::V5 } else { Version::V311 };
+        self.version = if (5..0x80).contains(&level) { Version::V5 } else { Version::V311 };
         if self.version.is_5() && fields.take(3).is_some() {
             self.client.limit(fields);
         }
