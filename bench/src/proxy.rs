@@ -230,7 +230,8 @@ fn mgate_configuration(listen: SocketAddr, upstream: u16, is_tls: bool) -> Strin
         false => ("mqtt", ""),
     };
     format!(
-        "[[route]]\n\
+        "workers = 1\n\
+         [[route]]\n\
          name = \"bench\"\n\
          listen = \"{scheme}://{listen}\"\n\
          upstream = \"mqtt://127.0.0.1:{upstream}\"\n\
