@@ -3,14 +3,18 @@
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::wait_until;
 
 /// A child that is killed when dropped.
-pub(crate) struct Process(Child);
+pub(crate) struct Process {
+    child: Child,
+    /// Reads what it writes, to the end.
+    reader: Option<JoinHandle<()>>,
+}
 
 /// The lines that a process has written so far.
 #[derive(Clone, Default)]
@@ -20,40 +24,41 @@ impl Process {
     /// Starts it; what it writes is of no interest.
     pub(crate) fn start(command: &mut Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(spawn(command))
+        Self { child: spawn(command), reader: None }
     }
 
     /// Starts it and listens to its standard output.
     pub(crate) fn start_with_stdout(command: &mut Command) -> (Self, Lines) {
         let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()));
-        let lines = Lines::read(child.stdout.take().unwrap());
-        (Self(child), lines)
+        let (lines, reader) = Lines::read(child.stdout.take().unwrap());
+        (Self { child, reader: Some(reader) }, lines)
     }
 
     /// Starts it and listens to its standard error.
     pub(crate) fn start_with_stderr(command: &mut Command) -> (Self, Lines) {
         let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()));
-        let lines = Lines::read(child.stderr.take().unwrap());
-        (Self(child), lines)
+        let (lines, reader) = Lines::read(child.stderr.take().unwrap());
+        (Self { child, reader: Some(reader) }, lines)
     }
 
     pub(crate) fn id(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
+        self.child.try_wait().unwrap().is_none()
     }
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        kill_process(Pid::from_child(&self.0), Signal::TERM).unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it wrote is read.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait_until("a process ends", || !self.is_running());
-        self.0.wait().unwrap()
+        wait_until("its output ends", || self.reader.as_ref().is_none_or(JoinHandle::is_finished));
+        self.child.wait().unwrap()
     }
 
     /// Kills it.
@@ -62,8 +67,8 @@ impl Process {
     }
 
     fn end(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -74,15 +79,15 @@ impl Drop for Process {
 }
 
 impl Lines {
-    fn read(stream: impl Read + Send + 'static) -> Self {
+    fn read(stream: impl Read + Send + 'static) -> (Self, JoinHandle<()>) {
         let lines = Self::default();
         let written = lines.clone();
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
                 written.0.lock().unwrap().push(line);
             }
         });
-        lines
+        (lines, reader)
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
