@@ -46,14 +46,19 @@ impl Memory {
         }
     }
 
-    /// What allowed the same before and still does.
-    pub(super) fn recall(&self, asked: Asked<'_>, now: Instant) -> Option<&Grant> {
-        let is_same = |entry: &&Entry| {
+    /// The entry that allowed the same before, if it still does.
+    pub(super) fn recall(&self, asked: Asked<'_>, now: Instant) -> Option<usize> {
+        let is_same = |entry: &Entry| {
             (entry.qos, entry.retain) == (asked.qos, asked.retain)
                 && entry.until.is_none_or(|until| now < until)
                 && entry.topic.as_ref() == asked.topic.as_str()
         };
-        self.entries.iter().find(is_same).map(|entry| &entry.grant)
+        self.entries.iter().position(is_same)
+    }
+
+    /// What came with an entry.
+    pub(super) fn grant(&self, entry: usize) -> Option<&Grant> {
+        self.entries.get(entry).map(|entry| &entry.grant)
     }
 }
 

@@ -28,6 +28,13 @@ struct Arrived<'a> {
     topic: Topic<'a>,
 }
 
+/// Why a message may pass.
+enum Allowed {
+    /// As the entry of the memory with this number says.
+    Before(usize),
+    Now(Grant),
+}
+
 impl Session {
     /// Judges one message: topic first, then policies, then the receiver's limits.
     pub(super) fn publish(
@@ -46,8 +53,18 @@ impl Session {
         }
         let topic = self.resolve_topic(from, &publish)?;
         let arrived = Arrived { from, frame, publish, topic };
-        match self.judge(&arrived, resumed, cx)? {
-            Outcome::Allowed(grant) => self.pass(&arrived, &grant, cx),
+        let asked = arrived.asked()?;
+        let is_repeatable = cx.endpoint.gate.policies.is_repeatable();
+        if is_repeatable && let Some(entry) = self.lane(from).memory.recall(asked, cx.now.instant) {
+            return self.pass(&arrived, &Allowed::Before(entry), cx);
+        }
+        match self.judge(&arrived, asked, resumed, cx) {
+            Outcome::Allowed(grant) => {
+                if is_repeatable {
+                    self.lane_mut(from).memory.remember(asked, &grant, cx.now.instant);
+                }
+                self.pass(&arrived, &Allowed::Now(grant), cx)
+            }
             Outcome::Denied(reason) => self.deny(&arrived, &reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.report(from, &Packet::Publish(publish), Fate::Held, cx);
@@ -83,28 +100,23 @@ impl Session {
         resolved.map(Topic::ByAlias).map_err(|error| Violation::Alias(error).from(from))
     }
 
-    /// Asks the policies, unless they are known to say the same again.
-    fn judge(&mut self, arrived: &Arrived<'_>, resumed: Resumed, cx: &Context<'_>) -> Result<Outcome, Close> {
-        let (from, Publish { payload, qos, retain, .. }) = (arrived.from, arrived.publish);
-        let topic = TopicName::parse(arrived.topic.as_str())
-            .map_err(|_| CloseReason::Malformed(from, DecodeError::WildcardInTopicName))?;
-        let asked = Asked { topic, qos, retain };
-        let is_repeatable = cx.endpoint.gate.policies.is_repeatable();
-        if is_repeatable && let Some(grant) = self.lane(from).memory.recall(asked, cx.now.instant) {
-            return Ok(Outcome::Allowed(grant.clone()));
-        }
+    /// Asks the policies.
+    fn judge(
+        &self,
+        arrived: &Arrived<'_>,
+        Asked { topic, qos, retain }: Asked<'_>,
+        resumed: Resumed,
+        cx: &Context<'_>,
+    ) -> Outcome {
         let Some(client) = self.client.as_deref() else {
-            return Ok(Outcome::Denied(Reason::new(Cause::BadCredentials)));
+            return Outcome::Denied(Reason::new(Cause::BadCredentials));
         };
-        let (action, resource) = (action_of(from), Resource::Topic(topic));
-        let outcome = ask(&Query { client, action, resource, payload, qos, retain }, resumed, cx);
-        if is_repeatable && let Outcome::Allowed(grant) = &outcome {
-            self.lane_mut(from).memory.remember(asked, grant, cx.now.instant);
-        }
-        Ok(outcome)
+        let (action, resource) = (action_of(arrived.from), Resource::Topic(topic));
+        let payload = arrived.publish.payload;
+        ask(&Query { client, action, resource, payload, qos, retain }, resumed, cx)
     }
 
-    fn pass(&mut self, arrived: &Arrived<'_>, grant: &Grant, cx: &mut Context<'_>) -> Result<(), Close> {
+    fn pass(&mut self, arrived: &Arrived<'_>, allowed: &Allowed, cx: &mut Context<'_>) -> Result<(), Close> {
         let Arrived { from, publish, .. } = arrived;
         let frame = self.frame_to_pass(arrived)?;
         let flow = &mut self.lane_mut(*from).flow;
@@ -120,7 +132,12 @@ impl Session {
             flow.aliases.pass_on(alias);
         }
         cx.out.to(from.other()).extend_from_slice(&frame);
-        self.report(*from, &Packet::Publish(*publish), allowed_by(grant), cx);
+        let grant = match allowed {
+            Allowed::Before(entry) => self.lane(*from).memory.grant(*entry),
+            Allowed::Now(grant) => Some(grant),
+        };
+        let fate = grant.map_or(Fate::Passed(None), allowed_by);
+        self.report(*from, &Packet::Publish(*publish), fate, cx);
         self.mirror(arrived, cx);
         Ok(())
     }
@@ -184,6 +201,16 @@ impl Session {
         }
         let ack = NewAck { packet_type, packet_id: publish.packet_id, reason: code, reason_string: text };
         encode_ack(cx.out.to(from), self.version, &ack);
+    }
+}
+
+impl Arrived<'_> {
+    /// What policies are asked about it, other than its payload.
+    fn asked(&self) -> Result<Asked<'_>, Close> {
+        let Publish { qos, retain, .. } = self.publish;
+        TopicName::parse(self.topic.as_str())
+            .map(|topic| Asked { topic, qos, retain })
+            .map_err(|_| CloseReason::Malformed(self.from, DecodeError::WildcardInTopicName).into())
     }
 }
 
