@@ -1,28 +1,24 @@
 //! Starts all routes, hands connections to workers, and stops.
 
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
 use mgate_policies::Policy;
 use mgate_proxy::gate::{Authenticator, Mirror};
 use mgate_proxy::listener::Listener;
-use tokio::net::TcpStream;
-use tokio::runtime::{Builder as RuntimeBuilder, Handle};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::config::{Config, Environment, Extensions};
 use crate::observer::LogObserver;
-use crate::route::Route;
+use crate::route::{Connection, Counted, Route};
+use crate::workers::Workers;
 
 /// A gateway that serves; it stops when told to, or when dropped.
 pub struct Gateway {
@@ -149,61 +145,12 @@ async fn accept(listener: Listener, serving: Serving) {
                 continue;
             }
         };
-        let Serving { route, stopping, connection, .. } = &serving;
-        let (route, stopping, connection) = (Arc::clone(route), stopping.clone(), connection.clone());
-        serving.workers.spawn(|load| async move {
-            // registered again: with the worker's runtime
-            if let Ok(tcp) = TcpStream::from_std(tcp) {
-                route.serve(tcp, peer, permit, stopping).await;
-            }
-            drop((connection, load));
+        let route = Arc::clone(&serving.route);
+        let (stop, of_gateway) = (serving.stopping.clone(), serving.connection.clone());
+        serving.workers.spawn(|of_worker| {
+            let _counted = Counted { _of_gateway: of_gateway, _of_worker: of_worker };
+            route.serve(Connection { tcp, peer, permit, stop, _counted })
         });
-    }
-}
-
-/// Threads with a runtime each: a connection stays where it was put, so that nothing it does wakes or waits
-/// for another thread.
-struct Workers(Vec<Worker>);
-
-struct Worker {
-    handle: Handle,
-    /// Cloned for each connection, so that its count tells how many there are.
-    load: Arc<()>,
-    /// Dropped with the gateway, which ends the thread.
-    _stop: oneshot::Sender<Infallible>,
-}
-
-impl Workers {
-    fn start(count: NonZeroUsize) -> io::Result<Self> {
-        (0..count.get()).map(Worker::start).collect::<io::Result<_>>().map(Self)
-    }
-
-    /// Spawns on the worker with the fewest connections what `serve` makes of its load, to be kept as long as
-    /// it runs. (A future that awaits another one that it was given would have room for both.)
-    fn spawn<F>(&self, serve: impl FnOnce(Arc<()>) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        if let Some(worker) = self.0.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) {
-            worker.handle.spawn(serve(Arc::clone(&worker.load)));
-        }
-    }
-
-    fn connections(&self) -> usize {
-        self.0.iter().map(|worker| Arc::strong_count(&worker.load) - 1).sum()
-    }
-}
-
-impl Worker {
-    fn start(number: usize) -> io::Result<Self> {
-        let runtime = RuntimeBuilder::new_current_thread().enable_all().build()?;
-        let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel::<Infallible>();
-        thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let _ = runtime.block_on(stopped);
-            runtime.shutdown_background();
-        })?;
-        Ok(Self { handle, load: Arc::new(()), _stop: stop })
     }
 }
 

@@ -5,10 +5,12 @@ pub mod cli;
 pub mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod extension;
 pub mod gateway;
 pub mod log;
 pub mod mirror;
 mod observer;
 mod route;
+mod workers;
 
 pub use gateway::Gateway;

@@ -1,14 +1,16 @@
 //! One listener and where it leads: transport, protocol and everything around a session.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mgate_proxy::gate::{Gate, Observer};
 use mgate_proxy::listener::{Admission, Bounds, Permit};
-use mgate_proxy::mqtt::{Endpoint, relay};
+use mgate_proxy::mqtt::Endpoint;
+use mgate_proxy::mqtt::relay::Relaying;
 use mgate_proxy::transport::{Acceptor, Connector};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
 use crate::config::RouteConfig;
@@ -19,6 +21,22 @@ pub(crate) struct Route {
     acceptor: Acceptor,
     connector: Arc<Connector>,
     endpoint: Endpoint,
+}
+
+/// A connection to be served.
+pub(crate) struct Connection {
+    pub(crate) tcp: std::net::TcpStream,
+    pub(crate) peer: SocketAddr,
+    pub(crate) permit: Permit,
+    pub(crate) stop: watch::Receiver<bool>,
+    /// Dropped when it ends.
+    pub(crate) _counted: Counted,
+}
+
+/// What tells that a connection is open: to the gateway, and to its worker.
+pub(crate) struct Counted {
+    pub(crate) _of_gateway: mpsc::Sender<Infallible>,
+    pub(crate) _of_worker: Arc<()>,
 }
 
 impl Route {
@@ -48,13 +66,10 @@ impl Route {
     }
 
     /// Serves one connection to its end.
-    pub(crate) async fn serve(
-        &self,
-        tcp: TcpStream,
-        peer: SocketAddr,
-        mut permit: Permit,
-        mut stop: watch::Receiver<bool>,
-    ) {
+    pub(crate) async fn serve(self: Arc<Self>, connection: Connection) {
+        let Connection { tcp, peer, mut permit, mut stop, _counted } = connection;
+        // registered again: with the runtime of this thread
+        let Ok(tcp) = TcpStream::from_std(tcp) else { return };
         let accepted = tokio::select! {
             accepted = self.acceptor.accept(tcp, peer) => accepted,
             _ = stop.changed() => return,
@@ -70,6 +85,6 @@ impl Route {
             debug!(route = %self.name, peer = %accepted.peer, %bound, "the client has too many connections");
             return;
         }
-        relay::run(&self.endpoint, &self.connector, accepted, stop).await;
+        Relaying::new(&self.endpoint, &self.connector, accepted, stop).await;
     }
 }

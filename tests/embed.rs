@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use mgate::Gateway;
 use mgate::gateway::Builder;
@@ -108,6 +109,16 @@ fn mirror_of_the_program_is_given_what_passed() {
     behind.expect(&publish_with(Version::V311, (1, 1), "a/b", b"", "once"));
     behind.expect(&publish_with(Version::V311, (1, 3), "a/b", b"", "twice"));
     assert_eq!(*mirror.0.lock().unwrap(), ["dev-1 a/b once", "dev-1 a/b twice"]);
+}
+
+#[test]
+fn policy_finds_all_that_tokio_offers() {
+    let upstream = Upstream::start();
+    let gateway = Embedded::start(Gateway::builder().policy(Arc::new(Patient)), &upstream, "");
+    let (mut client, mut behind) = gateway.session(&upstream, Version::V311, "dev-1");
+    let message = publish(Version::V311, "a/b", "hello");
+    client.send(&message);
+    behind.expect(&message);
 }
 
 #[test]
@@ -231,6 +242,27 @@ impl Policy for Slow {
             }
             _ => allow(),
         }
+    }
+}
+
+/// Takes its time, with a timer that it makes at once, a task and a thread of its runtime.
+struct Patient;
+
+impl Policy for Patient {
+    fn name(&self) -> &str {
+        "own"
+    }
+
+    fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
+        let timer = tokio::time::sleep(Duration::from_millis(1));
+        let task = tokio::spawn(async {});
+        Answer::Pending(Box::pin(async move {
+            timer.await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::spawn_blocking(|| ()).await.unwrap();
+            task.await.unwrap();
+            Decision::Allow(Grant::default())
+        }))
     }
 }
 

@@ -3,6 +3,8 @@
 //! What this crate does not do: it reads no configuration file, speaks no HTTP to decision services and knows
 //! no message bus. All of that comes in through [`gate::Gate`].
 
+pub mod background;
+mod clock;
 pub mod gate;
 pub mod listener;
 pub mod mqtt;

@@ -31,6 +31,7 @@ use self::route::Context;
 use self::section::Section;
 use crate::authn::password_file::PasswordFile;
 use crate::authn::{Anonymous, Identity, Password, X509};
+use crate::extension::Extension;
 use crate::log::{self, LogConfig};
 use crate::mirror;
 
@@ -124,15 +125,16 @@ impl Extensions {
         let report = context.report;
         for authenticator in self.authenticators {
             let name = authenticator.name().to_owned();
+            let authenticator = Arc::new(Extension(authenticator));
             let authn = route::Authn { authenticator, needs_certificates: false };
             context.authn.add(&name, authn, report);
         }
         for policy in self.policies {
             let name = policy.name().to_owned();
-            context.policies.add(&name, policy, report);
+            context.policies.add(&name, Arc::new(Extension(policy)), report);
         }
         for (name, mirror) in self.mirrors {
-            context.mirrors.add(&name, mirror, report);
+            context.mirrors.add(&name, Arc::new(Extension(mirror)), report);
         }
     }
 }

@@ -4,45 +4,35 @@
 //! in the same turn. Only what a peer does not take at once is kept, so an idle connection holds no buffer.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
-use std::io::{self, ErrorKind};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
 
 use mgate_policies::{BoxFuture, Decision, Now};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::watch;
 use tokio::task::coop::{Unconstrained, unconstrained};
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::Sleep;
 
 use super::Endpoint;
 use super::session::{Context, Input, Outbox, Output, Peer, Session};
+use crate::background::sleep_until;
+use crate::clock::Clock;
 use crate::gate::{Side, Verdict};
-use crate::transport::{Accepted, ConnectError, Connector, Stream};
+use crate::transport::{Accepted, ConnectError, Connector, Stream, Wire};
 
 /// Relays one accepted connection until either side is done, or until `stop` changes or goes away.
-pub async fn run(
-    endpoint: &Endpoint,
-    connector: &Arc<Connector>,
-    accepted: Accepted,
-    stop: watch::Receiver<bool>,
-) {
-    let mut stopping = stop.clone();
-    let mut stopping = pin!(unconstrained(stopping.changed()));
-    let mut relay = Relay::new(endpoint, connector, accepted, stop);
-    // polled once: the waker stays registered, and the flag is cheaper to look at
-    let mut is_registered = false;
-    poll_fn(|cx| {
-        if !is_registered {
-            is_registered = stopping.as_mut().poll(cx).is_pending();
-        }
-        relay.poll(cx)
-    })
-    .await;
-    // boxed: the way out must not make the way through larger
-    Box::pin(relay.finish()).await;
+///
+/// A future by hand: each `async fn` around [`Relay::poll`] would be one more place in memory to look at for
+/// every packet.
+pub struct Relaying<'a> {
+    relay: Option<Relay<'a>>,
+    /// Wakes the relay when mgate stops. Polled once: the waker stays registered, and the flag is cheaper to
+    /// look at.
+    stopping: Pin<Box<Unconstrained<BoxFuture<'static, ()>>>>,
+    is_registered: bool,
+    finishing: Option<BoxFuture<'a, ()>>,
 }
 
 /// One client's connection, its session and its upstream connection.
@@ -68,37 +58,11 @@ struct Asked {
     decision_for_upstream: Option<BoxFuture<'static, Decision>>,
 }
 
-/// One side's connection and what waits on it.
-#[derive(Default)]
-struct Wire {
-    stream: Option<Stream>,
-    /// Came, and is not yet taken by the session.
-    unread: Vec<u8>,
-    unsent: Unsent,
-    /// The peer will send no more; with what broke the connection, if something did.
-    ended: Option<Option<ErrorKind>>,
-}
-
-/// Bytes that the peer did not take at once.
-#[derive(Default)]
-struct Unsent {
-    bytes: Vec<u8>,
-    sent: usize,
-    /// Since when the peer takes nothing.
-    since: Option<Instant>,
-    needs_flush: bool,
-}
-
 /// What all relays of a thread work with, one at a time.
 struct Scratch {
     input: Vec<u8>,
     out: Outbox,
     clock: Clock,
-}
-
-/// Reads one clock where [`Now::read`] reads two; the other is looked at once a second.
-struct Clock {
-    base: Now,
 }
 
 /// One turn of a relay: what it works with until it can move nothing more.
@@ -114,8 +78,48 @@ thread_local! {
         RefCell::new(Scratch {
             input: vec![0; READ_BYTES],
             out: Outbox::default(),
-            clock: Clock { base: Now::read() },
+            clock: Clock::new(),
         });
+}
+
+impl<'a> Relaying<'a> {
+    /// Relays `accepted` once it is polled.
+    pub fn new(
+        endpoint: &'a Endpoint,
+        connector: &'a Arc<Connector>,
+        accepted: Accepted,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        let mut changing = stop.clone();
+        let stopping: BoxFuture<'static, ()> = Box::pin(async move {
+            let _ = changing.changed().await;
+        });
+        Self {
+            relay: Some(Relay::new(endpoint, connector, accepted, stop)),
+            stopping: Box::pin(unconstrained(stopping)),
+            is_registered: false,
+            finishing: None,
+        }
+    }
+}
+
+impl Future for Relaying<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        if !this.is_registered {
+            this.is_registered = true;
+            let _ = this.stopping.as_mut().poll(cx);
+        }
+        if let Some(relay) = &mut this.relay {
+            ready!(relay.poll(cx));
+        }
+        if let Some(relay) = this.relay.take() {
+            this.finishing = Some(Box::pin(relay.finish()));
+        }
+        this.finishing.as_mut().map_or(Poll::Ready(()), |finishing| finishing.as_mut().poll(cx))
+    }
 }
 
 impl<'a> Relay<'a> {
@@ -131,7 +135,7 @@ impl<'a> Relay<'a> {
             endpoint,
             connector,
             session: Session::new(endpoint, peer, Now::read()),
-            client: Wire { stream: Some(stream), ..Wire::default() },
+            client: Wire::new(stream),
             upstream: Wire::default(),
             asked: None,
             timer: None,
@@ -291,15 +295,18 @@ impl<'a> Relay<'a> {
 
     /// A side is read only while there is room for what it says, and for what it is answered.
     fn has_room_for(&mut self, side: Side) -> bool {
-        self.wire(side.other()).unsent.len() < UNSENT_BYTES && self.wire(side).unsent.len() < 2 * UNSENT_BYTES
+        self.wire(side.other()).unsent() < UNSENT_BYTES && self.wire(side).unsent() < 2 * UNSENT_BYTES
     }
 
     /// Tells the session what its clock and the peers' silence mean; says whether there was anything to tell.
     fn pass_time(&mut self, turn: &mut Turn<'_, '_>) -> bool {
-        if self.timer.as_ref().is_none_or(|(at, _)| *at > turn.now.instant) {
+        let Some((at, sleep)) = &mut self.timer else { return false };
+        if *at > turn.now.instant + CLOCK_LAG || sleep.as_mut().poll(turn.cx).is_pending() {
             return false;
         }
         self.timer = None;
+        // the clock of turns may not have come that far
+        turn.now = Now::read();
         for side in [Side::Client, Side::Upstream] {
             if self.stalls_at(side).is_some_and(|at| at <= turn.now.instant) {
                 self.input(Input::Stalled(side), turn);
@@ -330,7 +337,7 @@ impl<'a> Relay<'a> {
 
     fn stalls_at(&mut self, side: Side) -> Option<Instant> {
         let stall_timeout = self.endpoint.gate.limits.stall_timeout;
-        self.wire(side).unsent.since.map(|since| since + stall_timeout)
+        self.wire(side).stalled_since().map(|since| since + stall_timeout)
     }
 
     /// Sends what is left, as long as somebody takes it, and closes both sides.
@@ -349,18 +356,6 @@ impl<'a> Relay<'a> {
     }
 }
 
-impl Clock {
-    #[expect(clippy::disallowed_methods, reason = "a shell reads the clock, once a turn")]
-    fn read(&mut self) -> Now {
-        let since = Instant::now() - self.base.instant;
-        if since > Duration::from_secs(1) {
-            self.base = Now::read();
-            return self.base;
-        }
-        self.base.later(since)
-    }
-}
-
 impl Asked {
     fn is_empty(&self) -> bool {
         let decisions = [&self.decision_for_client, &self.decision_for_upstream];
@@ -368,94 +363,6 @@ impl Asked {
             && self.verdict.is_none()
             && decisions.iter().all(|decision| decision.is_none())
     }
-}
-
-impl Wire {
-    /// Writes all of `bytes`, or keeps what the peer does not take now; `bytes` is empty after that.
-    fn send(&mut self, bytes: &mut Vec<u8>, now: Instant, cx: &mut TaskContext<'_>) {
-        if bytes.is_empty() {
-            return;
-        }
-        let taken = match self.stream.as_mut() {
-            Some(stream) if self.unsent.len() == 0 => self.unsent.write(stream, bytes, cx),
-            _ => 0,
-        };
-        if taken < bytes.len() {
-            self.unsent.since.get_or_insert(now);
-            self.unsent.bytes.extend_from_slice(&bytes[taken..]);
-        }
-        bytes.clear();
-        bytes.shrink_to(SCRATCH_KEPT);
-    }
-
-    /// Goes on writing what was kept; says whether the peer took any of it.
-    fn poll_write(&mut self, now: Instant, cx: &mut TaskContext<'_>) -> bool {
-        let Some(stream) = self.stream.as_mut() else { return false };
-        if self.unsent.needs_flush && Pin::new(&mut *stream).poll_flush(cx).is_ready() {
-            self.unsent.needs_flush = false;
-        }
-        if self.unsent.len() == 0 {
-            return false;
-        }
-        let bytes = std::mem::take(&mut self.unsent.bytes);
-        let taken = self.unsent.write(stream, &bytes[self.unsent.sent..], cx);
-        self.unsent.bytes = bytes;
-        self.unsent.advance(taken, now);
-        taken > 0
-    }
-
-    /// Sends what is left, says that no more comes, and hears the peer out: closing with unread bytes would
-    /// take the last words from it.
-    async fn finish(self, patience: Duration) {
-        let Some(mut stream) = self.stream else { return };
-        let last_words = &self.unsent.bytes[self.unsent.sent..];
-        let said = timeout(patience, async {
-            stream.write_all(last_words).await?;
-            stream.shutdown().await
-        });
-        if matches!(said.await, Ok(Ok(()))) && self.ended.is_none() {
-            // whoever goes on talking is not listened to for long
-            let _ = timeout(LINGER, hear_out(&mut stream)).await;
-        }
-    }
-}
-
-impl Unsent {
-    fn len(&self) -> usize {
-        self.bytes.len() - self.sent
-    }
-
-    /// Writes until the peer takes no more; says how much it took. A connection that broke takes everything:
-    /// reading from it tells why.
-    fn write(&mut self, stream: &mut Stream, bytes: &[u8], cx: &mut TaskContext<'_>) -> usize {
-        let mut taken = 0;
-        while taken < bytes.len() {
-            match Pin::new(&mut *stream).poll_write(cx, &bytes[taken..]) {
-                Poll::Ready(Ok(count)) if count > 0 => taken += count,
-                Poll::Ready(_) => return bytes.len(),
-                Poll::Pending => break,
-            }
-        }
-        self.needs_flush = Pin::new(stream).poll_flush(cx).is_pending();
-        taken
-    }
-
-    fn advance(&mut self, taken: usize, now: Instant) {
-        self.sent += taken;
-        if self.len() == 0 {
-            *self = Self { needs_flush: self.needs_flush, ..Self::default() };
-        } else if taken > 0 {
-            self.since = Some(now);
-            self.bytes.drain(..self.sent);
-            self.sent = 0;
-        }
-    }
-}
-
-async fn hear_out(stream: &mut Stream) -> io::Result<()> {
-    let mut ignored = [0; 512];
-    while stream.read(&mut ignored).await? > 0 {}
-    Ok(())
 }
 
 fn dial(connector: Arc<Connector>) -> BoxFuture<'static, Result<Stream, ConnectError>> {
@@ -479,11 +386,8 @@ const READ_BYTES: usize = 64 * 1024;
 /// Reads and writes after which another connection of the thread has its turn.
 const MOVES_PER_TURN: usize = 16;
 
+/// More than the clock of turns can be late: with less to go, the timer itself is asked.
+const CLOCK_LAG: Duration = Duration::from_secs(2);
+
 /// Bytes kept for a side from which on the other side is no longer read.
 const UNSENT_BYTES: usize = 64 * 1024;
-
-/// What a thread's outbox may keep for the next burst.
-const SCRATCH_KEPT: usize = 256 * 1024;
-
-/// Time for the peer to hear the last words.
-const LINGER: Duration = Duration::from_secs(2);

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
 use super::proxy_protocol::{ProxyError, ProxyProtocol};
 use super::stream::Stream;
 use super::tcp;
 use super::tls::{self, ServerTls};
 use super::websocket::{WebSocket, WebSocketError, WebSocketOptions};
+use crate::background::timeout;
 
 /// One listener's handshakes: PROXY protocol, TLS, WebSocket, in this order, each if wanted.
 pub struct Acceptor {

@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_tungstenite::tungstenite::http::Uri;
 
@@ -12,6 +12,7 @@ use super::stream::Stream;
 use super::tcp;
 use super::tls::ClientTls;
 use super::websocket::{WebSocket, WebSocketError, WebSocketTarget};
+use crate::background::timeout_at;
 
 /// Dials one upstream.
 pub struct Connector {

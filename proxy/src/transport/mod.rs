@@ -11,6 +11,7 @@ mod stream;
 mod tcp;
 mod tls;
 mod websocket;
+mod wire;
 
 pub use acceptor::{AcceptError, Accepted, Acceptor, AcceptorOptions};
 pub use certificate::{Authorities, Certificate, CipherSuites, RevocationLists, TlsError};
@@ -19,3 +20,4 @@ pub use proxy_protocol::{ProxyError, ProxyProtocol, ProxyVersion};
 pub use stream::Stream;
 pub use tls::{ALPN_HTTP, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions};
 pub use websocket::{WebSocket, WebSocketError, WebSocketOptions, WebSocketTarget};
+pub(crate) use wire::Wire;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+
+use crate::background::timeout;
 
 /// Sends small packets at once, and asks a silent peer every `keepalive` whether it is still there.
 pub(super) fn tune(tcp: &TcpStream, keepalive: Option<Duration>) -> io::Result<()> {

@@ -1,0 +1,47 @@
+//! What a program brings itself, called where it finds all that tokio offers: a worker's own runtime drives no
+//! timers.
+
+use std::sync::Arc;
+
+use mgate_policies::{Answer, Now, Policy, Query};
+use mgate_proxy::background::{self, within};
+use mgate_proxy::gate::{Authentication, Authenticator, Credentials, Message, Mirror};
+
+/// A policy, an authenticator or a mirror that is called in the background's runtime.
+pub(crate) struct Extension<T: ?Sized>(pub(crate) Arc<T>);
+
+impl Policy for Extension<dyn Policy> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer {
+        match within(|| self.0.evaluate(query, now)) {
+            Answer::Pending(future) => Answer::Pending(Box::pin(background::run(future))),
+            ready @ Answer::Ready(_) => ready,
+        }
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.0.is_repeatable()
+    }
+}
+
+impl Authenticator for Extension<dyn Authenticator> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn authenticate(&self, credentials: &Credentials<'_>, now: Now) -> Authentication {
+        match within(|| self.0.authenticate(credentials, now)) {
+            Authentication::Pending(future) => Authentication::Pending(Box::pin(background::run(future))),
+            ready @ Authentication::Ready(_) => ready,
+        }
+    }
+}
+
+impl Mirror for Extension<dyn Mirror> {
+    fn message(&self, message: &Message<'_>) {
+        within(|| self.0.message(message));
+    }
+}
