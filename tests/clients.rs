@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::QoS as QoS5;
-use rumqttc::{Event, Incoming, MqttOptions, QoS};
+use rumqttc::{Event, Incoming, MqttOptions, QoS, Transport};
 use support::broker::{Broker, node, python};
 use support::process::Process;
 use support::{ACL, ALLOW_ALL, Files, Mgate, config, manifest, wait_until};
@@ -48,59 +48,21 @@ fn mqtt_js_speaks_3_1_1_and_5_over_all_transports() {
 }
 
 #[test]
-fn rumqttc_speaks_3_1_1() {
+fn rumqttc_speaks_3_1_1_over_all_transports() {
     let (files, broker) = (files(), Broker::mosquitto());
-    let mgate = Mgate::start(&files, &config(broker.port, "", ""));
-    let (client, mut connection) =
-        rumqttc::Client::new(MqttOptions::new("rumqttc-4", "127.0.0.1", mgate.address().port()), 10);
-    client.subscribe("rumqttc", QoS::ExactlyOnce).unwrap();
-    let mut received = Vec::new();
-    let mut next = || connection.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
-    while received.len() < 3 {
-        match next() {
-            Event::Incoming(Incoming::SubAck(_)) => {
-                for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
-                    client.publish("rumqttc", qos, false, "hello").unwrap();
-                }
-            }
-            Event::Incoming(Incoming::Publish(publish)) => received.push(publish.qos),
-            _ => {}
-        }
+    let mgate = Mgate::start(&files, &all_transports(broker.port));
+    for transport in TRANSPORTS {
+        rumqttc_3_1_1(transport, &mgate, &files);
     }
-    received.sort_by_key(|qos| *qos as u8);
-    assert_eq!(received, [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
-    client.disconnect().unwrap();
-    while !matches!(next(), Event::Outgoing(rumqttc::Outgoing::Disconnect)) {}
-    mgate.log.wait_for("the client disconnected");
 }
 
 #[test]
-fn rumqttc_speaks_5() {
-    use rumqttc::v5::mqttbytes::v5::Packet;
-    use rumqttc::v5::{Client, Event, MqttOptions};
+fn rumqttc_speaks_5_over_all_transports() {
     let (files, broker) = (files(), Broker::mosquitto());
-    let mgate = Mgate::start(&files, &config(broker.port, "", ""));
-    let options = MqttOptions::new("rumqttc-5", "127.0.0.1", mgate.address().port());
-    let (client, mut connection) = Client::new(options, 10);
-    client.subscribe("rumqttc", QoS5::ExactlyOnce).unwrap();
-    let mut received = Vec::new();
-    let mut next = || connection.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
-    while received.len() < 3 {
-        match next() {
-            Event::Incoming(Packet::SubAck(_)) => {
-                for qos in [QoS5::AtMostOnce, QoS5::AtLeastOnce, QoS5::ExactlyOnce] {
-                    client.publish("rumqttc", qos, false, "hello").unwrap();
-                }
-            }
-            Event::Incoming(Packet::Publish(publish)) => received.push(publish.qos),
-            _ => {}
-        }
+    let mgate = Mgate::start(&files, &all_transports(broker.port));
+    for transport in TRANSPORTS {
+        rumqttc_5(transport, &mgate, &files);
     }
-    received.sort_by_key(|qos| *qos as u8);
-    assert_eq!(received, [QoS5::AtMostOnce, QoS5::AtLeastOnce, QoS5::ExactlyOnce]);
-    client.disconnect().unwrap();
-    while !matches!(next(), Event::Outgoing(rumqttc::Outgoing::Disconnect)) {}
-    mgate.log.wait_for("the client disconnected");
 }
 
 #[test]
@@ -174,6 +136,77 @@ fn publish_to_subscriber(arguments: &[String], client_id: &str, mgate: &Mgate) {
     let mut got = lines.lines();
     got.sort();
     assert_eq!(got, ["got 0 hello", "got 1 hello", "got 2 hello"], "{arguments:?}");
+}
+
+fn rumqttc_3_1_1(transport: &str, mgate: &Mgate, files: &Files) {
+    let client_id = format!("rumqttc-4-{transport}");
+    let (address, port, transport) = rumqttc_target(transport, mgate, files);
+    let mut options = MqttOptions::new(&client_id, address, port);
+    options.set_transport(transport);
+    let (client, mut connection) = rumqttc::Client::new(options, 10);
+    client.subscribe("rumqttc", QoS::ExactlyOnce).unwrap();
+    let mut received = Vec::new();
+    let mut next = || connection.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+    while received.len() < 3 {
+        match next() {
+            Event::Incoming(Incoming::SubAck(_)) => {
+                for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+                    client.publish("rumqttc", qos, false, "hello").unwrap();
+                }
+            }
+            Event::Incoming(Incoming::Publish(publish)) => received.push(publish.qos),
+            _ => {}
+        }
+    }
+    received.sort_by_key(|qos| *qos as u8);
+    assert_eq!(received, [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce]);
+    client.disconnect().unwrap();
+    while !matches!(next(), Event::Outgoing(rumqttc::Outgoing::Disconnect)) {}
+    let is_last = |line: &String| line.contains(&client_id) && line.contains("the client disconnected");
+    wait_until("rumqttc has disconnected", || mgate.log.lines().iter().any(is_last));
+}
+
+fn rumqttc_5(transport: &str, mgate: &Mgate, files: &Files) {
+    use rumqttc::v5::mqttbytes::v5::Packet;
+    use rumqttc::v5::{Client, Event, MqttOptions};
+    let client_id = format!("rumqttc-5-{transport}");
+    let (address, port, transport) = rumqttc_target(transport, mgate, files);
+    let mut options = MqttOptions::new(&client_id, address, port);
+    options.set_transport(transport);
+    let (client, mut connection) = Client::new(options, 10);
+    client.subscribe("rumqttc", QoS5::ExactlyOnce).unwrap();
+    let mut received = Vec::new();
+    let mut next = || connection.recv_timeout(Duration::from_secs(10)).unwrap().unwrap();
+    while received.len() < 3 {
+        match next() {
+            Event::Incoming(Packet::SubAck(_)) => {
+                for qos in [QoS5::AtMostOnce, QoS5::AtLeastOnce, QoS5::ExactlyOnce] {
+                    client.publish("rumqttc", qos, false, "hello").unwrap();
+                }
+            }
+            Event::Incoming(Packet::Publish(publish)) => received.push(publish.qos),
+            _ => {}
+        }
+    }
+    received.sort_by_key(|qos| *qos as u8);
+    assert_eq!(received, [QoS5::AtMostOnce, QoS5::AtLeastOnce, QoS5::ExactlyOnce]);
+    client.disconnect().unwrap();
+    while !matches!(next(), Event::Outgoing(rumqttc::Outgoing::Disconnect)) {}
+    let is_last = |line: &String| line.contains(&client_id) && line.contains("the client disconnected");
+    wait_until("rumqttc has disconnected", || mgate.log.lines().iter().any(is_last));
+}
+
+/// Where rumqttc finds a route, and how it gets there.
+fn rumqttc_target(transport: &str, mgate: &Mgate, files: &Files) -> (String, u16, Transport) {
+    let port = mgate.address_of(transport).port();
+    let ca = || std::fs::read(files.path("ca.pem")).unwrap();
+    let url = format!("{transport}://localhost:{port}/mqtt");
+    match transport {
+        "tls" => ("localhost".to_owned(), port, Transport::tls(ca(), None, None)),
+        "ws" => (url, port, Transport::ws()),
+        "wss" => (url, port, Transport::wss(ca(), None, None)),
+        _ => ("localhost".to_owned(), port, Transport::tcp()),
+    }
 }
 
 fn tls_arguments(route: &str, files: &Files) -> Vec<String> {
