@@ -71,7 +71,7 @@ impl Route {
         // registered again: with the runtime of this thread
         let Ok(tcp) = TcpStream::from_std(tcp) else { return };
         let accepted = tokio::select! {
-            accepted = self.acceptor.accept(tcp, peer) => accepted,
+            accepted = self.acceptor.accept(tcp, peer, |address| permit.charge(address)) => accepted,
             _ = stop.changed() => return,
         };
         let accepted = match accepted {
@@ -81,10 +81,6 @@ impl Route {
                 return;
             }
         };
-        if let Err(bound) = permit.charge(accepted.peer.ip()) {
-            debug!(route = %self.name, peer = %accepted.peer, %bound, "the client has too many connections");
-            return;
-        }
         Relaying::new(&self.endpoint, &self.connector, accepted, stop).await;
     }
 }

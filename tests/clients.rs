@@ -1,5 +1,7 @@
 //! Clients that people use, over every transport and version, through mgate to brokers that people use.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::net::SocketAddr;

@@ -1,7 +1,7 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -12,6 +12,7 @@ use super::tcp;
 use super::tls::{self, ServerTls};
 use super::websocket::{WebSocket, WebSocketError, WebSocketOptions};
 use crate::background::timeout;
+use crate::listener::Bound;
 
 /// One listener's handshakes: PROXY protocol, TLS, WebSocket, in this order, each if wanted.
 pub struct Acceptor {
@@ -57,6 +58,8 @@ pub enum AcceptError {
     TimedOut,
     /// The TLS handshake failed.
     Tls(io::Error),
+    /// There are as many connections as there may be from this client.
+    Refused(SocketAddr, Bound),
     /// The connection does not come from a trusted load balancer.
     Untrusted,
     /// The client did not get a WebSocket.
@@ -69,18 +72,30 @@ impl Acceptor {
         Self { options }
     }
 
-    /// Shakes hands with one client. Takes its time: it must not be awaited where connections are accepted.
-    pub async fn accept(&self, tcp: TcpStream, peer: SocketAddr) -> Result<Accepted, AcceptError> {
+    /// Shakes hands with one client, once its address is known and `admit` takes it. Takes its time: it must
+    /// not be awaited where connections are accepted.
+    pub async fn accept(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        admit: impl FnOnce(IpAddr) -> Result<(), Bound>,
+    ) -> Result<Accepted, AcceptError> {
         // Boxed, so that what handshakes need is freed with them and does not stay in the connection's task.
-        match timeout(self.options.timeout, Box::pin(self.shake_hands(tcp, peer))).await {
+        match timeout(self.options.timeout, Box::pin(self.shake_hands(tcp, peer, admit))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(AcceptError::TimedOut),
         }
     }
 
-    async fn shake_hands(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<Accepted, AcceptError> {
+    async fn shake_hands(
+        &self,
+        mut tcp: TcpStream,
+        peer: SocketAddr,
+        admit: impl FnOnce(IpAddr) -> Result<(), Bound>,
+    ) -> Result<Accepted, AcceptError> {
         tcp::tune(&tcp, self.options.keepalive).map_err(AcceptError::Io)?;
         let peer = self.announced_peer(&mut tcp, peer).await?;
+        admit(peer.ip()).map_err(|bound| AcceptError::Refused(peer, bound))?;
         let (stream, certificate) = match &self.options.tls {
             Some(server) => {
                 let stream = server.accept(tcp).await.map_err(AcceptError::Tls)?;
@@ -117,6 +132,7 @@ impl fmt::Display for AcceptError {
             Self::Proxy(error) => error.fmt(f),
             Self::TimedOut => f.write_str("handshakes took too long"),
             Self::Tls(error) => write!(f, "TLS handshake failed: {error}"),
+            Self::Refused(peer, bound) => write!(f, "{bound}: {}", peer.ip()),
             Self::Untrusted => f.write_str("not from a trusted load balancer"),
             Self::WebSocket(error) => write!(f, "WebSocket handshake failed: {error}"),
         }

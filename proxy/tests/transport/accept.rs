@@ -1,14 +1,14 @@
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use mgate_policies::Cidr;
-use mgate_proxy::listener::{Admission, Bounds, Listener};
+use mgate_proxy::listener::{Admission, Bound, Bounds, Listener};
 use mgate_proxy::transport::{
     AcceptError, Acceptor, AcceptorOptions, ProxyError, ProxyProtocol, ProxyVersion, WebSocketOptions,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::{plain, shake_hands};
 
@@ -82,13 +82,29 @@ async fn silent_client_does_not_keep_others_from_connecting() {
     let _silent = TcpStream::connect(address).await.unwrap();
     let (first, first_peer, _permit) = listener.accept().await;
     let acceptor = Acceptor::new(behind("127.0.0.0/8"));
-    let shake_hands = acceptor.accept(first, first_peer);
+    let shake_hands = acceptor.accept(first, first_peer, |_| Ok(()));
     tokio::pin!(shake_hands);
     let second = TcpStream::connect(address).await.unwrap();
     tokio::select! {
         _ = &mut shake_hands => panic!("the silent client said something"),
         (_, peer, _permit) = listener.accept() => assert_eq!(peer, second.local_addr().unwrap()),
     }
+}
+
+#[tokio::test]
+async fn client_behind_a_load_balancer_is_counted_before_its_handshakes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (tcp, peer) = listener.accept().await.unwrap();
+    let websocket = WebSocketOptions { path: "/".into(), origins: Vec::new(), max_message_bytes: 1024 };
+    let acceptor = Acceptor::new(AcceptorOptions { websocket: Some(websocket), ..behind("127.0.0.0/8") });
+    client.write_all(b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 8883\r\n").await.unwrap();
+    let full = |address: IpAddr| {
+        assert_eq!(address.to_string(), "203.0.113.7");
+        Err(Bound::ConnectionsPerAddress)
+    };
+    let error = acceptor.accept(tcp, peer, full).await.unwrap_err();
+    assert_eq!(error.to_string(), "too many connections from one address: 203.0.113.7");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ async fn shake_hands<T>(
     let (tcp, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     let (server, peer) = accepted.unwrap();
     let acceptor = Acceptor::new(options);
-    tokio::join!(acceptor.accept(server, peer), client(tcp.unwrap()))
+    tokio::join!(acceptor.accept(server, peer, |_| Ok(())), client(tcp.unwrap()))
 }
 
 /// Longer than any test takes.

@@ -126,7 +126,7 @@ async fn connect(
     let connector = Connector::new(client(listener.local_addr().unwrap().port())).unwrap();
     let accept = async {
         let (tcp, peer) = listener.accept().await.unwrap();
-        Acceptor::new(server).accept(tcp, peer).await.unwrap()
+        Acceptor::new(server).accept(tcp, peer, |_| Ok(())).await.unwrap()
     };
     tokio::join!(accept, connector.connect())
 }
@@ -138,7 +138,7 @@ async fn fail(authority: &Authority, client: impl FnOnce(u16) -> ConnectorOption
     let acceptor = Acceptor::new(AcceptorOptions { tls: Some(server(authority, None)), ..plain() });
     let accept = async {
         let (tcp, peer) = listener.accept().await.unwrap();
-        acceptor.accept(tcp, peer).await
+        acceptor.accept(tcp, peer, |_| Ok(())).await
     };
     tokio::join!(accept, connector.connect()).1.unwrap_err()
 }
