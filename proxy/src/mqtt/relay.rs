@@ -10,7 +10,7 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
 
 use mgate_policies::{BoxFuture, Decision, Now};
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::Sleep;
@@ -24,7 +24,7 @@ use crate::transport::{Accepted, ConnectError, Connector, Stream, Wire};
 
 /// Relays one accepted connection until either side is done, or until `stop` changes or goes away.
 ///
-/// A future by hand: each `async fn` around [`Relay::poll`] would be one more place in memory to look at for
+/// A future by hand: each `async fn` around it would be one more place in memory to look at for
 /// every packet.
 pub struct Relaying<'a> {
     relay: Option<Relay<'a>>,
@@ -230,9 +230,9 @@ impl<'a> Relay<'a> {
             self.input(Input::Closed(side, error), turn);
             return true;
         }
-        let Some(stream) = self.wire(side).stream.as_mut() else { return false };
+        let wire = self.wire(side);
         let mut buffer = ReadBuf::new(turn.input);
-        match Pin::new(stream).poll_read(turn.cx, &mut buffer) {
+        match wire.poll_read(turn.cx, &mut buffer) {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => self.wire(side).ended = Some(None),
             Poll::Ready(Ok(())) => {

@@ -3,7 +3,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
@@ -20,6 +20,16 @@ pub enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
     /// The payloads of binary WebSocket messages, over either of the others.
     WebSocket(Box<WebSocket>),
+}
+
+impl Stream {
+    /// Whether nothing is known to have come since a read was pending; `false` where only a read can tell.
+    pub(super) fn is_idle(&self) -> bool {
+        match self {
+            Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_err(),
+            Self::Tls(_) | Self::WebSocket(_) => false,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 
 use super::stream::Stream;
 use crate::background::timeout;
@@ -23,6 +24,8 @@ pub(crate) struct Wire {
     /// Since when the peer takes none of it.
     stalled_since: Option<Instant>,
     needs_flush: bool,
+    /// Whether the connection had nothing to read and wakes the task when it has.
+    is_awaited: bool,
 }
 
 impl Wire {
@@ -38,6 +41,23 @@ impl Wire {
     /// Since when the peer takes nothing, if something waits for it.
     pub(crate) fn stalled_since(&self) -> Option<Instant> {
         self.stalled_since
+    }
+
+    /// Reads what is there; pending where there is no connection.
+    pub(crate) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(stream) = self.stream.as_mut() else { return Poll::Pending };
+        // cheaper than to be told so by a poll, and most turns are about the other side
+        if self.is_awaited && stream.is_idle() {
+            return Poll::Pending;
+        }
+        let read = Pin::new(stream).poll_read(cx, buffer);
+        // a task whose turn has been too long is told so too, and is not woken by the connection
+        self.is_awaited = read.is_pending() && has_budget_remaining();
+        read
     }
 
     /// Writes all of `bytes`, or keeps what the peer does not take now; `bytes` is empty after that.

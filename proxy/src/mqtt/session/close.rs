@@ -82,6 +82,7 @@ impl Session {
     }
 
     /// Tells the client in its protocol's words, tells the observer, and ends.
+    #[cold]
     pub(super) fn close(&mut self, Close(reason): Close, cx: &mut Context<'_>) {
         let text = self.reason_string(reason.text());
         let out = &mut cx.out.to_client;
@@ -223,6 +224,7 @@ impl CloseReason {
 }
 
 impl Violation {
+    #[cold]
     pub(super) fn from(self, side: Side) -> Close {
         CloseReason::Protocol(side, self).into()
     }
@@ -285,6 +287,7 @@ fn disconnect_code(cause: Cause) -> u8 {
 }
 
 impl<R: Into<CloseReason>> From<R> for Close {
+    #[cold]
     fn from(reason: R) -> Self {
         Self(Box::new(reason.into()))
     }

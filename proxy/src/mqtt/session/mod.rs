@@ -411,6 +411,7 @@ impl Session {
     }
 
     /// Puts a frame aside until somebody has decided.
+    #[cold]
     fn wait(&mut self, side: Side, frame: Vec<u8>, question: Question, cx: &Context<'_>) {
         let deadline = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
         self.lane_mut(side).waiting = Some(Box::new(Waiting { frame, question, deadline }));

@@ -165,6 +165,7 @@ impl Session {
         }
     }
 
+    #[cold]
     fn deny(&mut self, arrived: &Arrived<'_>, reason: &Reason, cx: &mut Context<'_>) -> Result<(), Close> {
         let Arrived { from, publish, topic, .. } = arrived;
         self.report_denial(action_of(*from), topic.as_str(), reason, cx);
