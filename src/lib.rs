@@ -10,6 +10,7 @@ pub mod gateway;
 pub mod log;
 pub mod mirror;
 mod observer;
+mod question;
 mod route;
 mod workers;
 

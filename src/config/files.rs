@@ -64,27 +64,49 @@ impl<'a> Files<'a> {
     /// A TOML, JSON or YAML file, by its extension.
     pub(crate) fn document(&self, name: &Given<String>) -> Option<(Node, Place)> {
         let path = self.path(name);
-        let parse: fn(&str) -> Result<Node, SyntaxError> = match path.extension().and_then(OsStr::to_str) {
-            Some("toml") => parse_toml,
-            Some("json" | "yaml" | "yml") => parse_yaml,
-            _ => {
-                self.problem(name, "the name must end in .toml, .json or .yaml");
-                return None;
-            }
+        let Some(parse) = parser(&path) else {
+            self.problem(name, UNKNOWN_EXTENSION);
+            return None;
         };
         let text = self.text(name)?;
-        let place = Place::file(&path);
-        parsed(parse(&text), place, self.report)
+        parsed(parse(&text), Place::file(&path), self.report)
     }
 }
 
 /// The configuration file itself.
 pub(crate) fn root(path: &Path, report: &Report) -> Option<(Node, Place)> {
+    whole(path, parse_toml, report)
+}
+
+/// A TOML, JSON or YAML file that no configuration names.
+pub(crate) fn alone(path: &Path, report: &Report) -> Option<(Node, Place)> {
+    match parser(path) {
+        Some(parse) => whole(path, parse, report),
+        None => {
+            report.problem(&Place::file(path), UNKNOWN_EXTENSION);
+            None
+        }
+    }
+}
+
+fn parser(path: &Path) -> Option<fn(&str) -> Result<Node, SyntaxError>> {
+    match path.extension().and_then(OsStr::to_str) {
+        Some("toml") => Some(parse_toml),
+        Some("json" | "yaml" | "yml") => Some(parse_yaml),
+        _ => None,
+    }
+}
+
+fn whole(
+    path: &Path,
+    parse: fn(&str) -> Result<Node, SyntaxError>,
+    report: &Report,
+) -> Option<(Node, Place)> {
     let place = Place::file(path);
     let text = read(path)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8")));
     match text {
-        Ok(text) => parsed(parse_toml(&text), place, report),
+        Ok(text) => parsed(parse(&text), place, report),
         Err(error) => {
             report.problem(&place, format!("cannot be read: {error}"));
             None
@@ -111,4 +133,5 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+const UNKNOWN_EXTENSION: &str = "the name must end in .toml, .json or .yaml";
 const MAX_BYTES: u64 = 64 * 1024 * 1024;

@@ -7,6 +7,7 @@ mod definitions;
 mod document;
 mod environment;
 mod files;
+mod policy_test;
 mod problem;
 mod route;
 mod section;
@@ -36,6 +37,7 @@ use crate::log::{self, LogConfig};
 use crate::mirror;
 
 pub use self::environment::Environment;
+pub use self::policy_test::PolicyTest;
 pub use self::problem::{Place, Problem, Problems};
 pub use self::route::RouteConfig;
 pub use self::values::{Address, Scheme};
@@ -86,6 +88,16 @@ impl Config {
         let nothing = Problems(Vec::new());
         config.map(|config| Self { warnings, ..config }).ok_or(nothing)
     }
+}
+
+/// Runs the tests of a static policy's file, which no configuration needs to name.
+pub fn test_policy(path: &Path) -> Result<Vec<PolicyTest>, Problems> {
+    let report = Report::default();
+    let read = files::alone(path, &report).and_then(|(node, place)| {
+        static_policy::read_with_tests("", Section::root(&node, &place, None, &report), &report)
+    });
+    report.finish()?;
+    Ok(read.map(|(_, tests)| tests).unwrap_or_default())
 }
 
 fn read(mut file: Section<'_>, files: &Files<'_>, extensions: Extensions, report: &Report) -> Config {

@@ -2,27 +2,57 @@
 
 use std::time::Duration;
 
+use mgate_policies::Cidr;
 use mgate_policies::static_rules::{Condition, Effect, ResourcePattern, Statement, StaticRules, Who};
-use mgate_policies::{Action, Cidr};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::policy_test::{Expectation, PolicyTest};
 use super::problem::{Place, Report};
 use super::section::Section;
+use crate::question::ACTIONS;
 
-/// The policy that the statements of a file make, if nothing is wrong with them.
-pub(crate) fn read(name: &str, mut file: Section<'_>, report: &Report) -> Option<StaticRules> {
+/// The policy that the statements of a file make, if nothing is wrong with them and its tests come true.
+pub(crate) fn read(name: &str, file: Section<'_>, report: &Report) -> Option<StaticRules> {
+    let (rules, tests) = read_with_tests(name, file, report)?;
+    let before = report.problems();
+    for PolicyTest { place, failure, .. } in tests {
+        if let Some(failure) = failure {
+            report.problem(&place, failure);
+        }
+    }
+    (report.problems() == before).then_some(rules)
+}
+
+/// The policy, and what came of each of its tests.
+pub(crate) fn read_with_tests(
+    name: &str,
+    mut file: Section<'_>,
+    report: &Report,
+) -> Option<(StaticRules, Vec<PolicyTest>)> {
     let before = report.problems();
     file.require(&["version", "statements"]);
     file.integer("version", 1..=1);
     let read = file.list("statements", "sid").into_iter().filter_map(|section| statement(section, report));
     let (statements, places): (Vec<_>, Vec<_>) = read.unzip();
+    let hangs_on_time = statements.iter().any(hangs_on_time);
+    let expectations = file.list("tests", "name").into_iter();
+    let expectations: Vec<_> =
+        expectations.filter_map(|section| Expectation::read(section, hangs_on_time, report)).collect();
     file.finish();
     let compiled = StaticRules::compile(name, statements);
     for error in compiled.as_ref().err().into_iter().flatten() {
         report.problem(&places[error.index], error.problem.to_string());
     }
-    compiled.ok().filter(|_| report.problems() == before)
+    let rules = compiled.ok().filter(|_| report.problems() == before)?;
+    let tests = expectations.into_iter().map(|expectation| expectation.run(&rules)).collect();
+    Some((rules, tests))
+}
+
+fn hangs_on_time(statement: &Statement) -> bool {
+    let is_time =
+        |condition: &Condition| matches!(condition, Condition::Between { .. } | Condition::DailyUtc { .. });
+    statement.conditions.iter().any(is_time)
 }
 
 /// A statement and where it begins; one with problems is left out, so that they are reported once.
@@ -89,7 +119,7 @@ fn times(mut section: Section<'_>) -> Vec<Condition> {
 }
 
 /// A point of time as RFC 3339 writes it.
-fn instant(text: &str) -> Result<Duration, String> {
+pub(super) fn instant(text: &str) -> Result<Duration, String> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok();
     let since_epoch = time.and_then(|time| u64::try_from(time.unix_timestamp()).ok());
     since_epoch
@@ -110,11 +140,3 @@ fn minute(text: &str) -> Option<u16> {
 }
 
 const EFFECTS: &[(&str, Effect)] = &[("allow", Effect::Allow), ("deny", Effect::Deny)];
-
-const ACTIONS: &[(&str, Action)] = &[
-    ("connect", Action::Connect),
-    ("publish", Action::Publish),
-    ("will", Action::Will),
-    ("subscribe", Action::Subscribe),
-    ("deliver", Action::Deliver),
-];

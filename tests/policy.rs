@@ -1,0 +1,323 @@
+//! What people use to understand policies, from the outside.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+#[test]
+fn tests_of_a_policy_are_run_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(&directory, "acl.toml", &format!("{STATEMENTS}{GOOD_TESTS}"));
+    let output = mgate(&["policy", "test", &path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let shown = text(&output.stdout);
+    assert!(shown.starts_with("passed  own-data\npassed  tests[1]\n"), "{shown}");
+    assert!(shown.ends_with("\n10 passed, 0 failed\n"), "{shown}");
+}
+
+#[test]
+fn test_that_does_not_come_true_says_which_statement_spoke() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(&directory, "acl.toml", &format!("{STATEMENTS}{BAD_TESTS}"));
+    let output = mgate(&["policy", "test", &path]);
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(1), &b""[..]));
+    let shown = text(&output.stdout).replace(&format!("{}/", directory.path().display()), "");
+    assert_eq!(shown, BAD_TESTS_SHOWN);
+
+    let output = mgate(&["policy", "test", "--json", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&shown["passed"], &shown["failed"]), (&Value::from(1), &Value::from(3)));
+    assert_eq!(shown["tests"][0]["failure"], "expected deny, but statement \"own-data\" allows it");
+    assert_eq!(shown["tests"][0]["line"], 37);
+    assert_eq!(shown["tests"][3]["passed"], true);
+}
+
+#[test]
+fn tests_are_run_whenever_the_file_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    write(&directory, "acl.toml", &format!("{STATEMENTS}{BAD_TESTS}"));
+    let path = write(&directory, "mgate.toml", CONFIG);
+    for arguments in [["check", &path].as_slice(), &["run", "-c", &path]] {
+        let output = mgate(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let shown = text(&output.stderr).replace(&format!("{}/", directory.path().display()), "");
+        let expected = [
+            "acl.toml:37: tests.no-data.expect: expected deny, but statement \"own-data\" allows it",
+            "acl.toml:44: tests[1].expect: expected allow, but statement 2 denies it",
+            "acl.toml:50: tests.everything.expect: expected allow, but no statement speaks of it",
+        ];
+        let lines: Vec<_> = shown.lines().collect();
+        assert_eq!(lines.iter().filter(|line| expected.contains(line)).count(), 3, "{shown}");
+    }
+}
+
+#[test]
+fn mistakes_in_tests_are_named_with_their_place() {
+    for (test, expected) in [
+        ("action = 'publish'\ntopic = 'a'", "tests[0].expect: is missing"),
+        ("expect = 'deny'", "tests[0].action: is missing"),
+        (
+            "action = 'publsh'\ntopic = 'a'\nexpect = 'deny'",
+            "tests[0].action: unknown value \"publsh\" (connect, publish, will, subscribe, deliver)",
+        ),
+        ("action = 'publish'\nexpect = 'deny'", "tests[0].topic: is missing"),
+        (
+            "action = 'publish'\ntopic = 'a/#'\nexpect = 'deny'",
+            "tests[0].topic: wildcard or U+0000 where none may stand in a topic",
+        ),
+        (
+            "action = 'subscribe'\nfilter = '$share/a'\nexpect = 'deny'",
+            "tests[0].filter: `$share/` without a group free of wildcards and a filter behind it",
+        ),
+        (
+            "action = 'deliver'\nfilter = 'a'\ntopic = 'a'\nexpect = 'deny'",
+            "tests[0].filter: has no use with `deliver`",
+        ),
+        ("action = 'connect'\nqos = 1\nexpect = 'deny'", "tests[0].qos: has no use with `connect`"),
+        (
+            "action = 'connect'\nexpect = 'yes'",
+            "tests[0].expect: unknown value \"yes\" (allow, deny, abstain)",
+        ),
+        (
+            "action = 'connect'\nexpect = 'deny'\npeer = '10.0.0.0/8'",
+            "tests[0].peer: \"10.0.0.0/8\" is not an IP address",
+        ),
+        (
+            "action = 'connect'\nexpect = 'deny'\nattributes = { channel = '7' }",
+            "tests[0].attributes: \"channel\" is not a dotted name",
+        ),
+        ("action = 'connect'\nexpect = 'deny'\ncolour = 1", "tests[0].colour: unknown key (known: "),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path =
+            write(&directory, "acl.toml", &format!("version = 1\nstatements = []\n[[tests]]\n{test}\n"));
+        let output = mgate(&["policy", "test", &path]);
+        assert_eq!(output.status.code(), Some(2), "{test}");
+        let shown = text(&output.stderr);
+        assert!(shown.contains(&format!(": {expected}")) && shown.lines().count() == 1, "{shown}");
+    }
+}
+
+#[test]
+fn test_of_a_policy_that_hangs_on_time_says_when_it_is_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(&directory, "night.yaml", NIGHT);
+    let output = mgate(&["policy", "test", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    let shown = text(&output.stderr);
+    assert!(
+        shown.ends_with("night.yaml:10: tests[0].at: is missing: some statement hangs on the time\n"),
+        "{shown}"
+    );
+
+    let at = |time: &str| NIGHT.replace("topic: a", &format!("topic: a\n    at: {time}"));
+    for (time, code) in [("2026-01-31T22:30:00Z", 0), ("2026-01-31T12:00:00Z", 1)] {
+        let path = write(&directory, "night.yaml", &at(time));
+        assert_eq!(mgate(&["policy", "test", &path]).status.code(), Some(code), "{time}");
+    }
+}
+
+#[test]
+fn file_that_is_no_policy_ends_with_2() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, content, expected) in [
+        ("acl.txt", "", "the name must end in .toml, .json or .yaml"),
+        ("acl.toml", "version = 1\nstatements = [", "unclosed"),
+        ("acl.toml", "version = 1\n", "statements: is missing"),
+    ] {
+        let path = write(&directory, name, content);
+        let output = mgate(&["policy", "test", &path]);
+        assert_eq!(output.status.code(), Some(2), "{content:?}");
+        assert!(text(&output.stderr).contains(expected), "{output:?}");
+    }
+    let output = mgate(&["policy", "test", "no-such-file.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stderr.starts_with(b"no-such-file.toml: cannot be read: "), "{output:?}");
+}
+
+fn mgate(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mgate")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+fn write(directory: &TempDir, name: &str, text: &str) -> String {
+    let path: PathBuf = directory.path().join(name);
+    fs::write(&path, text).unwrap();
+    path.into_os_string().into_string().unwrap()
+}
+
+const CONFIG: &str = "\
+[[route]]
+name = 'devices'
+listen = 'mqtt://127.0.0.1:1884'
+upstream = 'mqtt://127.0.0.1:1883'
+policies = ['acl']
+[policy.acl]
+type = 'static'
+file = 'acl.toml'
+";
+
+const STATEMENTS: &str = "\
+version = 1
+
+[[statements]]
+sid        = 'own-data'
+effect     = 'allow'
+principals = ['*']
+actions    = ['publish', 'subscribe']
+resources  = ['topic:devices/${principal}/#']
+
+[[statements]]
+effect     = 'deny'
+principals = ['group:sensors']
+actions    = ['publish']
+resources  = ['topic:#']
+conditions = { retain = true }
+
+[[statements]]
+sid        = 'own-name'
+effect     = 'allow'
+principals = ['*']
+actions    = ['connect']
+resources  = ['client_id:${claims.name}']
+conditions = { tls = true, cidr = { peer = ['10.0.0.0/8'] }, listener = ['devices'] }
+
+[[statements]]
+sid        = 'workers'
+effect     = 'allow'
+principals = ['*']
+actions    = ['subscribe']
+resources  = ['topic:jobs/${tenant}']
+conditions = { share_groups = ['w*'], qos_max = 1 }
+";
+
+const GOOD_TESTS: &str = "
+[[tests]]
+name      = 'own-data'
+principal = 'dev-1'
+action    = 'publish'
+topic     = 'devices/dev-1/x'
+retain    = true
+expect    = 'allow'
+
+[[tests]]
+principal = 'dev-1'
+groups    = ['sensors']
+action    = 'publish'
+topic     = 'devices/dev-1/x'
+retain    = true
+expect    = 'deny'
+
+[[tests]]
+principal = 'dev-1'
+action    = 'will'
+topic     = 'devices/dev-1/x'
+expect    = 'allow'
+
+[[tests]]
+principal = 'dev-1'
+action    = 'deliver'
+topic     = 'devices/dev-2/x'
+expect    = 'abstain'
+
+[[tests]]
+principal = 'dev-1'
+username  = 'dev-2'
+action    = 'subscribe'
+filter    = 'devices/dev-2/#'
+expect    = 'abstain'
+
+[[tests]]
+client_id  = 'press'
+attributes = { 'claims.name' = ['drill', 'press'] }
+action     = 'connect'
+peer       = '10.1.2.3'
+tls        = true
+listener   = 'devices'
+expect     = 'allow'
+
+[[tests]]
+client_id  = 'press'
+attributes = { 'claims.name' = ['drill', 'press'] }
+action     = 'connect'
+tls        = true
+listener   = 'devices'
+expect     = 'abstain'
+
+[[tests]]
+tenant = 'north'
+action = 'subscribe'
+filter = '$share/w1/jobs/north'
+qos    = 1
+expect = 'allow'
+
+[[tests]]
+tenant = 'north'
+action = 'subscribe'
+filter = 'jobs/north'
+expect = 'abstain'
+
+[[tests]]
+tenant = 'north'
+action = 'subscribe'
+filter = '$share/w1/jobs/north'
+qos    = 2
+expect = 'abstain'
+";
+
+const BAD_TESTS: &str = "[[tests]]
+name      = 'no-data'
+principal = 'dev-1'
+action    = 'publish'
+topic     = 'devices/dev-1/x'
+expect    = 'deny'
+[[tests]]
+principal = 'dev-1'
+groups    = ['sensors']
+action    = 'publish'
+topic     = 'devices/dev-1/x'
+retain    = true
+expect    = 'allow'
+[[tests]]
+name      = 'everything'
+principal = 'dev-1'
+action    = 'subscribe'
+filter    = '#'
+expect    = 'allow'
+[[tests]]
+name      = 'nobody-connects'
+action    = 'connect'
+expect    = 'abstain'
+";
+
+const BAD_TESTS_SHOWN: &str = "\
+FAILED  no-data (acl.toml:37): expected deny, but statement \"own-data\" allows it
+FAILED  tests[1] (acl.toml:44): expected allow, but statement 2 denies it
+FAILED  everything (acl.toml:50): expected allow, but no statement speaks of it
+passed  nobody-connects
+1 passed, 3 failed
+";
+
+const NIGHT: &str = "\
+version: 1
+statements:
+  - effect: allow
+    principals: ['*']
+    actions: [publish]
+    resources: ['topic:a']
+    conditions:
+      time: { daily_utc: '22:00-06:00' }
+tests:
+  - action: publish
+    topic: a
+    expect: allow
+";
