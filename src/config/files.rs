@@ -64,24 +64,31 @@ impl<'a> Files<'a> {
     /// A TOML, JSON or YAML file, by its extension.
     pub(crate) fn document(&self, name: &Given<String>) -> Option<(Node, Place)> {
         let path = self.path(name);
-        let Some(parse) = parser(&path) else {
+        let Some(syntax) = Syntax::of(&path) else {
             self.problem(name, UNKNOWN_EXTENSION);
             return None;
         };
         let text = self.text(name)?;
-        parsed(parse(&text), Place::file(&path), self.report)
+        parsed(syntax.parse(&text), Place::file(&path), self.report)
     }
+}
+
+/// The syntax of a file.
+#[derive(Clone, Copy)]
+enum Syntax {
+    Toml,
+    Yaml,
 }
 
 /// The configuration file itself.
 pub(crate) fn root(path: &Path, report: &Report) -> Option<(Node, Place)> {
-    whole(path, parse_toml, report)
+    whole(path, Syntax::Toml, report)
 }
 
 /// A TOML, JSON or YAML file that no configuration names.
 pub(crate) fn alone(path: &Path, report: &Report) -> Option<(Node, Place)> {
-    match parser(path) {
-        Some(parse) => whole(path, parse, report),
+    match Syntax::of(path) {
+        Some(syntax) => whole(path, syntax, report),
         None => {
             report.problem(&Place::file(path), UNKNOWN_EXTENSION);
             None
@@ -89,24 +96,30 @@ pub(crate) fn alone(path: &Path, report: &Report) -> Option<(Node, Place)> {
     }
 }
 
-fn parser(path: &Path) -> Option<fn(&str) -> Result<Node, SyntaxError>> {
-    match path.extension().and_then(OsStr::to_str) {
-        Some("toml") => Some(parse_toml),
-        Some("json" | "yaml" | "yml") => Some(parse_yaml),
-        _ => None,
+impl Syntax {
+    /// What the name of a file says.
+    fn of(path: &Path) -> Option<Self> {
+        match path.extension().and_then(OsStr::to_str) {
+            Some("toml") => Some(Self::Toml),
+            Some("json" | "yaml" | "yml") => Some(Self::Yaml),
+            _ => None,
+        }
+    }
+
+    fn parse(self, text: &str) -> Result<Node, SyntaxError> {
+        match self {
+            Self::Toml => parse_toml(text),
+            Self::Yaml => parse_yaml(text),
+        }
     }
 }
 
-fn whole(
-    path: &Path,
-    parse: fn(&str) -> Result<Node, SyntaxError>,
-    report: &Report,
-) -> Option<(Node, Place)> {
+fn whole(path: &Path, syntax: Syntax, report: &Report) -> Option<(Node, Place)> {
     let place = Place::file(path);
     let text = read(path)
         .and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is not UTF-8")));
     match text {
-        Ok(text) => parsed(parse(&text), place, report),
+        Ok(text) => parsed(syntax.parse(&text), place, report),
         Err(error) => {
             report.problem(&place, format!("cannot be read: {error}"));
             None
