@@ -141,6 +141,82 @@ fn file_that_is_no_policy_ends_with_2() {
     assert!(output.stderr.starts_with(b"no-such-file.toml: cannot be read: "), "{output:?}");
 }
 
+#[test]
+fn explanation_names_what_each_policy_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = two_policies(&directory);
+    let explain = |arguments: &[&str]| {
+        let fixed = ["policy", "explain", "-c", &path, "--route", "devices"];
+        let output = mgate(&[&fixed, arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        text(&output.stdout)
+    };
+    let publish = ["--principal", "dev-1", "--action", "publish", "--topic", "devices/dev-1/x"];
+    assert_eq!(explain(&publish), "acl    allow    statement \"own-data\"\nhours  abstain\nresult: allow\n");
+    assert_eq!(
+        explain(&[&publish, ["--group", "sensors", "--retain"].as_slice()].concat()),
+        "acl    deny     not authorized: statement 2\nhours  abstain\nresult: deny, not authorized: statement 2\n"
+    );
+    assert_eq!(
+        explain(&[&publish, ["--peer", "10.1.2.3", "--qos", "2"].as_slice()].concat()),
+        "acl    allow    statement \"own-data\"\nhours  deny     not authorized: statement \"closed\"\n\
+         result: deny, not authorized: statement \"closed\"\n"
+    );
+    let shared = ["--tenant", "north", "--action", "subscribe", "--filter", "$share/w1/jobs/north"];
+    assert_eq!(explain(&shared), "acl    allow    statement \"workers\"\nhours  abstain\nresult: allow\n");
+    assert_eq!(
+        explain(&["--action", "connect", "--client-id", "a", "--attribute", "claims.name=a"]),
+        "acl    abstain\nhours  abstain\nresult: deny, because nobody allows it\n"
+    );
+}
+
+#[test]
+fn explanation_is_for_programs_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = two_policies(&directory);
+    let arguments = "--route devices --principal dev-1 --action deliver --topic devices/dev-1/x --json";
+    let output = mgate(
+        &[&["policy", "explain", "-c", &path], arguments.split(' ').collect::<Vec<_>>().as_slice()].concat(),
+    );
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&shown["result"], &shown["action"], &shown["reason"]),
+        (&"allow".into(), &"deliver".into(), &Value::Null)
+    );
+    assert_eq!(shown["policies"][0]["policy"], "acl");
+    assert_eq!(shown["policies"][0]["by"], "statement \"own-data\"");
+    assert_eq!(shown["policies"][1]["decision"], "abstain");
+}
+
+#[test]
+fn question_that_cannot_be_asked_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = two_policies(&directory);
+    for (arguments, code, expected) in [
+        ("--route devices --action publish", 2, "--topic <TOPIC>"),
+        ("--route devices --action subscribe", 2, "--filter <FILTER>"),
+        ("--route devices --action subscribe --topic a --filter a", 2, "cannot be used with"),
+        ("--route devices --action read --topic a", 2, "must be one of connect, publish"),
+        ("--route devices --action connect --attribute a", 2, "must be a dotted name, = and a value"),
+        ("--route devices --action connect --topic a", 1, "`connect` has no use for the topic"),
+        ("--route devices --action publish --topic a/#", 1, "mgate: a/#: wildcard"),
+        ("--route other --action connect", 1, "mgate: no route other (devices)"),
+    ] {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let output = mgate(&[["policy", "explain", "-c", &path].as_slice(), &arguments].concat());
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        let shown = text(&output.stderr);
+        assert!(shown.contains(expected), "{shown}");
+    }
+}
+
+fn two_policies(directory: &TempDir) -> String {
+    write(directory, "acl.toml", STATEMENTS);
+    write(directory, "hours.toml", CLOSED);
+    let config = CONFIG.replace("['acl']", "['acl', 'hours']");
+    write(directory, "mgate.toml", &format!("{config}[policy.hours]\ntype = 'static'\nfile = 'hours.toml'\n"))
+}
+
 fn mgate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mgate")).args(arguments).output().unwrap()
 }
@@ -305,6 +381,17 @@ FAILED  tests[1] (acl.toml:44): expected allow, but statement 2 denies it
 FAILED  everything (acl.toml:50): expected allow, but no statement speaks of it
 passed  nobody-connects
 1 passed, 3 failed
+";
+
+const CLOSED: &str = "\
+version = 1
+[[statements]]
+sid        = 'closed'
+effect     = 'deny'
+principals = ['*']
+actions    = ['publish']
+resources  = ['topic:devices/#']
+conditions = { cidr = { peer = ['10.0.0.0/8'] } }
 ";
 
 const NIGHT: &str = "\

@@ -7,7 +7,7 @@ use crate::query::{Policy, Query};
 /// Policies in a row: a deny overrides, and what nobody allows is denied.
 #[derive(Clone, Default)]
 pub struct Chain {
-    policies: Vec<Arc<dyn Policy>>,
+    row: Vec<Arc<dyn Policy>>,
     is_repeatable: bool,
 }
 
@@ -28,11 +28,22 @@ pub struct Suspended {
     grant: Option<Grant>,
 }
 
+/// What one policy of a chain said, for people who ask why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word<'a> {
+    /// The policy's name.
+    pub policy: &'a str,
+    /// What it said.
+    pub decision: Decision,
+    /// Whether it had to be waited for.
+    pub took_time: bool,
+}
+
 impl Chain {
     /// A chain that asks `policies` in their order. An empty one denies everything.
     pub fn new(policies: Vec<Arc<dyn Policy>>) -> Self {
         let is_repeatable = policies.iter().all(|policy| policy.is_repeatable());
-        Self { policies, is_repeatable }
+        Self { row: policies, is_repeatable }
     }
 
     /// Whether all its policies are: what it allowed once it allows again, until the grant's ttl ends.
@@ -43,7 +54,7 @@ impl Chain {
 
     /// Asks every policy, until one denies or needs time.
     pub fn evaluate(&self, query: &Query<'_>, now: Now) -> Outcome {
-        self.go_on(Suspended { asked: 0, grant: None }, query, now)
+        self.go_on(Suspended::START, query, now)
     }
 
     /// Goes on after the policy that needed time, with what it decided. `query` must be the same as before.
@@ -60,10 +71,32 @@ impl Chain {
         }
     }
 
+    /// Asks every policy, also those behind a deny, and awaits with `wait` those that need time. Returns what
+    /// each said, and what [`Chain::evaluate`] makes of it.
+    pub async fn explain(
+        &self,
+        query: &Query<'_>,
+        now: Now,
+        wait: impl AsyncFn(BoxFuture<'static, Decision>) -> Decision,
+    ) -> (Vec<Word<'_>>, Outcome) {
+        let mut state = Suspended::START;
+        let (mut words, mut denied) = (Vec::new(), None);
+        while let Some((policy, answer)) = self.ask_next(&mut state, query, now) {
+            let (decision, took_time) = match answer {
+                Answer::Ready(decision) => (decision, false),
+                Answer::Pending(future) => (wait(future).await, true),
+            };
+            words.push(Word { policy: policy.name(), decision: decision.clone(), took_time });
+            let reason = state.take(decision);
+            denied = denied.or(reason);
+        }
+        let outcome = denied.map_or_else(|| state.conclude(), Outcome::Denied);
+        (words, outcome)
+    }
+
     fn go_on(&self, mut state: Suspended, query: &Query<'_>, now: Now) -> Outcome {
-        for policy in self.policies.iter().skip(state.asked) {
-            state.asked += 1;
-            match policy.evaluate(query, now) {
+        while let Some((_, answer)) = self.ask_next(&mut state, query, now) {
+            match answer {
                 Answer::Ready(decision) => {
                     if let Some(reason) = state.take(decision) {
                         return Outcome::Denied(reason);
@@ -72,14 +105,19 @@ impl Chain {
                 Answer::Pending(future) => return Outcome::Pending(state, future),
             }
         }
-        match state.grant {
-            Some(grant) => Outcome::Allowed(grant),
-            None => Outcome::Denied(Reason::new(Cause::NotAuthorized)),
-        }
+        state.conclude()
+    }
+
+    fn ask_next(&self, state: &mut Suspended, query: &Query<'_>, now: Now) -> Option<(&dyn Policy, Answer)> {
+        let policy = self.row.get(state.asked)?;
+        state.asked += 1;
+        Some((policy.as_ref(), policy.evaluate(query, now)))
     }
 }
 
 impl Suspended {
+    const START: Self = Self { asked: 0, grant: None };
+
     /// Adds one policy's word; returns the reason if it ends the matter.
     fn take(&mut self, decision: Decision) -> Option<Reason> {
         match decision {
@@ -94,12 +132,22 @@ impl Suspended {
             Decision::Deny(reason) => Some(reason),
         }
     }
+
+    /// What it comes to when all were asked and none denied.
+    fn conclude(self) -> Outcome {
+        match self.grant {
+            Some(grant) => Outcome::Allowed(grant),
+            None => Outcome::Denied(Reason::new(Cause::NotAuthorized)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
+    use std::pin::pin;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
     use super::*;
@@ -169,6 +217,27 @@ mod tests {
         let deny = Decision::Deny(Reason::new(Cause::Unavailable));
         assert!(matches!(chain.resume(suspended, deny, &query(&client), Now::read()), Outcome::Denied(_)));
         assert_eq!(third.asked.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn explanation_asks_everybody_and_comes_to_the_same() {
+        let allow = Decision::Allow(Grant::default());
+        let late = Decision::Deny(Reason::new(Cause::Unavailable));
+        let deny = Decision::Deny(Reason::new(Cause::NotAuthorized));
+        let slow = Arc::new(Slow(AtomicUsize::new(0)));
+        let chain = Chain::new(vec![Fixed::says(allow.clone()), slow, Fixed::says(deny.clone())]);
+        let client = client();
+        let query = query(&client);
+        let explaining = chain.explain(&query, Now::read(), async |_| late.clone());
+        let Poll::Ready((words, outcome)) = pin!(explaining).poll(&mut Context::from_waker(Waker::noop()))
+        else {
+            panic!("nothing has to be waited for");
+        };
+        let word = |policy, decision, took_time| Word { policy, decision, took_time };
+        let expected =
+            [word("fixed", allow, false), word("slow", late.clone(), true), word("fixed", deny, false)];
+        assert_eq!(words, expected);
+        assert!(matches!(outcome, Outcome::Denied(Reason { cause: Cause::Unavailable, .. })));
     }
 
     struct Fixed {

@@ -1,10 +1,11 @@
 //! `mgate policy`: what people use to understand policies.
 
+mod explain;
 mod test;
 
 use super::{Global, Told, print};
 
-/// Test policies.
+/// Test and explain policies.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -14,12 +15,14 @@ pub(super) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Action {
+    Explain(Box<explain::Arguments>),
     Test(test::Arguments),
 }
 
 impl Arguments {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
         match &self.action {
+            Action::Explain(arguments) => arguments.run(global),
             Action::Test(arguments) => arguments.run(global),
         }
     }
@@ -27,4 +30,5 @@ impl Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  mgate policy test acl.toml       say which tests of a policy file come true";
+  mgate policy test acl.toml
+  mgate policy explain --route devices --principal dev-1 --action publish --topic devices/dev-1/data";
