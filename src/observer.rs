@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use mgate_policies::{Action, Client, Now};
+use mgate_policies::{Action, Client, Now, Objection};
 use mgate_proxy::gate::{Blame, Fate, Observer, PacketSeen, SessionEvent, Side};
 use tracing::{Level, debug, enabled, error, info, warn};
 
@@ -12,6 +12,8 @@ use tracing::{Level, debug, enabled, error, info, warn};
 pub(crate) struct LogObserver {
     route: Box<str>,
     denials: Mutex<Flood>,
+    /// Of policies that are not enforced; they must not crowd out the others.
+    objections: Mutex<Flood>,
 }
 
 /// Lines that may come faster than anybody reads.
@@ -22,13 +24,12 @@ struct Flood {
 
 impl LogObserver {
     pub(crate) fn new(route: &str) -> Self {
-        let flood = Flood { since: Now::read().instant, lines: 0 };
-        Self { route: route.into(), denials: Mutex::new(flood) }
+        let flood = || Mutex::new(Flood { since: Now::read().instant, lines: 0 });
+        Self { route: route.into(), denials: flood(), objections: flood() }
     }
 
     fn denied(&self, who: &Who<'_>, action: Action, resource: &str, reason: &str) {
-        let (allowed, left_out) =
-            self.denials.lock().unwrap_or_else(PoisonError::into_inner).admit(Now::read().instant);
+        let (allowed, left_out) = admit(&self.denials);
         if left_out > 0 {
             warn!(route = %self.route, denials = left_out, "more was denied than is logged");
         }
@@ -36,6 +37,18 @@ impl LogObserver {
             let Who { client, principal, peer } = who;
             let route = &self.route;
             info!(%route, client, principal, %peer, %action, resource, reason, "denied");
+        }
+    }
+
+    fn would_be_denied(&self, who: &Who<'_>, action: Action, resource: &str, objection: &Objection) {
+        let (allowed, left_out) = admit(&self.objections);
+        if left_out > 0 {
+            warn!(route = %self.route, denials = left_out, "more would be denied than is logged");
+        }
+        if allowed {
+            let Who { client, principal, peer } = who;
+            let (route, Objection { policy, reason }) = (&self.route, objection);
+            info!(%route, client, principal, %peer, %action, resource, policy, %reason, "would be denied");
         }
     }
 
@@ -82,6 +95,9 @@ impl Observer for LogObserver {
             SessionEvent::Denied { client, peer, action, resource, reason } => {
                 self.denied(&Who::new(client, peer), action, resource, &reason.to_string());
             }
+            SessionEvent::WouldBeDenied { client, action, resource, objection } => {
+                self.would_be_denied(&Who::new(Some(client), client.peer), action, resource, objection);
+            }
             SessionEvent::Closed { client, peer, why, blame } => {
                 self.closed(&Who::new(client, peer), &why.to_string(), blame);
             }
@@ -101,6 +117,10 @@ impl<'a> Who<'a> {
         let principal = client.map(|client| client.principal.id.as_ref()).filter(|id| !id.is_empty());
         Self { client: client.map(|client| client.client_id.as_ref()), principal, peer }
     }
+}
+
+fn admit(flood: &Mutex<Flood>) -> (bool, u32) {
+    flood.lock().unwrap_or_else(PoisonError::into_inner).admit(Now::read().instant)
 }
 
 impl Flood {

@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod support;
+
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
+use support::packets::{Version, connect, publish, retained};
+use support::peer::Upstream;
+use support::{Files, Mgate};
 use tempfile::TempDir;
 
 #[test]
@@ -210,6 +215,79 @@ fn question_that_cannot_be_asked_is_refused() {
     }
 }
 
+#[test]
+fn policy_that_is_not_enforced_is_told_of_and_changes_nothing() {
+    let upstream = Upstream::start();
+    let files = Files::new(&[("acl.toml", OPEN), ("new.toml", NEW)]);
+    let mgate = Mgate::start(&files, &tried_out(upstream.port()));
+    let (mut client, mut behind) =
+        upstream.session(mgate.address(), &connect(Version::V5, "dev-1"), Version::V5);
+    let message = retained(publish(Version::V5, "a/b", "x"));
+    for _ in 0..2 {
+        client.send(&message);
+        behind.expect(&message);
+    }
+    let later = publish(Version::V5, "a/b", "x");
+    client.send(&later);
+    behind.expect(&later);
+    let line: Value = serde_json::from_str(&mgate.log.wait_for("would be denied")).unwrap();
+    assert_eq!((&line["level"], &line["client"]), (&"INFO".into(), &"dev-1".into()));
+    assert_eq!((&line["action"], &line["resource"]), (&"publish".into(), &"a/b".into()));
+    assert_eq!(line["policy"], "new");
+    assert_eq!(line["reason"], "not authorized: statement \"nothing-retained\"");
+    drop(client);
+    mgate.log.wait_for("session closed");
+    let told = mgate.log.lines().iter().filter(|line| line.contains("would be denied")).count();
+    assert_eq!(told, 1, "a session that remembers the answer does not ask again");
+}
+
+#[test]
+fn explanation_and_check_show_what_is_not_enforced() {
+    let directory = tempfile::tempdir().unwrap();
+    write(&directory, "acl.toml", OPEN);
+    write(&directory, "new.toml", NEW);
+    let path = write(&directory, "mgate.toml", &tried_out(1883));
+    let output = mgate(&["check", &path]);
+    assert!(text(&output.stdout).contains("  acl, new (not enforced)  "), "{output:?}");
+    let output = mgate(&["check", "--json", &path]);
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["routes"][0]["not_enforced"], Value::from(vec!["new"]));
+    let question = ["--route", "devices", "--action", "publish", "--topic", "a", "--retain"];
+    let explain = [["policy", "explain", "-c", &path].as_slice(), &question].concat();
+    assert_eq!(
+        text(&mgate(&explain).stdout),
+        "acl  allow    statement \"open\"\n\
+         new  deny     not authorized: statement \"nothing-retained\" (not enforced)\n\
+         result: allow, because new is not enforced\n"
+    );
+    let output = mgate(&[explain.as_slice(), &["--json"]].concat());
+    let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&shown["result"], &shown["would_be_denied_by"]), (&"allow".into(), &"new".into()));
+    assert_eq!(shown["policies"][1]["enforced"], false);
+}
+
+#[test]
+fn route_without_an_enforced_policy_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    write(&directory, "acl.toml", OPEN);
+    write(&directory, "new.toml", NEW);
+    let config = tried_out(1883).replace("file = 'acl.toml'", "file = 'acl.toml'\nenforce = false");
+    let path = write(&directory, "mgate.toml", &config);
+    let output = mgate(&["check", &path]);
+    assert_eq!(output.status.code(), Some(2));
+    let shown = text(&output.stderr);
+    let expected = "mgate.toml:5: route.devices.policies: \
+                    names no policy that is enforced: everything would be denied\n";
+    assert!(shown.ends_with(expected) && shown.lines().count() == 1, "{shown}");
+}
+
+/// A configuration in which the policy `new` is not enforced.
+fn tried_out(upstream: u16) -> String {
+    let config = CONFIG.replace("['acl']", "['acl', 'new']").replace(":1883", &format!(":{upstream}"));
+    let config = config.replace(":1884", ":0");
+    format!("{config}[policy.new]\ntype = 'static'\nfile = 'new.toml'\nenforce = false\n")
+}
+
 fn two_policies(directory: &TempDir) -> String {
     write(directory, "acl.toml", STATEMENTS);
     write(directory, "hours.toml", CLOSED);
@@ -218,7 +296,7 @@ fn two_policies(directory: &TempDir) -> String {
 }
 
 fn mgate(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_mgate")).args(arguments).output().unwrap()
+    support::mgate(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -381,6 +459,27 @@ FAILED  tests[1] (acl.toml:44): expected allow, but statement 2 denies it
 FAILED  everything (acl.toml:50): expected allow, but no statement speaks of it
 passed  nobody-connects
 1 passed, 3 failed
+";
+
+const OPEN: &str = "\
+version = 1
+[[statements]]
+sid        = 'open'
+effect     = 'allow'
+principals = ['*']
+actions    = ['connect', 'publish', 'subscribe']
+resources  = ['topic:#']
+";
+
+const NEW: &str = "\
+version = 1
+[[statements]]
+sid        = 'nothing-retained'
+effect     = 'deny'
+principals = ['*']
+actions    = ['publish']
+resources  = ['topic:#']
+conditions = { retain = true }
 ";
 
 const CLOSED: &str = "\

@@ -5,20 +5,41 @@ use crate::now::Now;
 use crate::query::{Policy, Query};
 
 /// Policies in a row: a deny overrides, and what nobody allows is denied.
+///
+/// What a policy that is not enforced says changes nothing: its allow lets nothing pass, and its deny is an
+/// [`Objection`] against what passes.
 #[derive(Clone, Default)]
 pub struct Chain {
-    row: Vec<Arc<dyn Policy>>,
+    row: Vec<Standing>,
     is_repeatable: bool,
+}
+
+/// A policy and what it is to a chain.
+#[derive(Clone)]
+pub struct Standing {
+    /// The policy.
+    pub policy: Arc<dyn Policy>,
+    /// Whether its word counts.
+    pub is_enforced: bool,
 }
 
 /// What a chain says of a query.
 pub enum Outcome {
-    /// It may pass.
-    Allowed(Grant),
+    /// It may pass; with what a policy that is not enforced has against it.
+    Allowed(Grant, Option<Box<Objection>>),
     /// It must not.
     Denied(Reason),
     /// One policy needs time. Await the future and hand its decision to [`Chain::resume`].
     Pending(Suspended, BoxFuture<'static, Decision>),
+}
+
+/// The deny of a policy that is not enforced; of several, the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Objection {
+    /// The policy's name.
+    pub policy: Box<str>,
+    /// Why it would deny.
+    pub reason: Reason,
 }
 
 /// Where a chain stopped to wait; no policy is asked twice about one query.
@@ -26,6 +47,7 @@ pub enum Outcome {
 pub struct Suspended {
     asked: usize,
     grant: Option<Grant>,
+    objection: Option<Box<Objection>>,
 }
 
 /// What one policy of a chain said, for people who ask why.
@@ -33,6 +55,8 @@ pub struct Suspended {
 pub struct Word<'a> {
     /// The policy's name.
     pub policy: &'a str,
+    /// Whether its word counts.
+    pub is_enforced: bool,
     /// What it said.
     pub decision: Decision,
     /// Whether it had to be waited for.
@@ -40,13 +64,24 @@ pub struct Word<'a> {
 }
 
 impl Chain {
-    /// A chain that asks `policies` in their order. An empty one denies everything.
+    /// A chain that enforces `policies` and asks them in their order. An empty one denies everything.
     pub fn new(policies: Vec<Arc<dyn Policy>>) -> Self {
-        let is_repeatable = policies.iter().all(|policy| policy.is_repeatable());
-        Self { row: policies, is_repeatable }
+        Self::of(policies.into_iter().map(Standing::enforced).collect())
     }
 
-    /// Whether all its policies are: what it allowed once it allows again, until the grant's ttl ends.
+    /// A chain that asks policies in their order. One that enforces none of them denies everything.
+    pub fn of(row: Vec<Standing>) -> Self {
+        let is_repeatable = row.iter().all(|standing| standing.policy.is_repeatable());
+        Self { row, is_repeatable }
+    }
+
+    /// Its policies, in the order in which they are asked.
+    pub fn iter(&self) -> impl Iterator<Item = &Standing> {
+        self.row.iter()
+    }
+
+    /// Whether all its policies are, enforced or not: what it allowed once it allows again, until the grant's
+    /// ttl ends. Who remembers that is told of an [`Objection`] only when asking anew.
     #[inline]
     pub fn is_repeatable(&self) -> bool {
         self.is_repeatable
@@ -65,7 +100,9 @@ impl Chain {
         query: &Query<'_>,
         now: Now,
     ) -> Outcome {
-        match suspended.take(decision) {
+        let asked = suspended.asked.checked_sub(1).and_then(|last| self.row.get(last));
+        let Some(standing) = asked else { return Outcome::Denied(Reason::new(Cause::Unavailable)) };
+        match suspended.take(decision, standing) {
             Some(reason) => Outcome::Denied(reason),
             None => self.go_on(suspended, query, now),
         }
@@ -81,13 +118,14 @@ impl Chain {
     ) -> (Vec<Word<'_>>, Outcome) {
         let mut state = Suspended::START;
         let (mut words, mut denied) = (Vec::new(), None);
-        while let Some((policy, answer)) = self.ask_next(&mut state, query, now) {
+        while let Some((standing, answer)) = self.ask_next(&mut state, query, now) {
             let (decision, took_time) = match answer {
                 Answer::Ready(decision) => (decision, false),
                 Answer::Pending(future) => (wait(future).await, true),
             };
-            words.push(Word { policy: policy.name(), decision: decision.clone(), took_time });
-            let reason = state.take(decision);
+            let (policy, is_enforced) = (standing.policy.name(), standing.is_enforced);
+            words.push(Word { policy, is_enforced, decision: decision.clone(), took_time });
+            let reason = state.take(decision, standing);
             denied = denied.or(reason);
         }
         let outcome = denied.map_or_else(|| state.conclude(), Outcome::Denied);
@@ -95,10 +133,10 @@ impl Chain {
     }
 
     fn go_on(&self, mut state: Suspended, query: &Query<'_>, now: Now) -> Outcome {
-        while let Some((_, answer)) = self.ask_next(&mut state, query, now) {
+        while let Some((standing, answer)) = self.ask_next(&mut state, query, now) {
             match answer {
                 Answer::Ready(decision) => {
-                    if let Some(reason) = state.take(decision) {
+                    if let Some(reason) = state.take(decision, standing) {
                         return Outcome::Denied(reason);
                     }
                 }
@@ -108,35 +146,46 @@ impl Chain {
         state.conclude()
     }
 
-    fn ask_next(&self, state: &mut Suspended, query: &Query<'_>, now: Now) -> Option<(&dyn Policy, Answer)> {
-        let policy = self.row.get(state.asked)?;
+    fn ask_next(&self, state: &mut Suspended, query: &Query<'_>, now: Now) -> Option<(&Standing, Answer)> {
+        let standing = self.row.get(state.asked)?;
         state.asked += 1;
-        Some((policy.as_ref(), policy.evaluate(query, now)))
+        Some((standing, standing.policy.evaluate(query, now)))
+    }
+}
+
+impl Standing {
+    /// A policy whose word counts.
+    pub fn enforced(policy: Arc<dyn Policy>) -> Self {
+        Self { policy, is_enforced: true }
     }
 }
 
 impl Suspended {
-    const START: Self = Self { asked: 0, grant: None };
+    const START: Self = Self { asked: 0, grant: None, objection: None };
 
     /// Adds one policy's word; returns the reason if it ends the matter.
-    fn take(&mut self, decision: Decision) -> Option<Reason> {
+    fn take(&mut self, decision: Decision, standing: &Standing) -> Option<Reason> {
         match decision {
-            Decision::Abstain => None,
-            Decision::Allow(grant) => {
+            Decision::Deny(reason) if standing.is_enforced => return Some(reason),
+            Decision::Deny(reason) => {
+                let policy = || standing.policy.name().into();
+                self.objection.get_or_insert_with(|| Box::new(Objection { policy: policy(), reason }));
+            }
+            Decision::Allow(grant) if standing.is_enforced => {
                 self.grant = Some(match self.grant.take() {
                     Some(earlier) => earlier.and(grant),
                     None => grant,
                 });
-                None
             }
-            Decision::Deny(reason) => Some(reason),
+            Decision::Abstain | Decision::Allow(_) => {}
         }
+        None
     }
 
     /// What it comes to when all were asked and none denied.
     fn conclude(self) -> Outcome {
         match self.grant {
-            Some(grant) => Outcome::Allowed(grant),
+            Some(grant) => Outcome::Allowed(grant, self.objection),
             None => Outcome::Denied(Reason::new(Cause::NotAuthorized)),
         }
     }
@@ -201,7 +250,7 @@ mod tests {
             panic!("the second policy needs time");
         };
         let outcome = chain.resume(suspended, Decision::Abstain, &query(&client), Now::read());
-        assert!(matches!(outcome, Outcome::Allowed(_)));
+        assert!(matches!(outcome, Outcome::Allowed(_, None)));
         let asked = [&first.asked, &second.0, &third.asked].map(|asked| asked.load(Ordering::Relaxed));
         assert_eq!(asked, [1, 1, 1]);
     }
@@ -233,11 +282,72 @@ mod tests {
         else {
             panic!("nothing has to be waited for");
         };
-        let word = |policy, decision, took_time| Word { policy, decision, took_time };
+        let word = |policy, decision, took_time| Word { policy, is_enforced: true, decision, took_time };
         let expected =
             [word("fixed", allow, false), word("slow", late.clone(), true), word("fixed", deny, false)];
         assert_eq!(words, expected);
         assert!(matches!(outcome, Outcome::Denied(Reason { cause: Cause::Unavailable, .. })));
+    }
+
+    #[test]
+    fn policy_that_is_not_enforced_changes_nothing() {
+        let allow = || Decision::Allow(Grant::default());
+        let deny = || Decision::Deny(Reason::new(Cause::QuotaExceeded));
+        for tried in [allow(), deny(), Decision::Abstain] {
+            let outcome = |enforced| outcome(vec![enforced_one(enforced), tried_one(tried.clone())]);
+            assert!(matches!(outcome(allow()), Outcome::Allowed(..)), "{tried:?}");
+            let Outcome::Denied(reason) = outcome(deny()) else { panic!("it is denied: {tried:?}") };
+            assert_eq!(reason.cause, Cause::QuotaExceeded);
+            assert!(matches!(outcome(Decision::Abstain), Outcome::Denied(_)), "{tried:?}");
+        }
+    }
+
+    #[test]
+    fn chain_that_enforces_nothing_denies() {
+        let allow = Decision::Allow(Grant::default());
+        assert!(matches!(outcome(vec![tried_one(allow)]), Outcome::Denied(_)));
+    }
+
+    #[test]
+    fn first_objection_comes_with_what_passes() {
+        let deny = |cause| Decision::Deny(Reason::new(cause));
+        let allow = Decision::Allow(Grant::default());
+        let outcome = outcome(vec![
+            tried_one(Decision::Abstain),
+            tried_one(deny(Cause::RateExceeded)),
+            enforced_one(allow),
+            tried_one(deny(Cause::QuotaExceeded)),
+        ]);
+        let Outcome::Allowed(_, Some(objection)) = outcome else { panic!("it passes against a word") };
+        let expected = Objection { policy: "fixed".into(), reason: Reason::new(Cause::RateExceeded) };
+        assert_eq!(*objection, expected);
+    }
+
+    #[test]
+    fn late_deny_of_a_policy_that_is_not_enforced_is_an_objection() {
+        let slow = Standing { policy: Arc::new(Slow(AtomicUsize::new(0))), is_enforced: false };
+        let chain = Chain::of(vec![slow, enforced_one(Decision::Allow(Grant::default()))]);
+        assert!(!chain.is_repeatable(), "one that is not enforced may count too");
+        let client = client();
+        let Outcome::Pending(suspended, _future) = chain.evaluate(&query(&client), Now::read()) else {
+            panic!("the first policy needs time");
+        };
+        let late = Decision::Deny(Reason::new(Cause::Unavailable));
+        let outcome = chain.resume(suspended, late, &query(&client), Now::read());
+        let Outcome::Allowed(_, Some(objection)) = outcome else { panic!("it passes against a word") };
+        assert_eq!((&*objection.policy, objection.reason.cause), ("slow", Cause::Unavailable));
+    }
+
+    fn outcome(row: Vec<Standing>) -> Outcome {
+        Chain::of(row).evaluate(&query(&client()), Now::read())
+    }
+
+    fn enforced_one(decision: Decision) -> Standing {
+        Standing::enforced(Fixed::says(decision))
+    }
+
+    fn tried_one(decision: Decision) -> Standing {
+        Standing { is_enforced: false, ..enforced_one(decision) }
     }
 
     struct Fixed {
@@ -282,7 +392,7 @@ mod tests {
     fn decide(policies: Vec<Arc<Fixed>>) -> Result<Grant, Cause> {
         let policies = policies.into_iter().map(|policy| policy as Arc<dyn Policy>).collect();
         match Chain::new(policies).evaluate(&query(&client()), Now::read()) {
-            Outcome::Allowed(grant) => Ok(grant),
+            Outcome::Allowed(grant, _) => Ok(grant),
             Outcome::Denied(reason) => Err(reason.cause),
             Outcome::Pending(..) => panic!("no policy here needs time"),
         }

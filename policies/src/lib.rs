@@ -17,7 +17,7 @@ pub mod static_rules;
 mod topic;
 
 pub use attributes::Attributes;
-pub use chain::{Chain, Outcome, Suspended, Word};
+pub use chain::{Chain, Objection, Outcome, Standing, Suspended, Word};
 pub use cidr::{Cidr, CidrError};
 pub use client::{Client, Principal, Protocol};
 pub use decision::{Answer, BoxFuture, Cause, Decision, Grant, Reason};

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Action, BoxFuture, Cause, Chain, Client, Now, Principal, Protocol, Reason};
+use mgate_policies::{Action, BoxFuture, Cause, Chain, Client, Now, Objection, Principal, Protocol, Reason};
 
 /// Everything that one route asks, tells and limits; shared by all its sessions.
 pub struct Gate {
@@ -288,6 +288,18 @@ pub enum SessionEvent<'a> {
         why: &'a dyn fmt::Display,
         /// Whose fault it is, which makes the log level.
         blame: Blame,
+    },
+    /// An action passed that a policy which is not enforced would deny. What the session remembers is not
+    /// asked again, and so not told again.
+    WouldBeDenied {
+        /// Who did it.
+        client: &'a Client,
+        /// What it did.
+        action: Action,
+        /// To what.
+        resource: &'a str,
+        /// Who would deny it, and why.
+        objection: &'a Objection,
     },
 }
 

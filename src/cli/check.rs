@@ -50,6 +50,7 @@ fn json_route(route: &RouteConfig) -> Value {
         "upstream": route.upstream.to_string(),
         "authn": route.authn,
         "policies": route.policy_names,
+        "not_enforced": not_enforced(route).collect::<Vec<_>>(),
         "mirror": route.mirror_name,
     })
 }
@@ -73,14 +74,24 @@ fn table(routes: &[RouteConfig]) -> Vec<String> {
 
 fn row(route: &RouteConfig) -> [String; 6] {
     let list = |names: &[String], none: &str| if names.is_empty() { none.into() } else { names.join(", ") };
+    let policy = |name: &String| match not_enforced(route).any(|other| other == name) {
+        true => format!("{name} (not enforced)"),
+        false => name.clone(),
+    };
+    let policies: Vec<String> = route.policy_names.iter().map(policy).collect();
     [
         route.name.to_string(),
         route.listen.to_string(),
         route.upstream.to_string(),
         list(&route.authn, "(anonymous)"),
-        list(&route.policy_names, "(deny all)"),
+        list(&policies, "(deny all)"),
         route.mirror_name.clone().unwrap_or_else(|| "-".into()),
     ]
+}
+
+/// The names of policies that are only tried out.
+fn not_enforced(route: &RouteConfig) -> impl Iterator<Item = &str> {
+    route.policies.iter().filter(|standing| !standing.is_enforced).map(|standing| standing.policy.name())
 }
 
 const EXAMPLES: &str = "\

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use mgate_policies::Policy;
+use mgate_policies::{Policy, Standing};
 use mgate_proxy::gate::{Authenticator, Mirror};
 
 use self::definitions::Definitions;
@@ -110,8 +110,10 @@ fn read(mut file: Section<'_>, files: &Files<'_>, extensions: Extensions, report
     }
     let mut context = Context {
         authn: Definitions::read(&mut file, "authn", |name, section| authenticator(name, section, files)),
-        policies: Definitions::read(&mut file, "policy", |name, section| {
-            policy(name, section, files, report)
+        policies: Definitions::read(&mut file, "policy", |name, mut section| {
+            let is_enforced = section.boolean("enforce").unwrap_or(true);
+            let policy = policy(name, section, files, report)?;
+            Some(Standing { policy, is_enforced })
         }),
         mirrors: Definitions::read(&mut file, "mirror", mirror),
         files,
@@ -143,7 +145,7 @@ impl Extensions {
         }
         for policy in self.policies {
             let name = policy.name().to_owned();
-            context.policies.add(&name, Arc::new(Extension(policy)), report);
+            context.policies.add(&name, Standing::enforced(Arc::new(Extension(policy))), report);
         }
         for (name, mirror) in self.mirrors {
             context.mirrors.add(&name, Arc::new(Extension(mirror)), report);

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Chain, Cidr, Policy};
+use mgate_policies::{Chain, Cidr, Standing};
 use mgate_proxy::gate::{Authenticator, Authenticators, Limits, Mirror};
 use mgate_proxy::mqtt::packet::Version;
 use mgate_proxy::mqtt::{OnDeniedPublish, Options, Versions};
@@ -59,7 +59,7 @@ pub struct RouteConfig {
 /// What routes are made of beside their own tables.
 pub(super) struct Context<'a> {
     pub(super) authn: Definitions<Authn>,
-    pub(super) policies: Definitions<Arc<dyn Policy>>,
+    pub(super) policies: Definitions<Standing>,
     pub(super) mirrors: Definitions<Arc<dyn Mirror>>,
     pub(super) files: &'a Files<'a>,
     pub(super) report: &'a Report,
@@ -261,8 +261,14 @@ fn policies(section: &mut Section<'_>, context: &Context<'_>) -> (Vec<String>, C
     if names.is_empty() {
         context.report.warning(&section.place_at("policies"), "names no policy: everything is denied");
     }
-    let row = names.iter().filter_map(|name| context.policies.find(name, context.report).cloned()).collect();
-    (names.into_iter().map(|name| name.value).collect(), Chain::new(row))
+    let find = |name| context.policies.find(name, context.report).cloned();
+    let row: Vec<Standing> = names.iter().filter_map(find).collect();
+    let is_whole = !names.is_empty() && row.len() == names.len();
+    if is_whole && !row.iter().any(|standing| standing.is_enforced) {
+        let message = "names no policy that is enforced: everything would be denied";
+        context.report.problem(&section.place_at("policies"), message);
+    }
+    (names.into_iter().map(|name| name.value).collect(), Chain::of(row))
 }
 
 /// The limits, and how long a client may be silent until TCP asks whether it is there.

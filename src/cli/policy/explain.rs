@@ -139,13 +139,21 @@ impl Explanation<'_> {
     fn lines(&self) -> Vec<String> {
         let name_width = self.words.iter().map(|word| word.policy.chars().count()).max().unwrap_or(0);
         let line = |word: &Word<'_>| {
-            let after = if word.took_time { " (after a while)" } else { "" };
             let (name, said, by) = (word.policy, said(&word.decision), by(&word.decision));
-            format!("{name:name_width$}  {said:7}  {}{after}", by.unwrap_or_default()).trim_end().to_owned()
+            let notes = [
+                by,
+                word.took_time.then(|| "(after a while)".into()),
+                (!word.is_enforced).then(|| "(not enforced)".into()),
+            ];
+            let notes: Vec<String> = notes.into_iter().flatten().collect();
+            format!("{name:name_width$}  {said:7}  {}", notes.join(" ")).trim_end().to_owned()
         };
         let mut lines: Vec<String> = self.words.iter().map(line).collect();
         lines.push(match &self.outcome {
-            Outcome::Allowed(_) => "result: allow".into(),
+            Outcome::Allowed(_, None) => "result: allow".into(),
+            Outcome::Allowed(_, Some(objection)) => {
+                format!("result: allow, because {} is not enforced", objection.policy)
+            }
             Outcome::Denied(_) if self.is_denied_by_nobody() => {
                 "result: deny, because nobody allows it".into()
             }
@@ -158,24 +166,27 @@ impl Explanation<'_> {
     fn json(&self, route: &RouteConfig, query: &Query<'_>) -> Value {
         let word = |word: &Word<'_>| {
             let (said, by) = (said(&word.decision), by(&word.decision));
-            json!({ "policy": word.policy, "decision": said, "by": by, "took_time": word.took_time })
+            let Word { policy, is_enforced, took_time, .. } = word;
+            json!({ "policy": policy, "enforced": is_enforced, "decision": said, "by": by, "took_time": took_time })
         };
-        let reason = match &self.outcome {
-            Outcome::Denied(reason) => Some(reason.to_string()),
-            _ => None,
+        let (reason, would_be_denied_by) = match &self.outcome {
+            Outcome::Denied(reason) => (Some(reason.to_string()), None),
+            Outcome::Allowed(_, Some(objection)) => (None, Some(&*objection.policy)),
+            _ => (None, None),
         };
         json!({
             "route": *route.name,
             "action": query.action.to_string(),
             "resource": query.resource.to_string(),
             "policies": self.words.iter().map(word).collect::<Vec<_>>(),
-            "result": if matches!(self.outcome, Outcome::Allowed(_)) { "allow" } else { "deny" },
+            "result": if matches!(self.outcome, Outcome::Allowed(..)) { "allow" } else { "deny" },
             "reason": reason,
+            "would_be_denied_by": would_be_denied_by,
         })
     }
 
     fn is_denied_by_nobody(&self) -> bool {
-        !self.words.iter().any(|word| matches!(word.decision, Decision::Deny(_)))
+        !self.words.iter().any(|word| word.is_enforced && matches!(word.decision, Decision::Deny(_)))
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mgate_policies::{
-    Action, Client, Decision, Grant, Outcome, Principal, Protocol, Query, Reason, Resource, Suspended,
+    Action, Client, Decision, Grant, Objection, Outcome, Principal, Protocol, Query, Reason, Resource,
+    Suspended,
 };
 
 use super::{Close, CloseReason, Context, Output, Question, Session, State, Violation, codec};
@@ -62,7 +63,7 @@ impl Session {
         let (action, resource) = (Action::Connect, Resource::Session);
         let query = Query { client, action, resource, payload: b"", qos: 0, retain: false };
         match ask(&query, resumed, cx) {
-            Outcome::Allowed(_) => self.ask_will(frame, None, cx),
+            Outcome::Allowed(..) => self.ask_will(frame, None, cx),
             Outcome::Denied(reason) => self.deny_connect(Action::Connect, &frame, reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.wait(Side::Client, frame, Question::Connect(suspended), cx);
@@ -87,7 +88,7 @@ impl Session {
         let query =
             Query { client, action, resource, payload: will.payload, qos: will.qos, retain: will.retain };
         match ask(&query, resumed, cx) {
-            Outcome::Allowed(_) => self.dial(frame, cx),
+            Outcome::Allowed(..) => self.dial(frame, cx),
             Outcome::Denied(reason) => self.deny_connect(Action::Will, &frame, reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.wait(Side::Client, frame, Question::Will(suspended), cx);
@@ -261,10 +262,25 @@ impl Session {
 /// Asks the route's policies, from the start or from where they stopped.
 pub(super) fn ask(query: &Query<'_>, resumed: Resumed, cx: &Context<'_>) -> Outcome {
     let policies = &cx.endpoint.gate.policies;
-    match resumed {
+    let outcome = match resumed {
         None => policies.evaluate(query, cx.now),
         Some((suspended, decision)) => policies.resume(suspended, decision, query, cx.now),
+    };
+    if let Outcome::Allowed(_, Some(objection)) = &outcome {
+        report_objection(query, objection, cx);
     }
+    outcome
+}
+
+/// Tells the observer what would be denied if all policies were enforced.
+fn report_objection(query: &Query<'_>, objection: &Objection, cx: &Context<'_>) {
+    let Query { client, action, resource, .. } = *query;
+    let resource = match resource {
+        Resource::Session => client.client_id.to_string(),
+        resource => resource.to_string(),
+    };
+    let event = SessionEvent::WouldBeDenied { client, action, resource: &resource, objection };
+    cx.endpoint.gate.observer.session(&event);
 }
 
 /// What allowed it, for people.

@@ -59,7 +59,7 @@ impl Session {
             return self.pass(&arrived, &Allowed::Before(entry), cx);
         }
         match self.judge(&arrived, asked, resumed, cx) {
-            Outcome::Allowed(grant) => {
+            Outcome::Allowed(grant, _) => {
                 if is_repeatable {
                     self.lane_mut(from).memory.remember(asked, &grant, cx.now.instant);
                 }

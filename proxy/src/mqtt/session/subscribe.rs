@@ -27,7 +27,7 @@ impl Session {
             let qos = filter.options.qos();
             let query = Query { client, action, resource, payload: b"", qos, retain: false };
             match ask(&query, resumed.take(), cx) {
-                Outcome::Allowed(_) => verdicts.push(None),
+                Outcome::Allowed(..) => verdicts.push(None),
                 Outcome::Denied(reason) => {
                     self.report_denial(Action::Subscribe, filter.text, &reason, cx);
                     verdicts.push(Some(suback_code(self.version, reason.cause)));

@@ -2,6 +2,7 @@
 
 mod connect;
 mod deliver;
+mod objections;
 mod packets;
 mod protocol;
 mod publish;
@@ -36,6 +37,7 @@ struct Story {
 struct Seen {
     mirrored: Mutex<Vec<(String, Vec<u8>)>>,
     denied: Mutex<Vec<(Action, String)>>,
+    would_be_denied: Mutex<Vec<(Action, String)>>,
     closed: Mutex<Vec<(String, Blame)>>,
 }
 
@@ -145,6 +147,11 @@ impl Story {
     fn denials(&self) -> Vec<(Action, String)> {
         self.seen.denied.lock().expect("nobody panics with it").clone()
     }
+
+    /// What passed that a policy which is not enforced would deny.
+    fn objections(&self) -> Vec<(Action, String)> {
+        self.seen.would_be_denied.lock().expect("nobody panics with it").clone()
+    }
 }
 
 impl Policy for Rules {
@@ -217,6 +224,11 @@ impl Observer for Seen {
             SessionEvent::Denied { action, resource, .. } => {
                 let denial = (*action, (*resource).to_owned());
                 self.denied.lock().expect("nobody panics with it").push(denial);
+            }
+            SessionEvent::WouldBeDenied { action, resource, objection, .. } => {
+                assert_eq!(&*objection.policy, "rules");
+                let denial = (*action, (*resource).to_owned());
+                self.would_be_denied.lock().expect("nobody panics with it").push(denial);
             }
             SessionEvent::Closed { why, blame, .. } => {
                 self.closed.lock().expect("nobody panics with it").push((why.to_string(), *blame));
