@@ -7,6 +7,7 @@ pub mod config;
 mod demo;
 mod extension;
 pub mod gateway;
+mod import;
 pub mod log;
 pub mod mirror;
 mod observer;

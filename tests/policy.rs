@@ -281,6 +281,47 @@ fn route_without_an_enforced_policy_is_refused() {
     assert!(shown.ends_with(expected) && shown.lines().count() == 1, "{shown}");
 }
 
+#[test]
+fn imported_rules_are_a_policy_that_loads() {
+    let directory = tempfile::tempdir().unwrap();
+    let acl =
+        write(&directory, "aclfile", "topic read news/#\nuser ada\ntopic rooms/#\npattern write at/%u\n");
+    let document = write(&directory, "policy.json", &AWS_IOT.replace("  ", "\t"));
+    let ladon = write(&directory, "ladon.json", LADON);
+    for (arguments, expected) in [
+        (["--from", "mosquitto", &acl].as_slice(), "# line 3: topic rooms/#\n[[statements]]\n"),
+        (
+            &["--from", "aws-iot", "--principal", "group:sensors", &document],
+            "principals = [\"group:sensors\"]\n",
+        ),
+        (&["--from", "ladon", &ladon], "resources = [\"topic:articles/+/#\"]\n"),
+    ] {
+        let output = mgate(&[["policy", "import"].as_slice(), arguments].concat());
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+        let policy = text(&output.stdout);
+        assert!(policy.contains(expected), "{policy}");
+        let path = write(&directory, "acl.toml", &policy);
+        let output = mgate(&["policy", "test", &path]);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    }
+}
+
+#[test]
+fn rules_that_cannot_be_kept_are_refused_with_their_lines_and_nothing_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = write(&directory, "aclfile", "topic read a\npattern deny b/%c\n\ntopic write c/*\n");
+    let output = mgate(&["policy", "import", "--from", "mosquitto", &path]);
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]));
+    let shown = text(&output.stderr);
+    let lines: Vec<_> = shown.lines().map(|line| line.replace(&format!("{path}:"), "")).collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("2: ") && lines[1].starts_with("4: "), "{shown}");
+
+    let output = mgate(&["policy", "import", "--from", "mosquitto", "--principal", "*", &path]);
+    assert_eq!(output.status.code(), Some(1));
+    let output = mgate(&["policy", "import", "--from", "mosquitto", "no-such-file"]);
+    assert!(output.stderr.starts_with(b"mgate: no-such-file: "), "{output:?}");
+}
+
 /// A configuration in which the policy `new` is not enforced.
 fn tried_out(upstream: u16) -> String {
     let config = CONFIG.replace("['acl']", "['acl', 'new']").replace(":1883", &format!(":{upstream}"));
@@ -460,6 +501,27 @@ FAILED  everything (acl.toml:50): expected allow, but no statement speaks of it
 passed  nobody-connects
 1 passed, 3 failed
 ";
+
+const AWS_IOT: &str = r#"{
+  "Version": "2012-10-17",
+  "Statement": [
+    {
+      "Effect": "Allow",
+      "Action": "iot:Connect",
+      "Resource": "arn:aws:iot:eu-west-1:123456789012:client/${iot:ClientId}"
+    }
+  ]
+}
+"#;
+
+const LADON: &str = r#"{
+  "id": "articles",
+  "subjects": ["<peter|ken>"],
+  "actions": ["publish"],
+  "resources": ["topic:articles/<.*>"],
+  "effect": "allow"
+}
+"#;
 
 const OPEN: &str = "\
 version = 1

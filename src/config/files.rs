@@ -96,6 +96,11 @@ pub(crate) fn alone(path: &Path, report: &Report) -> Option<(Node, Place)> {
     }
 }
 
+/// Reads JSON, or YAML; `place` is the file that it stands in.
+pub(crate) fn parse_json(text: &str, place: &Place, report: &Report) -> Option<Node> {
+    parsed(parse_yaml(text), place.clone(), report).map(|(node, _)| node)
+}
+
 impl Syntax {
     /// What the name of a file says.
     fn of(path: &Path) -> Option<Self> {

@@ -22,24 +22,27 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use mgate_policies::static_rules::StaticRules;
 use mgate_policies::{Policy, Standing};
 use mgate_proxy::gate::{Authenticator, Mirror};
 
 use self::definitions::Definitions;
 use self::files::Files;
-use self::problem::Report;
 use self::route::Context;
-use self::section::Section;
 use crate::authn::password_file::PasswordFile;
 use crate::authn::{Anonymous, Identity, Password, X509};
 use crate::extension::Extension;
 use crate::log::{self, LogConfig};
 use crate::mirror;
 
+pub(crate) use self::document::{Node, Value};
 pub use self::environment::Environment;
+pub(crate) use self::files::parse_json;
 pub use self::policy_test::PolicyTest;
+pub(crate) use self::problem::Report;
 pub use self::problem::{Place, Problem, Problems};
 pub use self::route::RouteConfig;
+pub(crate) use self::section::{Given, Section};
 pub use self::values::{Address, Scheme};
 
 /// All that one gateway does.
@@ -88,6 +91,20 @@ impl Config {
         let nothing = Problems(Vec::new());
         config.map(|config| Self { warnings, ..config }).ok_or(nothing)
     }
+}
+
+/// The static policy that a text in TOML makes.
+pub(crate) fn policy_of_text(name: &str, text: &str) -> Result<StaticRules, Problems> {
+    let report = Report::default();
+    let place = Place::file(Path::new(name));
+    let read = document::parse_toml(text).map(|node| {
+        static_policy::read(name, Section::root(&node, &place, None, &report), &report)
+    });
+    if let Err(error) = &read {
+        report.problem(&Place { line: error.line, ..place }, error.message.as_str());
+    }
+    report.finish()?;
+    read.ok().flatten().ok_or(Problems(Vec::new()))
 }
 
 /// Runs the tests of a static policy's file, which no configuration needs to name.

@@ -27,13 +27,13 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "NAME")]
     route: String,
     /// The client identifier
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     client_id: String,
     /// Who the client was found to be; without it, it is anonymous
-    #[arg(long, value_name = "ID", default_value = "")]
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     principal: String,
     /// The tenant that it belongs to
-    #[arg(long, value_name = "NAME", default_value = "")]
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
     tenant: String,
     /// The user name that it sent
     #[arg(long, value_name = "NAME")]

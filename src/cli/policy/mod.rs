@@ -1,11 +1,12 @@
 //! `mgate policy`: what people use to understand policies.
 
 mod explain;
+mod import;
 mod test;
 
 use super::{Global, Told, print};
 
-/// Test and explain policies.
+/// Test, explain and import policies.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -16,6 +17,7 @@ pub(super) struct Arguments {
 #[derive(clap::Subcommand)]
 enum Action {
     Explain(Box<explain::Arguments>),
+    Import(import::Arguments),
     Test(test::Arguments),
 }
 
@@ -23,6 +25,7 @@ impl Arguments {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
         match &self.action {
             Action::Explain(arguments) => arguments.run(global),
+            Action::Import(arguments) => arguments.run(global),
             Action::Test(arguments) => arguments.run(global),
         }
     }
@@ -31,4 +34,5 @@ impl Arguments {
 const EXAMPLES: &str = "\
 Examples:
   mgate policy test acl.toml
-  mgate policy explain --route devices --principal dev-1 --action publish --topic devices/dev-1/data";
+  mgate policy explain --route devices --principal dev-1 --action publish --topic devices/dev-1/data
+  mgate policy import --from mosquitto /etc/mosquitto/aclfile > acl.toml";
