@@ -97,9 +97,8 @@ impl Config {
 pub(crate) fn policy_of_text(name: &str, text: &str) -> Result<StaticRules, Problems> {
     let report = Report::default();
     let place = Place::file(Path::new(name));
-    let read = document::parse_toml(text).map(|node| {
-        static_policy::read(name, Section::root(&node, &place, None, &report), &report)
-    });
+    let read = document::parse_toml(text)
+        .map(|node| static_policy::read(name, Section::root(&node, &place, None, &report), &report));
     if let Err(error) = &read {
         report.problem(&Place { line: error.line, ..place }, error.message.as_str());
     }
