@@ -10,9 +10,15 @@ pub mod gateway;
 mod import;
 pub mod log;
 pub mod mirror;
+pub mod neighbour;
 mod observer;
 mod question;
 mod route;
 mod workers;
 
 pub use gateway::Gateway;
+
+#[cfg(test)]
+#[path = "../tests/support/service.rs"]
+#[allow(dead_code, reason = "no test needs all of it")]
+mod service;

@@ -7,6 +7,7 @@ pub(crate) mod broker;
 pub(crate) mod packets;
 pub(crate) mod peer;
 pub(crate) mod process;
+pub(crate) mod service;
 pub(crate) mod websocket;
 
 use std::collections::HashMap;

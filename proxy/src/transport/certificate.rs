@@ -15,7 +15,7 @@ use tokio_rustls::rustls::{self, InconsistentKeys, RootCertStore, SupportedCiphe
 #[derive(Clone)]
 pub struct Certificate(pub(super) Arc<CertifiedKey>);
 
-/// Authorities that certificates may come from; never empty.
+/// Authorities that certificates may come from.
 #[derive(Clone)]
 pub struct Authorities(pub(super) Arc<RootCertStore>);
 
@@ -82,6 +82,11 @@ impl Certificate {
 }
 
 impl Authorities {
+    /// No authority: whoever has only this trusts nobody.
+    pub fn none() -> Self {
+        Self(Arc::new(RootCertStore::empty()))
+    }
+
     /// Reads one or more certificates of authorities, PEM.
     pub fn from_pem(pem: &[u8]) -> Result<Self, TlsError> {
         let mut store = RootCertStore::empty();

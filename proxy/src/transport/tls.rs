@@ -164,6 +164,11 @@ impl ClientTls {
         Ok(Self(Arc::new(config)))
     }
 
+    /// The same for a library that makes connections itself.
+    pub fn to_rustls(&self) -> ClientConfig {
+        ClientConfig::clone(&self.0)
+    }
+
     pub(super) async fn connect(
         &self,
         name: ServerName<'static>,

@@ -1,0 +1,3 @@
+//! Clients of the services around mgate.
+
+pub mod http;
