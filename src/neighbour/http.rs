@@ -48,7 +48,7 @@ pub enum HttpClientError {
 /// Why there is no answer. None of these says more of the request than its server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HttpError {
-    /// The connection broke before the answer was whole, or what came is not HTTP.
+    /// The answer ended before it was whole.
     Broken(String),
     /// There is no connection to be had, or none that can be trusted.
     Connect(String),
@@ -56,6 +56,8 @@ pub enum HttpError {
     TooLarge(usize),
     /// The answer was not whole after this time.
     TooLate(Duration),
+    /// The connection broke, or spoke no HTTP, before anything was known of the answer.
+    Unanswered(String),
     /// Nothing can be sent to this address.
     Url,
 }
@@ -119,10 +121,13 @@ impl HttpClient {
 
 impl HttpError {
     fn of(error: reqwest::Error) -> Self {
-        let is_connect = error.is_connect();
+        let kind = match () {
+            () if error.is_connect() => Self::Connect,
+            () if error.is_request() => Self::Unanswered,
+            () => Self::Broken,
+        };
         // the address may have what is nobody's business in its query
-        let why = causes(&error.without_url());
-        if is_connect { Self::Connect(why) } else { Self::Broken(why) }
+        kind(causes(&error.without_url()))
     }
 }
 
@@ -161,6 +166,7 @@ impl fmt::Display for HttpError {
             Self::Connect(why) => write!(f, "no connection: {why}"),
             Self::TooLarge(bytes) => write!(f, "the answer is larger than {bytes} bytes"),
             Self::TooLate(timeout) => write!(f, "no whole answer within {timeout:?}"),
+            Self::Unanswered(why) => write!(f, "no answer: {why}"),
             Self::Url => f.write_str("nothing can be sent to this address"),
         }
     }
@@ -288,14 +294,17 @@ mod tests {
 
     #[tokio::test]
     async fn half_an_answer_is_none() {
-        for half in ["HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345", "HTTP/1.1 20", "", "MQTT\r\n\r\n"]
-        {
+        let body = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
+        for (half, has_begun) in [(body, true), ("HTTP/1.1 20", false), ("", false), ("MQTT\r\n\r\n", false)] {
             let service = Service::start(move |_, tcp| {
                 tcp.write_all(half.as_bytes())?;
                 Err(ErrorKind::ConnectionAborted.into())
             });
-            let sent = client().send(get(&service.url("/"))).await;
-            assert!(matches!(sent, Err(HttpError::Broken(_))), "{half:?}: {sent:?}");
+            match client().send(get(&service.url("/"))).await {
+                Err(HttpError::Broken(_)) => assert!(has_begun, "{half:?}"),
+                Err(HttpError::Unanswered(_)) => assert!(!has_begun, "{half:?}"),
+                sent => panic!("{half:?}: {sent:?}"),
+            }
         }
     }
 
