@@ -22,3 +22,7 @@ pub use gateway::Gateway;
 #[path = "../tests/support/service.rs"]
 #[allow(dead_code, reason = "no test needs all of it")]
 mod service;
+
+#[cfg(test)]
+#[path = "../tests/support/issuer.rs"]
+mod issuer;

@@ -1,6 +1,7 @@
 //! Who a client is: authenticators for the rows that a route's `authn` names.
 
 mod anonymous;
+pub mod jwt;
 mod password;
 pub mod password_file;
 mod x509;
