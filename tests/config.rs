@@ -391,9 +391,9 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[authn.users]\ntype = 'jwt'\n[authn.others]\ntype = 'password'",
+        "[authn.users]\ntype = 'psk'\n[authn.others]\ntype = 'password'",
         &[
-            "mgate.toml:6: authn.users.type: unknown value \"jwt\" (anonymous, password, x509)",
+            "mgate.toml:6: authn.users.type: unknown value \"psk\" (anonymous, jwt, password, x509)",
             "mgate.toml:7: authn.others.file: is missing",
         ],
     ),

@@ -7,6 +7,7 @@ mod definitions;
 mod document;
 mod environment;
 mod files;
+mod jwt;
 mod policy_test;
 mod problem;
 mod route;
@@ -184,6 +185,10 @@ fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Opt
     let kind = section.one_of("type", AUTHN_TYPES)?;
     let authenticator = match kind {
         AuthnType::Anonymous => Some(Arc::new(Anonymous::new(name)) as Arc<_>),
+        AuthnType::Jwt => jwt::read(name, &mut section, files).map(|jwt| {
+            let jwt: Arc<dyn Authenticator> = Arc::new(jwt);
+            Arc::new(Extension(jwt)) as Arc<_>
+        }),
         AuthnType::Password => {
             users(&mut section, files).map(|file| Arc::new(Password::new(name, file)) as Arc<_>)
         }
@@ -250,12 +255,17 @@ fn supported(kind: &str, known: &str, to_come: &[&str]) -> Result<(), String> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AuthnType {
     Anonymous,
+    Jwt,
     Password,
     X509,
 }
 
-const AUTHN_TYPES: &[(&str, AuthnType)] =
-    &[("anonymous", AuthnType::Anonymous), ("password", AuthnType::Password), ("x509", AuthnType::X509)];
+const AUTHN_TYPES: &[(&str, AuthnType)] = &[
+    ("anonymous", AuthnType::Anonymous),
+    ("jwt", AuthnType::Jwt),
+    ("password", AuthnType::Password),
+    ("x509", AuthnType::X509),
+];
 
 const IDENTITIES: &[(&str, Identity)] = &[
     ("cn", Identity::CommonName),

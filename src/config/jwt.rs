@@ -1,0 +1,177 @@
+//! `[authn.NAME]` with `type = "jwt"`.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use http::Uri;
+use mgate_proxy::transport::Authorities;
+
+use super::files::Files;
+use super::section::Section;
+use super::values;
+use crate::authn::jwt::{
+    ALGORITHMS, Algorithm, IssuerKeys, Jwt, JwtOptions, KeyError, KeySet, RemoteKeys, Schedule, TokenPlace,
+    fetch_from,
+};
+use crate::neighbour::http::{HttpClient, HttpOptions, parse_url};
+
+/// The authenticator, if nothing is wrong with it.
+pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Jwt> {
+    section.require(&["issuer", "audience", "algorithms"]);
+    section.forbid_empty("algorithms");
+    let algorithms = section.several_of("algorithms", ALGORITHMS);
+    let keys = keys(name, section, &algorithms, files);
+    let options = options(section, algorithms);
+    Some(Jwt::new(name, options?, keys?))
+}
+
+fn options(section: &mut Section<'_>, algorithms: Vec<Algorithm>) -> Option<JwtOptions> {
+    let issuer = section.parse("issuer", not_empty);
+    section.forbid_empty("audience");
+    let audience: Vec<String> = section.parse_each("audience", not_empty);
+    section.forbid_empty("token_in");
+    let token_in = section.several_of("token_in", TOKEN_PLACES);
+    let mut claim = |key| section.parse(key, not_empty).map(|given| given.value);
+    let [id_claim, groups_claim, tenant_claim] = ["id_claim", "groups_claim", "tenant_claim"].map(&mut claim);
+    let required = section.pairs("required_claims");
+    Some(JwtOptions {
+        issuer: issuer?.value,
+        audience: (!audience.iter().any(|name| name == ANY)).then_some(audience),
+        algorithms,
+        leeway: section.duration("leeway", LEEWAY).unwrap_or(DEFAULT_LEEWAY),
+        token_in: if token_in.is_empty() { vec![TokenPlace::Password] } else { token_in },
+        id_claim: id_claim.unwrap_or_else(|| "sub".into()),
+        groups_claim,
+        tenant_claim,
+        required_claims: required.into_iter().map(|(name, values)| (name.value, values)).collect(),
+    })
+}
+
+fn keys(
+    name: &str,
+    section: &mut Section<'_>,
+    algorithms: &[Algorithm],
+    files: &Files<'_>,
+) -> Option<IssuerKeys> {
+    let given: Vec<_> = SOURCES.iter().copied().filter(|key| section.has(key)).collect();
+    let useless: Vec<_> = ONLY_WITH_URL.iter().copied().filter(|key| section.has(key)).collect();
+    if !given.contains(&"jwks_url") {
+        useless.into_iter().for_each(|key| section.problem(key, "has no use without `jwks_url`"));
+    }
+    let source = match given.as_slice() {
+        [source] => *source,
+        [] => {
+            section.problem(
+                SOURCES[0],
+                "is missing, and so are `jwks_url`, `public_key_file` and `secret_file`",
+            );
+            return None;
+        }
+        [first, second, ..] => {
+            section.problem(second, format!("cannot stand beside `{first}`"));
+            return None;
+        }
+    };
+    check_algorithms(section, algorithms, source);
+    match source {
+        "jwks_file" => fixed(section, source, algorithms, files, KeySet::from_jwks),
+        "jwks_url" => remote(name, section, files),
+        "public_key_file" => fixed(section, source, algorithms, files, KeySet::from_pem),
+        _ => fixed(section, source, algorithms, files, |text| secret(text, algorithms)),
+    }
+}
+
+/// Whoever has a public key could sign with it as if it were a secret: the two never go together.
+fn check_algorithms(section: &Section<'_>, algorithms: &[Algorithm], source: &str) {
+    let secret = algorithms.iter().find(|algorithm| algorithm.is_hmac());
+    let public = algorithms.iter().find(|algorithm| !algorithm.is_hmac());
+    match (secret, public) {
+        (Some(secret), Some(public)) => {
+            section.problem("algorithms", format!("{secret} and {public} cannot stand together"));
+        }
+        (Some(secret), None) if source != "secret_file" => {
+            section.problem("algorithms", format!("{secret} needs `secret_file`"));
+        }
+        (None, Some(public)) if source == "secret_file" => {
+            section.problem("algorithms", format!("{public} needs public keys, not `secret_file`"));
+        }
+        _ => {}
+    }
+}
+
+fn fixed(
+    section: &mut Section<'_>,
+    key: &'static str,
+    algorithms: &[Algorithm],
+    files: &Files<'_>,
+    read: impl FnOnce(&[u8]) -> Result<KeySet, KeyError>,
+) -> Option<IssuerKeys> {
+    let name = section.text(key)?;
+    let keys = files.load(&name, read)?;
+    if !algorithms.is_empty() && !algorithms.iter().any(|algorithm| keys.has_key_for(*algorithm)) {
+        files.problem(&name, "has no key for any of `algorithms`");
+    }
+    Some(IssuerKeys::Fixed(keys))
+}
+
+/// The file's text without the line break that editors put at the end.
+fn secret(text: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyError> {
+    let secret = text.strip_suffix(b"\n").unwrap_or(text);
+    let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
+    KeySet::from_secret(secret, algorithms)
+}
+
+fn remote(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<IssuerKeys> {
+    let url = section.parse("jwks_url", url);
+    let has_ca = section.has("jwks_ca");
+    let ca = section.text("jwks_ca").and_then(|name| files.load(&name, Authorities::from_pem));
+    let refresh = section.duration("jwks_refresh", REFRESH).unwrap_or(DEFAULT_REFRESH);
+    let max_age = section.duration("jwks_max_age", MAX_AGE).unwrap_or(DEFAULT_MAX_AGE);
+    if max_age < refresh {
+        let refresh = values::show_millis(values::whole_millis(&refresh));
+        section.problem("jwks_max_age", format!("must not be less than `jwks_refresh` ({refresh})"));
+    }
+    if has_ca && ca.is_none() {
+        return None;
+    }
+    let options = HttpOptions { ca, identity: None, timeout: TIMEOUT, max_body_bytes: MAX_JWKS_BYTES };
+    let client = section.check(section.place(), HttpClient::new(options))?;
+    let fetch = fetch_from(client, url?.value);
+    Some(IssuerKeys::Remote(RemoteKeys::new(name, Schedule { refresh, max_age }, fetch)))
+}
+
+/// Keys must not be changed on their way.
+fn url(text: &str) -> Result<Uri, String> {
+    let url = parse_url(text).map_err(|error| error.to_string())?;
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    match url.scheme_str() == Some("https") || is_here {
+        true => Ok(url),
+        false => Err("must begin with https://, unless it is of this machine".into()),
+    }
+}
+
+fn not_empty(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
+}
+
+const SOURCES: &[&str] = &["jwks_file", "jwks_url", "public_key_file", "secret_file"];
+const ONLY_WITH_URL: &[&str] = &["jwks_ca", "jwks_max_age", "jwks_refresh"];
+
+const TOKEN_PLACES: &[(&str, TokenPlace)] =
+    &[("password", TokenPlace::Password), ("username", TokenPlace::Username)];
+
+/// The audience of tokens that may be for anybody.
+const ANY: &str = "*";
+
+const LEEWAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5 * 60);
+const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
+const REFRESH: RangeInclusive<Duration> = Duration::from_secs(10)..=DAY;
+const DEFAULT_REFRESH: Duration = Duration::from_secs(5 * 60);
+const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 60 * 60);
+const DEFAULT_MAX_AGE: Duration = DAY;
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_JWKS_BYTES: usize = 1024 * 1024;
