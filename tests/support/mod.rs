@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 pub(crate) mod broker;
+pub(crate) mod https;
+pub(crate) mod issuer;
 pub(crate) mod packets;
 pub(crate) mod peer;
 pub(crate) mod process;
