@@ -295,7 +295,8 @@ mod tests {
     #[tokio::test]
     async fn half_an_answer_is_none() {
         let body = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345";
-        for (half, has_begun) in [(body, true), ("HTTP/1.1 20", false), ("", false), ("MQTT\r\n\r\n", false)] {
+        for (half, has_begun) in [(body, true), ("HTTP/1.1 20", false), ("", false), ("MQTT\r\n\r\n", false)]
+        {
             let service = Service::start(move |_, tcp| {
                 tcp.write_all(half.as_bytes())?;
                 Err(ErrorKind::ConnectionAborted.into())

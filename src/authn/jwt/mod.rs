@@ -77,7 +77,8 @@ impl Jwt {
 
     /// The first token that is there to be judged.
     fn token<'a>(&self, credentials: &Credentials<'a>) -> Option<Result<Token<'a>, Fault>> {
-        let mut tokens = self.options.token_in.iter().filter_map(|place| Token::parse(place.text(credentials)?));
+        let mut tokens =
+            self.options.token_in.iter().filter_map(|place| Token::parse(place.text(credentials)?));
         let is_ours = |token: &Token<'_>| claims::is_from(&token.claims, &self.options.issuer);
         tokens.find(|token| token.as_ref().map_or(true, is_ours))
     }
