@@ -383,7 +383,7 @@ mod tests {
         });
         tokio::spawn(async move {
             let (tcp, peer) = listener.accept().await.unwrap();
-            let Ok(mut accepted) = acceptor.accept(tcp, peer).await else { return };
+            let Ok(mut accepted) = acceptor.accept(tcp, peer, |_| Ok(())).await else { return };
             let mut request = [0; 1024];
             let _ = accepted.stream.read(&mut request).await;
             let _ = accepted.stream.write_all(&answer("200 OK", "text/plain", "trusted")).await;
