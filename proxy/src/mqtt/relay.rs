@@ -30,7 +30,7 @@ pub struct Relaying<'a> {
     relay: Option<Relay<'a>>,
     /// Wakes the relay when mgate stops. Polled once: the waker stays registered, and the flag is cheaper to
     /// look at.
-    stopping: Pin<Box<Unconstrained<BoxFuture<'static, ()>>>>,
+    stopping: Unconstrained<BoxFuture<'static, ()>>,
     is_registered: bool,
     finishing: Option<BoxFuture<'a, ()>>,
 }
@@ -96,7 +96,7 @@ impl<'a> Relaying<'a> {
         });
         Self {
             relay: Some(Relay::new(endpoint, connector, accepted, stop)),
-            stopping: Box::pin(unconstrained(stopping)),
+            stopping: unconstrained(stopping),
             is_registered: false,
             finishing: None,
         }
@@ -110,7 +110,7 @@ impl Future for Relaying<'_> {
         let this = self.get_mut();
         if !this.is_registered {
             this.is_registered = true;
-            let _ = this.stopping.as_mut().poll(cx);
+            let _ = Pin::new(&mut this.stopping).poll(cx);
         }
         if let Some(relay) = &mut this.relay {
             ready!(relay.poll(cx));
