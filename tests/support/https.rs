@@ -2,20 +2,20 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::service::Accepting;
 use super::{Files, PATIENCE};
 
 /// A service with the certificate `localhost.pem`; gone when dropped.
 pub(crate) struct Https {
-    address: SocketAddr,
+    accepting: Accepting,
     shared: Arc<Shared>,
 }
 
@@ -23,7 +23,6 @@ struct Shared {
     /// `None` for no answer at all, with the connection left open.
     answer: Mutex<Option<Vec<u8>>>,
     requests: AtomicUsize,
-    is_over: AtomicBool,
 }
 
 impl Https {
@@ -32,24 +31,12 @@ impl Https {
     }
 
     pub(crate) fn start_at(port: u16, files: &Files, answer: Option<Vec<u8>>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let config = Arc::new(server_config(files));
-        let shared = Arc::new(Shared {
-            answer: Mutex::new(answer),
-            requests: AtomicUsize::new(0),
-            is_over: AtomicBool::new(false),
-        });
-        let service = Self { address: listener.local_addr().unwrap(), shared: Arc::clone(&shared) };
-        thread::spawn(move || {
-            while let Ok((tcp, _)) = listener.accept() {
-                if shared.is_over.load(Ordering::SeqCst) {
-                    return;
-                }
-                let (shared, config) = (Arc::clone(&shared), Arc::clone(&config));
-                thread::spawn(move || shared.serve(tcp, config));
-            }
-        });
-        service
+        let shared = Arc::new(Shared { answer: Mutex::new(answer), requests: AtomicUsize::new(0) });
+        let serving = Arc::clone(&shared);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let accepting = Accepting::start(address, move |tcp, _| serving.serve(tcp, Arc::clone(&config)));
+        Self { accepting, shared }
     }
 
     pub(crate) fn say(&self, answer: Option<Vec<u8>>) {
@@ -57,19 +44,11 @@ impl Https {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("https://localhost:{}/keys", self.address.port())
+        format!("https://localhost:{}/keys", self.accepting.address().port())
     }
 
     pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Https {
-    fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::SeqCst);
-        // wakes the thread that accepts
-        let _ = TcpStream::connect(self.address);
     }
 }
 

@@ -8,8 +8,14 @@ use std::thread;
 
 /// A service on a port of its own; gone when dropped.
 pub(crate) struct Service {
-    address: SocketAddr,
+    accepting: Accepting,
     shared: Arc<Shared>,
+}
+
+/// Accepts connections and serves each on a thread of its own, until it is dropped.
+pub(crate) struct Accepting {
+    address: SocketAddr,
+    is_over: Arc<AtomicBool>,
 }
 
 /// A request that came.
@@ -26,7 +32,6 @@ struct Shared {
     answer: Box<Say>,
     heard: Mutex<Vec<Heard>>,
     connections: AtomicUsize,
-    is_over: AtomicBool,
 }
 
 /// Writes an answer; an error closes the connection.
@@ -43,25 +48,14 @@ impl Service {
         address: SocketAddr,
         answer: impl Fn(&Heard, &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
         let shared = Arc::new(Shared {
             answer: Box::new(answer),
             heard: Mutex::default(),
             connections: AtomicUsize::new(0),
-            is_over: AtomicBool::new(false),
         });
-        let service = Self { address: listener.local_addr().unwrap(), shared: Arc::clone(&shared) };
-        thread::spawn(move || {
-            while let Ok((tcp, _)) = listener.accept() {
-                if shared.is_over.load(Ordering::SeqCst) {
-                    return;
-                }
-                shared.connections.fetch_add(1, Ordering::SeqCst);
-                let shared = Arc::clone(&shared);
-                thread::spawn(move || shared.serve(tcp));
-            }
-        });
-        service
+        let serving = Arc::clone(&shared);
+        let accepting = Accepting::start(address, move |tcp, is_over| serving.serve(tcp, is_over));
+        Self { accepting, shared }
     }
 
     /// One that gives the same answer to everything.
@@ -71,11 +65,11 @@ impl Service {
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        self.address
+        self.accepting.address
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("http://{}{path}", self.accepting.address)
     }
 
     pub(crate) fn heard(&self) -> Vec<Heard> {
@@ -87,19 +81,47 @@ impl Service {
     }
 }
 
-impl Drop for Service {
+impl Accepting {
+    /// Listens at `address`; `serve` is also told, at any time, whether it is over.
+    pub(crate) fn start(
+        address: SocketAddr,
+        serve: impl Fn(TcpStream, &AtomicBool) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let accepting = Self { address: listener.local_addr().unwrap(), is_over: Arc::clone(&is_over) };
+        let serve = Arc::new(serve);
+        thread::spawn(move || {
+            while let Ok((tcp, _)) = listener.accept() {
+                if is_over.load(Ordering::SeqCst) {
+                    return;
+                }
+                let (serve, is_over) = (Arc::clone(&serve), Arc::clone(&is_over));
+                thread::spawn(move || serve(tcp, &is_over));
+            }
+        });
+        accepting
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for Accepting {
     fn drop(&mut self) {
-        self.shared.is_over.store(true, Ordering::SeqCst);
+        self.is_over.store(true, Ordering::SeqCst);
         // wakes the thread that accepts
         let _ = TcpStream::connect(self.address);
     }
 }
 
 impl Shared {
-    fn serve(&self, mut tcp: TcpStream) {
+    fn serve(&self, mut tcp: TcpStream, is_over: &AtomicBool) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
         let mut reader = BufReader::new(tcp.try_clone().unwrap());
         while let Ok(heard) = Heard::read(&mut reader) {
-            if self.is_over.load(Ordering::SeqCst) {
+            if is_over.load(Ordering::SeqCst) {
                 return;
             }
             self.heard.lock().unwrap().push(heard.clone());
