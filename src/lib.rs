@@ -12,6 +12,7 @@ pub mod log;
 pub mod mirror;
 pub mod neighbour;
 mod observer;
+pub mod pdp;
 mod question;
 mod route;
 mod workers;

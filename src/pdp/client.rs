@@ -1,0 +1,177 @@
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use std::{error, fmt};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, StatusCode};
+use mgate_policies::Now;
+use tokio::sync::Semaphore;
+use tokio::time;
+use tracing::{info, warn};
+
+use super::breaker::Breaker;
+use super::dialect::{AnswerError, Answered, Dialect};
+use crate::neighbour::http::{HttpClient, HttpError};
+
+/// Puts questions to one service, within bounds.
+pub(super) struct ServiceClient {
+    pub(super) name: Arc<str>,
+    pub(super) dialect: Box<dyn Dialect>,
+    pub(super) http: HttpClient,
+    pub(super) headers: HeaderMap,
+    pub(super) timeout: Duration,
+    pub(super) running: Semaphore,
+    pub(super) breaker: Mutex<Breaker>,
+}
+
+/// Why there is no decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PdpError {
+    /// What came back is no answer.
+    Answer(AnswerError),
+    /// Too many questions wait already.
+    Busy,
+    /// There was no answer.
+    Http(HttpError),
+    /// Whoever asked is gone without a word.
+    Lost,
+    /// The service did not answer lately, and is left alone for a while.
+    Open,
+    /// Rights were withdrawn while it was asked, more than once.
+    Outdated,
+    /// There was no decision within this time.
+    TooLate(Duration),
+}
+
+impl ServiceClient {
+    /// Asks, once more if there was no connection, within the time for a decision.
+    pub(super) async fn ask(&self, request: Request<Bytes>, now: Now) -> Result<Answered, PdpError> {
+        let clock = Clock { asked: now.instant, since: time::Instant::now() };
+        let asking = async {
+            if self.breaker().is_open(clock.now()) {
+                return Err(PdpError::Open);
+            }
+            let _running = self.running.acquire().await.map_err(|_| PdpError::Busy)?;
+            let attempt = Attempt::begin(self, &clock).ok_or(PdpError::Open)?;
+            let result = self.exchange(request).await;
+            attempt.end(&result);
+            result
+        };
+        time::timeout(self.timeout, asking).await.unwrap_or(Err(PdpError::TooLate(self.timeout)))
+    }
+
+    /// Whether it would not be asked now.
+    pub(super) fn is_left_alone(&self, now: Now) -> bool {
+        self.breaker().is_open(now.instant)
+    }
+
+    async fn exchange(&self, asked: Request<Bytes>) -> Result<Answered, PdpError> {
+        let answer = match self.http.send(self.complete(&asked)).await {
+            Err(HttpError::Connect(_) | HttpError::Unanswered(_)) => {
+                self.http.send(self.complete(&asked)).await
+            }
+            sent => sent,
+        };
+        let answer = answer.map_err(PdpError::Http)?;
+        self.dialect.read(&asked, &answer).map_err(PdpError::Answer)
+    }
+
+    fn complete(&self, asked: &Request<Bytes>) -> Request<Bytes> {
+        let mut request = asked.clone();
+        request.headers_mut().extend(self.headers.clone());
+        request
+    }
+
+    fn breaker(&self) -> MutexGuard<'_, Breaker> {
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, now: Instant, why: &dyn fmt::Display) {
+        let random = RandomState::new().hash_one(());
+        if let Some(pause) = self.breaker().failed(now, random) {
+            warn!(policy = %self.name, %why, ?pause, "the decision service does not answer: it is left alone");
+        }
+    }
+}
+
+/// A question on its way; one that is given up has failed.
+struct Attempt<'a> {
+    client: &'a ServiceClient,
+    clock: &'a Clock,
+    is_over: bool,
+}
+
+impl<'a> Attempt<'a> {
+    fn begin(client: &'a ServiceClient, clock: &'a Clock) -> Option<Self> {
+        client.breaker().admit(clock.now()).then_some(Self { client, clock, is_over: false })
+    }
+
+    fn end(mut self, result: &Result<Answered, PdpError>) {
+        self.is_over = true;
+        match result {
+            Err(error) if error.is_failure() => self.client.failed(self.clock.now(), error),
+            _ => {
+                if self.client.breaker().succeeded() {
+                    info!(policy = %self.client.name, "the decision service answers again");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.client.failed(self.clock.now(), &PdpError::TooLate(self.client.timeout));
+        }
+    }
+}
+
+/// The caller's clock, going on from when it asked.
+struct Clock {
+    asked: Instant,
+    since: time::Instant,
+}
+
+impl Clock {
+    fn now(&self) -> Instant {
+        self.asked + self.since.elapsed()
+    }
+}
+
+impl PdpError {
+    /// Whether the service is, or is taken to be, away.
+    pub(super) fn is_outage(&self) -> bool {
+        self.is_failure() || *self == Self::Open
+    }
+
+    /// Whether it means that the service is not there; a single odd question must not make it look so.
+    fn is_failure(&self) -> bool {
+        match self {
+            Self::Answer(AnswerError::Status(status)) => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Http(HttpError::TooLarge(_) | HttpError::Url) => false,
+            Self::Http(_) | Self::TooLate(_) => true,
+            Self::Answer(_) | Self::Busy | Self::Lost | Self::Open | Self::Outdated => false,
+        }
+    }
+}
+
+impl fmt::Display for PdpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Answer(error) => error.fmt(f),
+            Self::Busy => f.write_str("too many questions wait for the service"),
+            Self::Http(error) => error.fmt(f),
+            Self::Lost => f.write_str("the question was lost"),
+            Self::Open => f.write_str("the service did not answer lately"),
+            Self::Outdated => f.write_str("rights were withdrawn meanwhile"),
+            Self::TooLate(timeout) => write!(f, "no decision within {timeout:?}"),
+        }
+    }
+}
+
+impl error::Error for PdpError {}

@@ -1,0 +1,337 @@
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use mgate_policies::{
+    Action, Answer, BoxFuture, Cause, Decision, Now, Query, Reason, Resource, TopicFilter, TopicName,
+};
+use tokio::sync::Semaphore;
+use tokio::time;
+
+use super::PdpOptions;
+use super::cache::{DecisionCache, Remembered};
+use super::client::{PdpError, ServiceClient};
+use super::dialect::Unaskable;
+use super::epochs::{Epoch, Epochs};
+use super::flights::Flights;
+use super::subscriptions::{Subscription, Subscriptions};
+
+/// Decides from memory, or by asking.
+pub(super) struct Decisions {
+    client: ServiceClient,
+    /// For stale allows: where the name alone would hide what they are.
+    stale_name: Arc<str>,
+    places: Arc<Semaphore>,
+    actions: Vec<Action>,
+    timeout: Duration,
+    cache: DecisionCache,
+    flights: Flights<Outcome>,
+    subscriptions: Subscriptions,
+    pub(super) epochs: Epochs,
+    hashers: [RandomState; 2],
+    counters: Counters,
+}
+
+/// What became of a question.
+type Outcome = Result<Remembered, PdpError>;
+
+/// How often what happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Questions that were answered from memory.
+    pub hits: u64,
+    /// Questions that were not.
+    pub misses: u64,
+    /// Answers that came when rights had been withdrawn already.
+    pub outdated: u64,
+    /// Allows that counted beyond their time because the service did not answer.
+    pub stale: u64,
+    /// Requests to which there was no answer, or none that has a meaning.
+    pub errors: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    outdated: AtomicU64,
+    stale: AtomicU64,
+    errors: AtomicU64,
+}
+
+/// A question in the service's words.
+#[derive(Clone)]
+struct Question {
+    request: Request<Bytes>,
+    /// What a decision is kept apart by although a dialect may have no word for it.
+    flags: (Action, u8, bool),
+    tenant: Box<str>,
+    principal: Box<str>,
+    expires: Option<Duration>,
+}
+
+impl Decisions {
+    pub(super) fn new(options: PdpOptions) -> Self {
+        let concurrency = usize::from(options.concurrency.get());
+        let stale_name = format!("{}, while its service is away", options.name).into();
+        let client = ServiceClient {
+            name: options.name,
+            dialect: options.dialect,
+            http: options.http,
+            headers: options.headers,
+            timeout: options.timeout,
+            running: Semaphore::new(concurrency),
+            breaker: Default::default(),
+        };
+        Self {
+            client,
+            stale_name,
+            places: Arc::new(Semaphore::new(concurrency * (1 + WAITING))),
+            actions: options.actions,
+            timeout: options.timeout,
+            cache: DecisionCache::new(options.cache),
+            flights: Flights::default(),
+            subscriptions: Subscriptions::default(),
+            epochs: Epochs::default(),
+            hashers: Default::default(),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.client.name
+    }
+
+    pub(super) fn asks_about(&self, action: Action) -> bool {
+        self.actions.contains(&action)
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let Counters { hits, misses, outdated, stale, errors } = &self.counters;
+        let [hits, misses, outdated, stale, errors] =
+            [hits, misses, outdated, stale, errors].map(|counter| counter.load(Ordering::Relaxed));
+        Counts { hits, misses, outdated, stale, errors }
+    }
+
+    /// Decides one question.
+    pub(super) fn ask(self: &Arc<Self>, query: &Query<'_>, now: Now) -> Answer {
+        let question = match self.question(query) {
+            Ok(question) => question,
+            Err(unaskable) => return Answer::Ready(self.unaskable(unaskable)),
+        };
+        let subscriber = self.subscriber(query);
+        if let Some(decision) = self.recall(&question, now) {
+            self.note(subscriber, &decision);
+            return Answer::Ready(decision);
+        }
+        let this = Arc::clone(self);
+        Answer::Pending(self.in_time(async move {
+            let decision = this.decide(question, now).await;
+            this.note(subscriber, &decision);
+            decision
+        }))
+    }
+
+    /// Decides a delivery by the subscriptions that it reaches: one that is allowed is enough.
+    pub(super) fn inherit(self: &Arc<Self>, query: &Query<'_>, now: Now) -> Answer {
+        let Resource::Topic(topic) = query.resource else { return Answer::Ready(Decision::Abstain) };
+        let mut last = self.unaskable(Unaskable("nobody could subscribe to this topic"));
+        let mut open = Vec::new();
+        for subscription in self.reached_by(query, topic) {
+            match self.question_of(query, &subscription) {
+                Err(unaskable) => last = self.unaskable(unaskable),
+                Ok(question) => match self.recall(&question, now) {
+                    Some(allow @ Decision::Allow(_)) => return Answer::Ready(allow),
+                    Some(decision) => last = decision,
+                    None => open.push(question),
+                },
+            }
+        }
+        if open.is_empty() {
+            return Answer::Ready(last);
+        }
+        let this = Arc::clone(self);
+        Answer::Pending(self.in_time(async move {
+            for question in open {
+                last = this.decide(question, now).await;
+                if matches!(last, Decision::Allow(_)) {
+                    break;
+                }
+            }
+            last
+        }))
+    }
+
+    fn question(&self, query: &Query<'_>) -> Result<Question, Unaskable> {
+        let principal = &query.client.principal;
+        Ok(Question {
+            request: self.client.dialect.request(query)?,
+            flags: (query.action, query.qos, query.retain),
+            tenant: principal.tenant.clone(),
+            principal: principal.id.clone(),
+            expires: principal.expires,
+        })
+    }
+
+    fn question_of(&self, delivery: &Query<'_>, subscription: &Subscription) -> Result<Question, Unaskable> {
+        let filter = TopicFilter::parse(&subscription.filter).map_err(|_| Unaskable("this is no filter"))?;
+        let (resource, qos) = (Resource::Filter(filter), subscription.qos);
+        self.question(&Query {
+            action: Action::Subscribe,
+            resource,
+            payload: b"",
+            qos,
+            retain: false,
+            ..*delivery
+        })
+    }
+
+    /// The subscriptions of a client that a message reaches; where there is none, what the client would have
+    /// to subscribe to.
+    fn reached_by(&self, delivery: &Query<'_>, topic: TopicName<'_>) -> Vec<Subscription> {
+        let mut reached = self.subscriptions.reached_by(self.subscriptions.key(delivery.client), topic);
+        // a filter that begins like this is something else than the topic
+        if reached.is_empty() && !topic.as_str().starts_with("$share/") {
+            reached.push(Subscription { filter: topic.as_str().into(), qos: delivery.qos });
+        }
+        reached
+    }
+
+    /// Who subscribes to what, where deliveries will be judged by it.
+    fn subscriber(&self, query: &Query<'_>) -> Option<(u128, Subscription)> {
+        match query.resource {
+            Resource::Filter(filter) if !self.asks_about(Action::Deliver) => {
+                let subscription = Subscription { filter: filter.to_string().into(), qos: query.qos };
+                Some((self.subscriptions.key(query.client), subscription))
+            }
+            _ => None,
+        }
+    }
+
+    fn note(&self, subscriber: Option<(u128, Subscription)>, decision: &Decision) {
+        if let (Some((key, subscription)), Decision::Allow(_)) = (subscriber, decision) {
+            self.subscriptions.add(key, subscription);
+        }
+    }
+
+    /// The decision, if it is known.
+    fn recall(self: &Arc<Self>, question: &Question, now: Now) -> Option<Decision> {
+        let key = self.key(question, self.epoch_of(question));
+        let remembered = self.cache.recall(key, now)?;
+        count(&self.counters.hits);
+        if remembered.wants_refresh(now) && !self.client.is_left_alone(now) {
+            // whoever asks next is glad of it
+            let _ = self.flights.join(key, || self.take_off(key, question, now));
+        }
+        Some(remembered.decision(&self.client.name, question.expires, now))
+    }
+
+    /// Asks the service. If rights are withdrawn meanwhile, its answer counts for nothing, and it is asked
+    /// once more.
+    async fn decide(self: &Arc<Self>, question: Question, now: Now) -> Decision {
+        count(&self.counters.misses);
+        let since = time::Instant::now();
+        for _ in 0..2 {
+            let epoch = self.epoch_of(&question);
+            let key = self.key(&question, epoch);
+            let outcome = self.outcome(key, &question, now).await;
+            if self.epoch_of(&question) == epoch {
+                return self.conclude(key, outcome, &question, now.later(since.elapsed()));
+            }
+            count(&self.counters.outdated);
+        }
+        self.unavailable(&PdpError::Outdated)
+    }
+
+    async fn outcome(self: &Arc<Self>, key: u128, question: &Question, now: Now) -> Outcome {
+        let joined = self.flights.join(key, || match self.cache.recall(key, now) {
+            // it landed since it was looked for
+            Some(remembered) => Err(Ok(remembered)),
+            None => self.take_off(key, question, now).map_err(Err),
+        });
+        match joined {
+            Ok(passenger) => passenger.arrive().await.unwrap_or(Err(PdpError::Lost)),
+            Err(outcome) => outcome,
+        }
+    }
+
+    fn take_off(
+        self: &Arc<Self>,
+        key: u128,
+        question: &Question,
+        now: Now,
+    ) -> Result<impl Future<Output = Outcome> + Send + use<>, PdpError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| PdpError::Busy)?;
+        let (this, request, expires) = (Arc::clone(self), question.request.clone(), question.expires);
+        Ok(async move {
+            let _place = place;
+            match this.client.ask(request, now).await {
+                Ok(answered) => Ok(this.cache.remember(key, answered, expires, now).await),
+                Err(error) => {
+                    count(&this.counters.errors);
+                    Err(error)
+                }
+            }
+        })
+    }
+
+    fn conclude(&self, key: u128, outcome: Outcome, question: &Question, now: Now) -> Decision {
+        match outcome {
+            Ok(remembered) => remembered.decision(&self.client.name, question.expires, now),
+            Err(error) if error.is_outage() => match self.cache.recall_stale(key, now) {
+                Some(remembered) => {
+                    count(&self.counters.stale);
+                    remembered.decision(&self.stale_name, question.expires, now)
+                }
+                None => self.unavailable(&error),
+            },
+            Err(error) => self.unavailable(&error),
+        }
+    }
+
+    /// The same, with an end.
+    fn in_time(
+        self: &Arc<Self>,
+        deciding: impl Future<Output = Decision> + Send + 'static,
+    ) -> BoxFuture<'static, Decision> {
+        let this = Arc::clone(self);
+        Box::pin(async move {
+            let decided = time::timeout(this.timeout, deciding).await;
+            decided.unwrap_or_else(|_| this.unavailable(&PdpError::TooLate(this.timeout)))
+        })
+    }
+
+    fn epoch_of(&self, question: &Question) -> Epoch {
+        self.epochs.of(&question.tenant, &question.principal)
+    }
+
+    /// What a decision is remembered under: nobody without the keys of this process can find two questions
+    /// that share it.
+    fn key(&self, question: &Question, epoch: Epoch) -> u128 {
+        let Question { request, flags, .. } = question;
+        let what = (request.method(), request.uri(), request.body(), flags, epoch);
+        let [high, low] = self.hashers.each_ref().map(|hasher| hasher.hash_one(what));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    fn unaskable(&self, unaskable: Unaskable) -> Decision {
+        let detail = format!("{}: {unaskable}", self.client.name);
+        Decision::Deny(Reason::with_detail(Cause::NotAuthorized, detail))
+    }
+
+    fn unavailable(&self, error: &PdpError) -> Decision {
+        let detail = format!("{}: {error}", self.client.name);
+        Decision::Deny(Reason::with_detail(Cause::Unavailable, detail))
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// How many questions may wait for each that is on its way.
+const WAITING: usize = 16;

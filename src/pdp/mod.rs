@@ -1,0 +1,113 @@
+//! Decisions by other services: the policy `pdp`.
+//!
+//! A question is put into the words of a [`Dialect`] and asked over HTTP, unless the same was answered lately.
+//! Every wait and every queue has a bound, and whatever goes wrong is a denial.
+
+mod authzen;
+mod breaker;
+mod cache;
+mod client;
+mod decisions;
+mod dialect;
+mod entities;
+mod epochs;
+mod flights;
+mod opa;
+mod subscriptions;
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use mgate_policies::{Action, Answer, Decision, Now, Policy, Query};
+
+use self::decisions::Decisions;
+use crate::neighbour::http::HttpClient;
+
+pub use self::authzen::Authzen;
+pub use self::cache::CacheOptions;
+pub use self::client::PdpError;
+pub use self::decisions::Counts;
+pub use self::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict};
+pub use self::opa::Opa;
+
+/// Leaves decisions to another service.
+///
+/// It must be called inside of a runtime that drives timers.
+pub struct Pdp(Arc<Decisions>);
+
+/// What a [`Pdp`] asks, whom, and how.
+pub struct PdpOptions {
+    /// The name that logs show.
+    pub name: Arc<str>,
+    /// The service's language.
+    pub dialect: Box<dyn Dialect>,
+    /// The way to it; its time-out should not be shorter than `timeout`.
+    pub http: HttpClient,
+    /// What is sent along with every question: keys and tokens of mgate itself.
+    pub headers: HeaderMap,
+    /// Time for one decision, with all waiting.
+    pub timeout: Duration,
+    /// Questions that are on their way at a time; sixteen times as many may wait.
+    pub concurrency: NonZeroU16,
+    /// What the service is asked about; to all else the policy has nothing to say.
+    ///
+    /// Where subscriptions are among it and deliveries are not, a client is given what it may subscribe to:
+    /// the service is asked, as for a subscription, about the filters that the client subscribed to and that
+    /// the message reaches. Where none is known (of a session that is older than the gateway, say), it is
+    /// asked about the message's own topic.
+    pub actions: Vec<Action>,
+    /// How answers are remembered.
+    pub cache: CacheOptions,
+}
+
+impl Pdp {
+    /// A policy that asks as `options` say; nothing is sent yet.
+    pub fn new(options: PdpOptions) -> Self {
+        Self(Arc::new(Decisions::new(options)))
+    }
+
+    /// Forgets all decisions, those on their way included: rights were withdrawn.
+    pub fn forget(&self) {
+        self.0.epochs.bump();
+    }
+
+    /// Forgets all decisions about one principal, those on their way included.
+    pub fn forget_principal(&self, tenant: &str, id: &str) {
+        self.0.epochs.bump_one(tenant, id);
+    }
+
+    /// What happened so far.
+    pub fn counts(&self) -> Counts {
+        self.0.counts()
+    }
+}
+
+impl Policy for Pdp {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer {
+        match query.action {
+            action if self.0.asks_about(action) => self.0.ask(query, now),
+            Action::Deliver if self.0.asks_about(Action::Subscribe) => self.0.inherit(query, now),
+            _ => Answer::Ready(Decision::Abstain),
+        }
+    }
+}
+
+/// All that a client may do: what dialects have words for that take any.
+const ALL_ACTIONS: &[Action] = &[
+    Action::Connect,
+    Action::Deliver,
+    Action::Observe,
+    Action::Publish,
+    Action::Request,
+    Action::Subscribe,
+    Action::Will,
+];
+
+#[cfg(test)]
+mod tests;
