@@ -88,21 +88,31 @@ impl Answered {
 
 /// A request with a body in JSON.
 pub(super) fn post_json(uri: &Uri, body: Vec<u8>) -> Request<Bytes> {
-    with_body(Method::POST, uri.clone(), JSON, body)
+    with_body(Method::POST, uri.clone(), Some(JSON), body)
 }
 
-/// A request with a body.
+/// A request with a body of a type, or without either.
 pub(super) fn with_body(
     method: Method,
     uri: Uri,
-    content_type: &'static str,
+    content_type: Option<&'static str>,
     body: Vec<u8>,
 ) -> Request<Bytes> {
     let mut request = Request::new(body.into());
     *request.method_mut() = method;
     *request.uri_mut() = uri;
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Some(content_type) = content_type {
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
     request
+}
+
+/// The address with this path below `base`; none if that has a query, or there is no room.
+pub(super) fn below(base: &Uri, path: &str) -> Option<Uri> {
+    if base.query().is_some() {
+        return None;
+    }
+    format!("{}{path}", base.to_string().trim_end_matches('/')).parse().ok()
 }
 
 /// The JSON in an answer with status 200 and nothing else.
@@ -183,7 +193,8 @@ impl fmt::Display for AnswerError {
 
 impl error::Error for AnswerError {}
 
-const JSON: &str = "application/json";
+pub(super) const FORM: &str = "application/x-www-form-urlencoded";
+pub(super) const JSON: &str = "application/json";
 const MAX_WORDS: usize = 200;
 
 #[cfg(test)]

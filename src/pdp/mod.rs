@@ -5,6 +5,7 @@
 
 mod authzen;
 mod breaker;
+mod broker_auth;
 mod cache;
 mod client;
 mod decisions;
@@ -12,8 +13,12 @@ mod dialect;
 mod entities;
 mod epochs;
 mod flights;
+mod mainflux;
 mod opa;
 mod subscriptions;
+mod template;
+mod vernemq;
+mod webhook;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -26,11 +31,16 @@ use self::decisions::Decisions;
 use crate::neighbour::http::HttpClient;
 
 pub use self::authzen::Authzen;
+pub use self::broker_auth::BrokerAuth;
 pub use self::cache::CacheOptions;
 pub use self::client::PdpError;
 pub use self::decisions::Counts;
 pub use self::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict};
+pub use self::mainflux::Mainflux;
 pub use self::opa::Opa;
+pub use self::template::{Template, TemplateError, UrlTemplate};
+pub use self::vernemq::VerneMq;
+pub use self::webhook::{Body, Reply, Vocabulary, Webhook};
 
 /// Leaves decisions to another service.
 ///
