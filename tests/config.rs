@@ -45,6 +45,51 @@ fn each_mistake_is_named_with_its_place() {
 }
 
 #[test]
+fn each_mistake_of_a_decision_service_is_named() {
+    let directory = with_certificates();
+    write(&directory, "empty", "\n");
+    write(&directory, "token", "abc\n");
+    write(&directory, "bad", "to ken\n");
+    let mut surprises = Vec::new();
+    for (keys, expected) in PDP_MISTAKES {
+        let text = format!("{ROUTE}[policy.a]\ntype = 'pdp'\n{keys}");
+        let found = problems(&directory, &text, &[]);
+        let found: Vec<&str> = found.iter().map(|line| line.split_once(" policy.a.").unwrap().1).collect();
+        if found != *expected {
+            surprises.push(format!("{keys}: {found:#?}"));
+        }
+    }
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+#[test]
+fn each_kind_of_decision_service_loads() {
+    let directory = with_certificates();
+    write(&directory, "token", "abc.def-_~+/==\n");
+    for keys in PDPS {
+        let text = ROUTE.to_owned() + "policies = ['a']\n[policy.a]\ntype = 'pdp'\n" + keys;
+        write(&directory, "mgate.toml", &text);
+        let config =
+            load(&directory.path().join("mgate.toml"), &[]).unwrap_or_else(|found| panic!("{keys}: {found}"));
+        assert_eq!(config.warnings, [], "{keys}");
+    }
+}
+
+#[test]
+fn decisions_over_the_open_network_are_warned_of() {
+    let directory = with_certificates();
+    for (host, warnings) in
+        [("127.0.0.1", 0), ("[::1]:80", 0), ("localhost:8181", 0), ("opa:8181", 1), ("10.0.0.1", 1)]
+    {
+        let url = format!("dialect = 'opa'\nurl = 'http://{host}/v1/data/mgate'\n");
+        let text = ROUTE.to_owned() + "policies = ['a']\n[policy.a]\ntype = 'pdp'\n" + &url;
+        write(&directory, "mgate.toml", &text);
+        let config = load(&directory.path().join("mgate.toml"), &[]).unwrap();
+        assert_eq!(config.warnings.len(), warnings, "{host}: {:?}", config.warnings);
+    }
+}
+
+#[test]
 fn all_mistakes_of_all_files_are_found_at_once() {
     let directory = with_certificates();
     write(&directory, "acl.toml", BAD_POLICY);
@@ -324,6 +369,169 @@ const MISTAKES: &[(&str, &[&str])] = &[
 ];
 
 /// What follows a good route of four lines.
+/// Keys of a policy of the type `pdp`, each with what is wrong with it.
+const PDP_MISTAKES: &[(&str, &[&str])] = &[
+    ("", &["dialect: is missing", "url: is missing"]),
+    (
+        "dialect = 'nats'\nurl = 'nats://h'",
+        &[
+            "dialect: dialect \"nats\" is not supported by this version (authzen, opa, webhook, broker.auth.v1, mainflux-0.13)",
+            "url: scheme \"nats\" is not supported by this version (http, https)",
+        ],
+    ),
+    (
+        "dialect = 'supermq-0.17'\nurl = 'grpc://h'\nactions = ['connect']\npreset = 'emqx'",
+        &[
+            "dialect: dialect \"supermq-0.17\" is not supported by this version (authzen, opa, webhook, broker.auth.v1, mainflux-0.13)",
+            "url: scheme \"grpc\" is not supported by this version (http, https)",
+        ],
+    ),
+    (
+        "dialect = 'cedar'\nurl = 'pdp'",
+        &[
+            "dialect: unknown dialect \"cedar\" (authzen, opa, webhook, broker.auth.v1, mainflux-0.13)",
+            "url: must begin with http:// or https://",
+        ],
+    ),
+    ("dialect = 'authzen'\nurl = 'http://u:p@127.0.0.1'", &["url: credentials must not stand in an address"]),
+    (
+        "dialect = 'opa'\nurl = 'http://127.0.0.1:8181'",
+        &["url: must name a document, as in http://127.0.0.1:8181/v1/data/mgate"],
+    ),
+    (
+        "dialect = 'mainflux-0.13'\nurl = 'http://127.0.0.1?a'",
+        &["url: must have no query: the dialect's own paths follow"],
+    ),
+    (
+        "dialect = 'broker.auth.v1'\nurl = 'http://127.0.0.1?a'",
+        &["url: must have no query: the dialect's own paths follow"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\npreset = 'emqx'\nbody = { a = 'b' }",
+        &[
+            "preset: has a meaning with dialect = \"webhook\" only",
+            "body: has a meaning with dialect = \"webhook\" only",
+        ],
+    ),
+    ("dialect = 'webhook'\nurl = 'http://127.0.0.1'", &["preset: is missing"]),
+    (
+        "dialect = 'webhook'\nurl = 'http://${client_id}/'\npreset = 'magic'\nmethod = 'DELETE'\nformat = 'xml'",
+        &[
+            "preset: unknown value \"magic\" (emqx, mosquitto-go-auth, vernemq, status)",
+            "method: unknown value \"DELETE\" (POST, PUT, GET)",
+            "format: unknown value \"xml\" (json, form)",
+        ],
+    ),
+    (
+        "dialect = 'webhook'\nurl = 'http://127.0.0.1:${qos}/'\npreset = 'status'\nbody = { a = '${password}', b = '${topic', c = ['a', 'b'], d = '${x}' }\nresponse = 'json'",
+        &[
+            "url: a client must have no say in scheme, host and port",
+            "body.a: ${password} is told to no decision service",
+            "body.b: `${` without `}`",
+            "body.c: must be one string",
+            "body.d: unknown name ${x}",
+            "response: can be chosen with preset = \"mosquitto-go-auth\" only",
+        ],
+    ),
+    (
+        "dialect = 'webhook'\nurl = 'http://127.0.0.1/'\npreset = 'emqx'\nmethod = 'GET'\nbody = { a = 'b' }",
+        &["body: a GET has no body: put names into `url`"],
+    ),
+    (
+        "dialect = 'webhook'\nurl = 'http://127.0.0.1/'\npreset = 'vernemq'\nmethod = 'PUT'\nbody = { a = 'b' }",
+        &[
+            "method: cannot be chosen with preset = \"vernemq\"",
+            "body: cannot be chosen with preset = \"vernemq\"",
+        ],
+    ),
+    (
+        "dialect = 'broker.auth.v1'\nurl = 'http://127.0.0.1'\nactions = ['publish', 'connect']\ndeliver = 'ask'",
+        &[
+            "actions: the dialect has no word for \"connect\"",
+            "deliver: the dialect has no word for \"deliver\"",
+        ],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\nactions = ['deliver', 'fly']",
+        &[
+            "actions: unknown value \"deliver\" (connect, publish, subscribe, will, request, observe)",
+            "actions: unknown value \"fly\" (connect, publish, subscribe, will, request, observe)",
+        ],
+    ),
+    ("dialect = 'authzen'\nurl = 'http://127.0.0.1'\nactions = []", &["actions: must not be empty"]),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\ntls = { ca = 'ca.pem' }",
+        &["tls: has no meaning with an address that begins with http://"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'https://127.0.0.1'\ntls = { ca = 'none.pem', cert = 'localhost.pem', more = 1 }",
+        &[
+            "tls.ca: cannot read none.pem: No such file or directory (os error 2)",
+            "tls.key: is missing",
+            "tls.more: unknown key (known: ca, cert, key)",
+        ],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\ntimeout = '2m'\nconcurrency = 0",
+        &["timeout: must be from 1ms to 1m", "concurrency: must be from 1 to 65535"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\nheaders = { 'a b' = 'c', d = \"e\\nf\", content-type = 'x', g = ['h', 'i'] }",
+        &[
+            "headers.a b: is no name of a header",
+            "headers.d: has characters that a header cannot have",
+            "headers.content-type: is set by mgate itself",
+            "headers.g: must be one string",
+        ],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\nbearer_token_file = 'empty'",
+        &["bearer_token_file: empty: is empty"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\nbearer_token_file = 'bad'",
+        &["bearer_token_file: bad: is no bearer token"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\nbearer_token_file = 'token'\nheaders = { Authorization = 'Basic abc' }",
+        &["bearer_token_file: cannot stand beside the header `authorization`"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\ncache = { allow_ttl = '2m', deny_ttl = '2m', bytes = 1, more = 2 }",
+        &[
+            "cache.allow_ttl: must not be more than `max_ttl`",
+            "cache.deny_ttl: must be from 0s to 1m",
+            "cache.bytes: must be from 65536 bytes to 68719476736 bytes",
+            "cache.more: unknown key (known: max_ttl, allow_ttl, grace, deny_ttl, bytes)",
+        ],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\non_error = 'stale'",
+        &["on_error: \"stale\" needs `cache.grace`: for how long"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\ncache = { grace = '30s' }",
+        &["cache.grace: needs on_error = \"stale\""],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1'\non_error = 'allow'\ntimout = '1s'",
+        &["on_error: unknown value \"allow\" (deny, stale)", "timout: unknown key (did you mean `timeout`?)"],
+    ),
+];
+
+/// Keys of policies of the type `pdp` that are right.
+const PDPS: &[&str] = &[
+    "dialect = 'authzen'\nurl = 'http://127.0.0.1:8181'",
+    "dialect = 'authzen'\nurl = 'https://pdp.example/tenants/1/evaluation'\ntls = { ca = 'ca.pem', cert = 'localhost.pem', key = 'localhost.key' }\nbearer_token_file = 'token'\nheaders = { x-key = 'k' }",
+    "dialect = 'opa'\nurl = 'http://localhost:8181/v1/data/mgate'\ndeliver = 'ask'\nactions = ['connect', 'publish', 'will', 'subscribe']",
+    "dialect = 'webhook'\nurl = 'http://127.0.0.1/acl/${client_id}?t=${topic}'\npreset = 'status'\nmethod = 'GET'",
+    "dialect = 'webhook'\nurl = 'http://127.0.0.1/acl'\npreset = 'emqx'\nbody = { clientid = '${clientid}', channel = '${claims.channel}' }",
+    "dialect = 'webhook'\nurl = 'http://127.0.0.1/acl'\npreset = 'mosquitto-go-auth'\nformat = 'form'\nresponse = 'text'\ndeliver = 'ask'",
+    "dialect = 'webhook'\nurl = 'http://127.0.0.1/hooks'\npreset = 'vernemq'",
+    "dialect = 'broker.auth.v1'\nurl = 'http://127.0.0.1:9000/base'\ntimeout = '2s'\nconcurrency = 8\ndeliver = 'inherit'",
+    "dialect = 'mainflux-0.13'\nurl = 'http://127.0.0.1:8989'\ncache = { allow_ttl = '5s', max_ttl = '5s', deny_ttl = '0s', bytes = '1MiB', grace = '30s' }\non_error = 'stale'",
+];
+
 const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
     ("listn = 1", &["mgate.toml:5: route.my-devices.listn: unknown key (did you mean `listen`?)"]),
     ("limits = 7", &["mgate.toml:5: route.my-devices.limits: must be a table, not an integer"]),
@@ -402,10 +610,10 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         &["mgate.toml:7: authn.users.file: cannot read none.toml: No such file or directory (os error 2)"],
     ),
     (
-        "[policy.acl]\ntype = 'pdp'\n[policy.other]\ntype = 'magic'\n[policy.third]\ntype = 'static'",
+        "[policy.acl]\ntype = 'wasm'\n[policy.other]\ntype = 'magic'\n[policy.third]\ntype = 'static'",
         &[
-            "mgate.toml:6: policy.acl.type: type \"pdp\" is not supported by this version (static)",
-            "mgate.toml:8: policy.other.type: unknown type \"magic\" (static)",
+            "mgate.toml:6: policy.acl.type: type \"wasm\" is not supported by this version (static, pdp)",
+            "mgate.toml:8: policy.other.type: unknown type \"magic\" (static, pdp)",
             "mgate.toml:9: policy.third.file: is missing",
         ],
     ),

@@ -8,6 +8,7 @@ mod document;
 mod environment;
 mod files;
 mod jwt;
+mod pdp;
 mod policy_test;
 mod problem;
 mod route;
@@ -225,7 +226,24 @@ fn policy(
     report: &Report,
 ) -> Option<Arc<dyn Policy>> {
     section.require(&["type"]);
-    section.parse("type", |kind| supported(kind, "static", &["jwt_scopes", "pdp", "wasm"]))?;
+    let kind = section.parse("type", |kind| supported(kind, POLICY_TYPES, &["jwt_scopes", "wasm"]))?.value;
+    match kind {
+        PolicyType::Pdp => {
+            let pdp = pdp::read(name, &mut section, files);
+            section.finish();
+            let pdp: Arc<dyn Policy> = Arc::new(pdp?);
+            Some(Arc::new(Extension(pdp)))
+        }
+        PolicyType::Static => static_rules(name, section, files, report),
+    }
+}
+
+fn static_rules(
+    name: &str,
+    mut section: Section<'_>,
+    files: &Files<'_>,
+    report: &Report,
+) -> Option<Arc<dyn Policy>> {
     section.require(&["file"]);
     let file = section.text("file");
     section.finish();
@@ -236,20 +254,27 @@ fn policy(
 
 fn mirror(name: &str, mut section: Section<'_>) -> Option<Arc<dyn Mirror>> {
     section.require(&["type"]);
-    section.parse("type", |kind| supported(kind, "log", &["nats"]))?;
+    section.parse("type", |kind| supported(kind, &[("log", ())], &["nats"]))?;
     section.finish();
     Some(Arc::new(mirror::Log::new(name)))
 }
 
-/// Takes the one kind that there is; says of those to come that they are not there yet.
-fn supported(kind: &str, known: &str, to_come: &[&str]) -> Result<(), String> {
-    if kind == known {
-        Ok(())
-    } else if to_come.contains(&kind) {
-        Err(format!("type \"{kind}\" is not supported by this version ({known})"))
-    } else {
-        Err(format!("unknown type \"{kind}\" ({known})"))
+/// Takes a kind that there is; says of those to come that they are not there yet.
+fn supported<T: Copy>(kind: &str, known: &[(&str, T)], to_come: &[&str]) -> Result<T, String> {
+    if let Some((_, meaning)) = known.iter().find(|(word, _)| *word == kind) {
+        return Ok(*meaning);
     }
+    let known = known.iter().map(|(word, _)| *word).collect::<Vec<_>>().join(", ");
+    match to_come.contains(&kind) {
+        true => Err(format!("type \"{kind}\" is not supported by this version ({known})")),
+        false => Err(format!("unknown type \"{kind}\" ({known})")),
+    }
+}
+
+#[derive(Clone, Copy)]
+enum PolicyType {
+    Pdp,
+    Static,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -266,6 +291,8 @@ const AUTHN_TYPES: &[(&str, AuthnType)] = &[
     ("password", AuthnType::Password),
     ("x509", AuthnType::X509),
 ];
+
+const POLICY_TYPES: &[(&str, PolicyType)] = &[("static", PolicyType::Static), ("pdp", PolicyType::Pdp)];
 
 const IDENTITIES: &[(&str, Identity)] = &[
     ("cn", Identity::CommonName),

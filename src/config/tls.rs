@@ -77,7 +77,7 @@ fn only_pair(section: &mut Section<'_>, files: &Files<'_>) -> Option<Certificate
 }
 
 /// The certificate in `cert` with the key in `key`.
-fn pair(section: &mut Section<'_>, files: &Files<'_>) -> Option<Certificate> {
+pub(crate) fn pair(section: &mut Section<'_>, files: &Files<'_>) -> Option<Certificate> {
     section.require(&["cert", "key"]);
     let (cert_name, key_name) = (section.text("cert"), section.text("key"));
     let chain = cert_name.as_ref().and_then(|name| files.bytes(name));

@@ -108,8 +108,8 @@ impl Policy for Pdp {
     }
 }
 
-/// All that a client may do: what dialects have words for that take any.
-const ALL_ACTIONS: &[Action] = &[
+/// All that a client may do.
+pub const ALL_ACTIONS: &[Action] = &[
     Action::Connect,
     Action::Deliver,
     Action::Observe,
