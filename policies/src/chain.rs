@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crate::decision::{Answer, BoxFuture, Cause, Decision, Grant, Reason};
 use crate::now::Now;
 use crate::query::{Policy, Query};
+use crate::scope::Scope;
 
 /// Policies in a row: a deny overrides, and what nobody allows is denied.
 ///
@@ -85,6 +86,11 @@ impl Chain {
     #[inline]
     pub fn is_repeatable(&self) -> bool {
         self.is_repeatable
+    }
+
+    /// Has every policy forget what it decided for those whose rights changed.
+    pub fn forget(&self, scope: &Scope) {
+        self.row.iter().for_each(|standing| standing.policy.forget(scope));
     }
 
     /// Asks every policy, until one denies or needs time.

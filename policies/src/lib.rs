@@ -13,6 +13,7 @@ mod client;
 mod decision;
 mod now;
 mod query;
+mod scope;
 pub mod static_rules;
 mod topic;
 
@@ -23,4 +24,5 @@ pub use client::{Client, Principal, Protocol};
 pub use decision::{Answer, BoxFuture, Cause, Decision, Grant, Reason};
 pub use now::Now;
 pub use query::{Action, Policy, Query, Resource};
+pub use scope::Scope;
 pub use topic::{FilterError, TopicFilter, TopicName};

@@ -3,6 +3,7 @@ use std::fmt;
 use crate::client::Client;
 use crate::decision::Answer;
 use crate::now::Now;
+use crate::scope::Scope;
 use crate::topic::{TopicFilter, TopicName};
 
 /// Says whether a client may do something.
@@ -25,6 +26,10 @@ pub trait Policy: Send + Sync {
     fn is_repeatable(&self) -> bool {
         false
     }
+
+    /// Forgets what it decided for those whose rights changed, decisions on their way included. Called before
+    /// live sessions ask again; it must not wait.
+    fn forget(&self, _scope: &Scope) {}
 }
 
 /// One question: may this client do that?
