@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mgate_policies::{Answer, Now, Policy, Query};
+use mgate_policies::{Answer, Now, Policy, Query, Scope};
 use mgate_proxy::background::{self, within};
 use mgate_proxy::gate::{Authentication, Authenticator, Credentials, Message, Mirror};
 
@@ -24,6 +24,10 @@ impl Policy for Extension<dyn Policy> {
 
     fn is_repeatable(&self) -> bool {
         self.0.is_repeatable()
+    }
+
+    fn forget(&self, scope: &Scope) {
+        within(|| self.0.forget(scope));
     }
 }
 

@@ -4,31 +4,29 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use mgate_policies::Policy;
 use mgate_proxy::gate::{Authenticator, Mirror};
 use mgate_proxy::listener::Listener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::config::{Config, Environment, Extensions};
-use crate::observer::LogObserver;
-use crate::route::{Connection, Counted, Route};
+use crate::config::{Config, Environment, Extensions, RouteConfig};
+use crate::control::{Control, Fixed, Steered};
+use crate::route::{Connection, Counted, Route, Steering};
 use crate::workers::Workers;
 
 /// A gateway that serves; it stops when told to, or when dropped.
 pub struct Gateway {
-    listening: Vec<Listening>,
-    stop: watch::Sender<bool>,
+    control: Arc<Control>,
     accepting: JoinSet<()>,
+    listening: Vec<Listening>,
     /// Yields nothing: it ends when the last connection has given its sender back.
     connections: mpsc::Receiver<Infallible>,
     workers: Arc<Workers>,
-    drain_timeout: Duration,
 }
 
 /// A route and the address that it listens at.
@@ -53,35 +51,27 @@ impl Gateway {
     }
 
     /// Listens for all routes, or for none if one of them cannot; must be called in a tokio runtime.
-    pub fn start(config: Config) -> anyhow::Result<Self> {
+    pub fn start(mut config: Config) -> anyhow::Result<Self> {
         raise_descriptor_limit();
-        let mut routes = Vec::new();
-        for route in config.routes {
-            let (address, name) = (route.listen_address, Arc::clone(&route.name));
-            let observer = Arc::new(LogObserver::new(&name));
-            let (route, admission) = Route::new(route, observer);
-            let listener = Listener::bind(address, admission)
-                .with_context(|| format!("route {name}: cannot listen at {address}"))?;
-            routes.push((Listening { route: name, address: listener.local_addr()? }, listener, route));
-        }
+        let fixed = Fixed::of(&config);
+        let routes = std::mem::take(&mut config.routes).into_iter().map(listen);
+        let (routes, listeners): (Vec<_>, Vec<_>) =
+            routes.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
+        let listening = routes.iter().map(|route: &Steered| route.listening.clone()).collect();
         let workers = Arc::new(Workers::start(config.workers)?);
-        let (stop, stopping) = watch::channel(false);
+        let control = Arc::new(Control::new(config, routes, &workers, fixed));
         let (connection, connections) = mpsc::channel(1);
-        let mut accepting = JoinSet::new();
-        let mut listening = Vec::new();
-        for (place, listener, route) in routes {
-            info!(route = %place.route, address = %place.address, "listening");
-            listening.push(place);
+        let mut gateway = Self { control, accepting: JoinSet::new(), listening, connections, workers };
+        for (route, listener) in gateway.control.routes().iter().zip(listeners) {
+            info!(route = %route.listening.route, address = %route.listening.address, "listening");
             let serving = Serving {
-                route: Arc::new(route),
-                workers: Arc::clone(&workers),
-                stopping: stopping.clone(),
+                route: Arc::clone(route.steering.route()),
+                workers: Arc::clone(&gateway.workers),
                 connection: connection.clone(),
             };
-            accepting.spawn(accept(listener, serving));
+            gateway.accepting.spawn(accept(listener, serving));
         }
-        let drain_timeout = config.drain_timeout;
-        Ok(Self { listening, stop, accepting, connections, workers, drain_timeout })
+        Ok(gateway)
     }
 
     /// Where it listens.
@@ -89,16 +79,27 @@ impl Gateway {
         &self.listening
     }
 
+    /// What changes it while it serves.
+    pub fn control(&self) -> &Arc<Control> {
+        &self.control
+    }
+
     /// Stops listening, says goodbye to every client, and waits for their sessions to end, not longer than
     /// the configuration's `drain_timeout`.
     pub async fn stop(mut self) {
         info!(sessions = self.workers.connections(), "stopping");
         self.accepting.shutdown().await;
-        self.stop.send_replace(true);
-        if timeout(self.drain_timeout, self.connections.recv()).await.is_err() {
+        self.control.stop();
+        if timeout(self.control.drain_timeout(), self.connections.recv()).await.is_err() {
             warn!(sessions = self.workers.connections(), "sessions did not end in time and are cut off");
         }
         info!("stopped");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.control.stop();
     }
 }
 
@@ -131,8 +132,16 @@ impl Builder {
 struct Serving {
     route: Arc<Route>,
     workers: Arc<Workers>,
-    stopping: watch::Receiver<bool>,
     connection: mpsc::Sender<Infallible>,
+}
+
+fn listen(config: RouteConfig) -> anyhow::Result<(Steered, Listener)> {
+    let (address, route) = (config.listen_address, Arc::clone(&config.name));
+    let steering = Steering::new(config);
+    let listener = Listener::bind(address, steering.admission().clone())
+        .with_context(|| format!("route {route}: cannot listen at {address}"))?;
+    let listening = Listening { route, address: listener.local_addr()? };
+    Ok((Steered { listening, steering }, listener))
 }
 
 async fn accept(listener: Listener, serving: Serving) {
@@ -146,10 +155,10 @@ async fn accept(listener: Listener, serving: Serving) {
             }
         };
         let route = Arc::clone(&serving.route);
-        let (stop, of_gateway) = (serving.stopping.clone(), serving.connection.clone());
+        let of_gateway = serving.connection.clone();
         serving.workers.spawn(|of_worker| {
             let _counted = Counted { _of_gateway: of_gateway, _of_worker: of_worker };
-            route.serve(Connection { tcp, peer, permit, stop, _counted })
+            route.serve(Connection { tcp, peer, permit, _counted })
         });
     }
 }

@@ -3,10 +3,12 @@
 pub mod authn;
 pub mod cli;
 pub mod config;
+pub mod control;
 #[cfg(feature = "demo")]
 mod demo;
 mod extension;
 pub mod gateway;
+pub mod health;
 mod import;
 pub mod log;
 pub mod mirror;

@@ -34,6 +34,8 @@ pub struct Limits {
     pub packet_bytes: usize,
     /// Messages that one client may send a second, with a burst of as many; `None` for any number.
     pub messages_per_second: Option<u32>,
+    /// Subscriptions that one client may hold at a time; a filter counts once more for each 256 bytes.
+    pub subscriptions: usize,
     /// Time for PROXY header, TLS and WebSocket handshakes together.
     pub handshake_timeout: Duration,
     /// Time from the end of the handshakes until the client has said who it is.
@@ -56,6 +58,7 @@ impl Default for Limits {
             connections_per_address: 10_000,
             packet_bytes: 256 * 1024,
             messages_per_second: None,
+            subscriptions: 1000,
             handshake_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(10),
             upstream_timeout: Duration::from_secs(10),

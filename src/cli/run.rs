@@ -8,7 +8,8 @@ use crate::log;
 
 /// Serve the routes of a configuration until SIGTERM or Ctrl-C.
 ///
-/// A signal lets open sessions end for the configuration's `drain_timeout`; a second one stops at once.
+/// A signal lets open sessions end for the configuration's `drain_timeout`; a second one stops at once. SIGHUP
+/// reads the configuration again and takes it over, live sessions included, if nothing is wrong with it.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -34,7 +35,7 @@ impl Arguments {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let signals = Signals::new()?;
+    let signals = Signals::with_reload()?;
     signals.serve(Gateway::start(config)?).await;
     Ok(())
 }

@@ -3,6 +3,7 @@
 //! All files that it names are read and built while it is loaded, and all that is wrong with any of them is
 //! found at once, each with its file, line and key.
 
+mod admin;
 mod definitions;
 mod document;
 mod environment;
@@ -19,7 +20,7 @@ mod values;
 mod yaml;
 
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -34,9 +35,11 @@ use self::route::Context;
 use crate::authn::password_file::PasswordFile;
 use crate::authn::{Anonymous, Identity, Password, X509};
 use crate::extension::Extension;
+use crate::health::Health;
 use crate::log::{self, LogConfig};
 use crate::mirror;
 
+pub use self::admin::{AdminConfig, Token};
 pub(crate) use self::document::{Node, Value};
 pub use self::environment::Environment;
 pub(crate) use self::files::parse_json;
@@ -55,14 +58,27 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// What is logged, and how.
     pub log: LogConfig,
+    /// Where operators and their programs ask and command; nowhere if it is `None`.
+    pub admin: Option<AdminConfig>,
     /// The listeners and where each leads; no two listen at one address.
     pub routes: Vec<RouteConfig>,
     /// What is probably not meant as it is written.
     pub warnings: Vec<Problem>,
+    /// What has to be there for it to be served.
+    pub health: Health,
+    pub(crate) source: Source,
+}
+
+/// Where a configuration comes from, so that it can be read again.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) path: PathBuf,
+    environment: Environment,
+    extensions: Extensions,
 }
 
 /// What a program brings itself, for routes to name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Extensions {
     /// Policies, each under its own name.
     pub policies: Vec<Arc<dyn Policy>>,
@@ -84,14 +100,21 @@ impl Config {
         environment: &Environment,
         extensions: Extensions,
     ) -> Result<Self, Problems> {
+        Source { path: path.into(), environment: environment.clone(), extensions }.load()
+    }
+}
+
+impl Source {
+    /// Reads it as it is now.
+    pub(crate) fn load(self) -> Result<Config, Problems> {
         let report = Report::default();
-        let config = files::root(path, &report).map(|(node, place)| {
-            let file = Section::root(&node, &place, Some(environment), &report);
-            read(file, &Files::beside(path, &report), extensions, &report)
+        let config = files::root(&self.path, &report).map(|(node, place)| {
+            let file = Section::root(&node, &place, Some(&self.environment), &report);
+            read(file, &Files::beside(&self.path, &report), self.clone(), &report)
         });
         let warnings = report.finish()?;
         let nothing = Problems(Vec::new());
-        config.map(|config| Self { warnings, ..config }).ok_or(nothing)
+        config.map(|config| Config { warnings, ..config }).ok_or(nothing)
     }
 }
 
@@ -118,14 +141,12 @@ pub fn test_policy(path: &Path) -> Result<Vec<PolicyTest>, Problems> {
     Ok(read.map(|(_, tests)| tests).unwrap_or_default())
 }
 
-fn read(mut file: Section<'_>, files: &Files<'_>, extensions: Extensions, report: &Report) -> Config {
+fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Report) -> Config {
     let cores = available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let workers = file.integer("workers", 1..=1024).and_then(|workers| usize::try_from(workers).ok());
     let drain_timeout = file.duration("drain_timeout", Duration::ZERO..=HOUR);
     let log = read_log(file.section("log"));
-    if file.has("admin") {
-        file.problem("admin", "is not supported by this version");
-    }
+    let admin = admin::read(file.section("admin"), files);
     let mut context = Context {
         authn: Definitions::read(&mut file, "authn", |name, section| authenticator(name, section, files)),
         policies: Definitions::read(&mut file, "policy", |name, mut section| {
@@ -137,7 +158,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, extensions: Extensions, report
         files,
         report,
     };
-    extensions.add_to(&mut context);
+    source.extensions.clone().add_to(&mut context);
     let routes = route::read_all(&mut file, &context);
     context.authn.warn_of_unused(report);
     context.policies.warn_of_unused(report);
@@ -147,8 +168,11 @@ fn read(mut file: Section<'_>, files: &Files<'_>, extensions: Extensions, report
         workers: workers.and_then(NonZeroUsize::new).unwrap_or(cores),
         drain_timeout: drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         log,
+        admin,
         routes,
         warnings: Vec::new(),
+        health: Health::default(),
+        source,
     }
 }
 

@@ -34,6 +34,13 @@ pub(crate) struct Report {
     warnings: RefCell<Vec<Problem>>,
 }
 
+impl Problems {
+    /// One about a file as a whole.
+    pub(crate) fn one(file: &Path, message: String) -> Self {
+        Self(vec![Problem { place: Place::file(file), message }])
+    }
+}
+
 impl Report {
     /// Records something that makes the configuration unusable.
     pub(crate) fn problem(&self, place: &Place, message: impl Into<String>) {

@@ -295,6 +295,7 @@ fn limits(mut section: Section<'_>) -> (Limits, Option<Duration>) {
         messages_per_second: section
             .integer("messages_per_second", 1..=1_000_000)
             .and_then(|messages| u32::try_from(messages).ok()),
+        subscriptions: count(&mut section, "subscriptions", default.subscriptions),
         idle_timeout: section.duration("idle_timeout", SECOND..=WEEK),
     };
     let keepalive = section.duration("tcp_keepalive", SECOND..=LONGEST);

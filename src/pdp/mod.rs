@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use mgate_policies::{Action, Answer, Decision, Now, Policy, Query};
+use mgate_policies::{Action, Answer, Decision, Now, Policy, Query, Scope};
 
 use self::decisions::Decisions;
 use crate::neighbour::http::HttpClient;
@@ -79,7 +79,7 @@ impl Pdp {
     }
 
     /// Forgets all decisions, those on their way included: rights were withdrawn.
-    pub fn forget(&self) {
+    pub fn forget_all(&self) {
         self.0.epochs.bump();
     }
 
@@ -104,6 +104,14 @@ impl Policy for Pdp {
             action if self.0.asks_about(action) => self.0.ask(query, now),
             Action::Deliver if self.0.asks_about(Action::Subscribe) => self.0.inherit(query, now),
             _ => Answer::Ready(Decision::Abstain),
+        }
+    }
+
+    fn forget(&self, scope: &Scope) {
+        match scope {
+            Scope::Principal { tenant, id } => self.forget_principal(tenant, id),
+            // what is remembered is not kept apart by any of these
+            Scope::ClientId(_) | Scope::Everyone | Scope::Tenant(_) => self.forget_all(),
         }
     }
 }

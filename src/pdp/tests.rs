@@ -223,9 +223,9 @@ async fn withdrawn_rights_are_asked_about_again() {
     assert!(is_allowed(&decide(&pdp, &query).await));
     pdp.forget_principal("", "dev-1");
     assert!(!is_allowed(&decide(&pdp, &query).await));
-    pdp.forget();
+    pdp.forget_all();
     assert!(is_allowed(&decide(&pdp, &query).await));
-    pdp.forget();
+    pdp.forget_all();
     assert!(!is_allowed(&decide(&pdp, &query).await));
 }
 
@@ -242,7 +242,7 @@ async fn answer_that_comes_after_rights_were_withdrawn_counts_for_nothing() {
     while service.heard().is_empty() {
         yield_now().await;
     }
-    pdp.forget();
+    pdp.forget_all();
     open.send(()).unwrap();
     open.send(()).unwrap();
     assert_eq!(cause(&pending.await.unwrap()), Some(Cause::NotAuthorized));

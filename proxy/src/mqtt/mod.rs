@@ -9,6 +9,7 @@ pub mod packet;
 mod rate;
 pub mod relay;
 pub mod session;
+pub mod signal;
 
 use crate::gate::Gate;
 use client_ids::ClientIds;
@@ -54,6 +55,11 @@ impl Endpoint {
     /// An endpoint without sessions.
     pub fn new(gate: Gate, options: Options) -> Self {
         Self { gate, options, client_ids: ClientIds::default() }
+    }
+
+    /// Another endpoint for the same sessions: who holds a client identifier goes on to hold it.
+    pub fn renewed(&self, gate: Gate, options: Options) -> Self {
+        Self { gate, options, client_ids: self.client_ids.clone() }
     }
 }
 

@@ -17,35 +17,37 @@ use tokio::time::Sleep;
 
 use super::Endpoint;
 use super::session::{Context, Input, Outbox, Output, Peer, Session};
+use super::signal::Signal;
 use crate::background::sleep_until;
 use crate::clock::Clock;
 use crate::gate::{Side, Verdict};
 use crate::transport::{Accepted, ConnectError, Connector, Stream, Wire};
 
-/// Relays one accepted connection until either side is done, or until `stop` changes or goes away.
+/// Relays one accepted connection until either side is done, or until the signal says so or goes away.
 ///
 /// A future by hand: each `async fn` around it would be one more place in memory to look at for
 /// every packet.
-pub struct Relaying<'a> {
-    relay: Option<Relay<'a>>,
-    /// Wakes the relay when mgate stops. Polled once: the waker stays registered, and the flag is cheaper to
-    /// look at.
-    stopping: Unconstrained<BoxFuture<'static, ()>>,
-    is_registered: bool,
-    finishing: Option<BoxFuture<'a, ()>>,
+pub struct Relaying {
+    relay: Option<Relay>,
+    finishing: Option<BoxFuture<'static, ()>>,
 }
 
 /// One client's connection, its session and its upstream connection.
-struct Relay<'a> {
-    endpoint: &'a Endpoint,
-    connector: &'a Arc<Connector>,
+struct Relay {
+    endpoint: Arc<Endpoint>,
+    connector: Arc<Connector>,
     session: Session,
     client: Wire,
     upstream: Wire,
     asked: Option<Box<Asked>>,
     /// Not subject to the budget of a turn: polled without any left, it would not be registered.
     timer: Option<(Instant, Pin<Box<Unconstrained<Sleep>>>)>,
-    stop: watch::Receiver<bool>,
+    signal: watch::Receiver<Signal>,
+    /// The epoch that the session knows of.
+    epoch: u64,
+    /// Wakes the relay when the signal changes. Polled once for each change: the waker stays registered, and
+    /// the signal is cheaper to look at.
+    changing: Unconstrained<BoxFuture<'static, ()>>,
     is_done: bool,
 }
 
@@ -56,6 +58,7 @@ struct Asked {
     verdict: Option<BoxFuture<'static, Verdict>>,
     decision_for_client: Option<BoxFuture<'static, Decision>>,
     decision_for_upstream: Option<BoxFuture<'static, Decision>>,
+    review: Option<BoxFuture<'static, Decision>>,
 }
 
 /// What all relays of a thread work with, one at a time.
@@ -82,36 +85,18 @@ thread_local! {
         });
 }
 
-impl<'a> Relaying<'a> {
+impl Relaying {
     /// Relays `accepted` once it is polled.
-    pub fn new(
-        endpoint: &'a Endpoint,
-        connector: &'a Arc<Connector>,
-        accepted: Accepted,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
-        let mut changing = stop.clone();
-        let stopping: BoxFuture<'static, ()> = Box::pin(async move {
-            let _ = changing.changed().await;
-        });
-        Self {
-            relay: Some(Relay::new(endpoint, connector, accepted, stop)),
-            stopping: unconstrained(stopping),
-            is_registered: false,
-            finishing: None,
-        }
+    pub fn new(connector: Arc<Connector>, accepted: Accepted, signal: watch::Receiver<Signal>) -> Self {
+        Self { relay: Some(Relay::new(connector, accepted, signal)), finishing: None }
     }
 }
 
-impl Future for Relaying<'_> {
+impl Future for Relaying {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = self.get_mut();
-        if !this.is_registered {
-            this.is_registered = true;
-            let _ = Pin::new(&mut this.stopping).poll(cx);
-        }
         if let Some(relay) = &mut this.relay {
             ready!(relay.poll(cx));
         }
@@ -122,24 +107,28 @@ impl Future for Relaying<'_> {
     }
 }
 
-impl<'a> Relay<'a> {
-    fn new(
-        endpoint: &'a Endpoint,
-        connector: &'a Arc<Connector>,
-        accepted: Accepted,
-        stop: watch::Receiver<bool>,
-    ) -> Self {
+impl Relay {
+    fn new(connector: Arc<Connector>, accepted: Accepted, mut signal: watch::Receiver<Signal>) -> Self {
         let Accepted { stream, peer: address, certificate, is_encrypted, .. } = accepted;
         let peer = Peer { address, certificate, is_encrypted };
+        let (endpoint, epoch) = {
+            let signal = signal.borrow();
+            (Arc::clone(signal.endpoint()), signal.epoch())
+        };
+        let changing = unconstrained(changing(signal.clone()));
+        // the first turn looks at it and is registered
+        signal.mark_changed();
         Self {
+            session: Session::new(&endpoint, peer, Now::read()),
             endpoint,
             connector,
-            session: Session::new(endpoint, peer, Now::read()),
             client: Wire::new(stream),
             upstream: Wire::default(),
             asked: None,
             timer: None,
-            stop,
+            signal,
+            epoch,
+            changing,
             is_done: false,
         }
     }
@@ -155,8 +144,8 @@ impl<'a> Relay<'a> {
 
     /// Time passes last: what has arrived counts, even if nobody looked at it for long.
     fn take_turn(&mut self, turn: &mut Turn<'_, '_>) -> Poll<()> {
-        if self.stop.has_changed().unwrap_or(true) {
-            self.input(Input::Drain, turn);
+        if self.signal.has_changed().unwrap_or(true) {
+            self.heed(turn);
         }
         let has_more = !self.move_all(turn);
         if self.pass_time(turn) | has_more {
@@ -167,6 +156,24 @@ impl<'a> Relay<'a> {
         }
         self.arm_timer(turn.cx);
         Poll::Pending
+    }
+
+    /// Tells the session what the signal says.
+    fn heed(&mut self, turn: &mut Turn<'_, '_>) {
+        // before looking: of what changes after that, the relay is told
+        let _ = Pin::new(&mut self.changing).poll(turn.cx);
+        let is_gone = self.signal.has_changed().is_err();
+        let signal = self.signal.borrow_and_update();
+        let is_over = is_gone || signal.is_stopping();
+        let is_concerned = signal.concerns(self.session.client(), self.epoch);
+        self.epoch = signal.epoch();
+        self.endpoint = Arc::clone(signal.endpoint());
+        drop(signal);
+        if is_over {
+            self.input(Input::Drain, turn);
+        } else if is_concerned {
+            self.input(Input::Reauthorize, turn);
+        }
     }
 
     /// Moves what can be moved; `false` if there may be more and it is another connection's turn.
@@ -205,6 +212,8 @@ impl<'a> Relay<'a> {
             Input::Decided(Side::Client, decision)
         } else if let Some(decision) = poll_once(&mut asked.decision_for_upstream, turn.cx) {
             Input::Decided(Side::Upstream, decision)
+        } else if let Some(decision) = poll_once(&mut asked.review, turn.cx) {
+            Input::Reviewed(decision)
         } else {
             return false;
         };
@@ -252,7 +261,7 @@ impl<'a> Relay<'a> {
             self.take_unread(side, turn);
             return;
         }
-        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
+        let context = &mut Context { endpoint: &self.endpoint, now: turn.now, out: turn.out };
         let used = self.session.handle_input(Input::Bytes(side, came), context);
         self.wire(side).unread.extend_from_slice(&came[used..]);
         self.perform(turn);
@@ -261,7 +270,7 @@ impl<'a> Relay<'a> {
     /// Gives the session what it left before; says whether it took any of it.
     fn take_unread(&mut self, side: Side, turn: &mut Turn<'_, '_>) -> bool {
         let mut unread = std::mem::take(&mut self.wire(side).unread);
-        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
+        let context = &mut Context { endpoint: &self.endpoint, now: turn.now, out: turn.out };
         let used = self.session.handle_input(Input::Bytes(side, &unread), context);
         if used < unread.len() {
             unread.drain(..used);
@@ -272,7 +281,7 @@ impl<'a> Relay<'a> {
     }
 
     fn input(&mut self, input: Input<'_>, turn: &mut Turn<'_, '_>) {
-        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
+        let context = &mut Context { endpoint: &self.endpoint, now: turn.now, out: turn.out };
         self.session.handle_input(input, context);
         self.perform(turn);
     }
@@ -287,8 +296,9 @@ impl<'a> Relay<'a> {
                 Output::Close => self.is_done = true,
                 Output::Decide(Side::Client, future) => asked.decision_for_client = Some(future),
                 Output::Decide(Side::Upstream, future) => asked.decision_for_upstream = Some(future),
-                Output::Dial => asked.upstream = Some(dial(Arc::clone(self.connector))),
+                Output::Dial => asked.upstream = Some(dial(Arc::clone(&self.connector))),
                 Output::Identify(future) => asked.verdict = Some(future),
+                Output::Review(future) => asked.review = Some(future),
             }
         }
     }
@@ -315,7 +325,7 @@ impl<'a> Relay<'a> {
         if !self.has_room_for(Side::Client) {
             self.session.excuse_silence(turn.now);
         }
-        let context = &mut Context { endpoint: self.endpoint, now: turn.now, out: turn.out };
+        let context = &mut Context { endpoint: &self.endpoint, now: turn.now, out: turn.out };
         self.session.handle_timeout(context);
         self.perform(turn);
         true
@@ -358,11 +368,19 @@ impl<'a> Relay<'a> {
 
 impl Asked {
     fn is_empty(&self) -> bool {
-        let decisions = [&self.decision_for_client, &self.decision_for_upstream];
+        let decisions = [&self.decision_for_client, &self.decision_for_upstream, &self.review];
         self.upstream.is_none()
             && self.verdict.is_none()
             && decisions.iter().all(|decision| decision.is_none())
     }
+}
+
+/// Ends never: as often as the signal changes, whoever polls is woken and has to poll again.
+fn changing(mut signal: watch::Receiver<Signal>) -> BoxFuture<'static, ()> {
+    Box::pin(async move {
+        while signal.changed().await.is_ok() {}
+        std::future::pending::<()>().await;
+    })
 }
 
 fn dial(connector: Arc<Connector>) -> BoxFuture<'static, Result<Stream, ConnectError>> {

@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 
 use mgate_policies::{Action, Cause, Reason};
 
+use super::waiting::no_decision_in_time;
 use super::{Context, Output, Session, State};
 use crate::gate::{Blame, SessionEvent, Side};
 use crate::mqtt::aliases::AliasError;
@@ -38,6 +39,8 @@ pub enum CloseReason {
     Protocol(Side, Violation),
     /// The upstream refused the client, with this code.
     Refused(u8),
+    /// What the client was allowed before is denied now.
+    Revoked(Action, Reason),
     /// A side did not take what waited for it.
     Stalled(Side),
     /// The upstream closed the connection.
@@ -93,6 +96,10 @@ impl Session {
             }
             _ => {}
         }
+        // a will that nobody allows any more is taken back. [MQTT-3.14.4-3]
+        if self.is_will_in_doubt() && matches!(self.state, State::AwaitingConnAck | State::Open) {
+            encode_disconnect(&mut cx.out.to_upstream, 0, None);
+        }
         cx.endpoint.gate.observer.session(&SessionEvent::Closed {
             client: self.client.as_deref(),
             peer: self.peer.address,
@@ -108,10 +115,7 @@ impl Session {
     pub(super) fn timeout_reason(&self) -> CloseReason {
         match self.state {
             State::AwaitingConnect => CloseReason::ConnectTimeout,
-            State::Authorizing => {
-                let reason = Reason::with_detail(Cause::Unavailable, "no decision in time");
-                CloseReason::Denied(Action::Connect, reason)
-            }
+            State::Authorizing => CloseReason::Denied(Action::Connect, no_decision_in_time()),
             State::Dialing | State::AwaitingConnAck => CloseReason::UpstreamTimeout,
             State::Open | State::Closed => CloseReason::KeepAliveTimeout,
         }
@@ -137,7 +141,7 @@ impl CloseReason {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::ClientDisconnected | Self::Draining | Self::Expired => Blame::Nobody,
+            Self::ClientDisconnected | Self::Draining | Self::Expired | Self::Revoked(..) => Blame::Nobody,
             Self::Io(side, _)
             | Self::Malformed(side, _)
             | Self::PacketTooLarge(side, _)
@@ -159,7 +163,7 @@ impl CloseReason {
     /// MQTT 5.0 §3.2.2.2
     fn connack_code(&self, version: Version) -> Option<u8> {
         let (v5, before) = match self {
-            Self::Denied(_, reason) => connack_codes(reason.cause),
+            Self::Denied(_, reason) | Self::Revoked(_, reason) => connack_codes(reason.cause),
             Self::Expired => connack_codes(Cause::BadCredentials),
             Self::Draining
             | Self::Io(Side::Upstream, _)
@@ -190,7 +194,7 @@ impl CloseReason {
             | Self::Refused(_)
             | Self::Stalled(Side::Client)
             | Self::UpstreamDisconnected(_) => None,
-            Self::Denied(_, reason) => Some(disconnect_code(reason.cause)),
+            Self::Denied(_, reason) | Self::Revoked(_, reason) => Some(disconnect_code(reason.cause)),
             Self::Draining => Some(0x8b),
             Self::Expired => Some(0x87),
             Self::KeepAliveTimeout => Some(0x8d),
@@ -211,7 +215,7 @@ impl CloseReason {
     /// What a device is told: the kind, never what operators configured.
     fn text(&self) -> &'static str {
         match self {
-            Self::Denied(_, reason) => denial_text(reason.cause),
+            Self::Denied(_, reason) | Self::Revoked(_, reason) => denial_text(reason.cause),
             Self::Draining => "the gateway stops",
             Self::Expired => "credentials expired",
             Self::KeepAliveTimeout => "keep alive timeout",
@@ -310,6 +314,7 @@ impl fmt::Display for CloseReason {
             }
             Self::Protocol(side, violation) => write!(f, "protocol error of the {side}: {violation}"),
             Self::Refused(code) => write!(f, "the upstream refused the client with code {code:#04x}"),
+            Self::Revoked(action, reason) => write!(f, "rights changed, {action} denied: {reason}"),
             Self::Stalled(side) => write!(f, "the {side} takes no bytes"),
             Self::UpstreamClosed => f.write_str("the upstream closed the connection"),
             Self::UpstreamDisconnected(code) => write!(f, "the upstream disconnected with code {code:#04x}"),

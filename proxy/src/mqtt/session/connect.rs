@@ -8,7 +8,7 @@ use mgate_policies::{
     Suspended,
 };
 
-use super::{Close, CloseReason, Context, Output, Question, Session, State, Violation, codec};
+use super::{Close, CloseReason, Context, Output, Question, Session, State, Violation, Waiting, codec};
 use crate::gate::{Credentials, Fate, Identification, SessionEvent, Side, Verdict};
 use crate::mqtt::codec::DecodeError;
 use crate::mqtt::packet::{ConnAck, Connect, Packet, Version};
@@ -36,14 +36,22 @@ impl Session {
         if connect.client_id.is_empty() && !connect.version.is_5() && !may_be_empty {
             return Err(Violation::ClientIdRequired.from(Side::Client));
         }
+        self.identify(frame.to_vec(), cx)
+    }
+
+    /// Asks who the client is.
+    pub(super) fn identify(&mut self, frame: Vec<u8>, cx: &mut Context<'_>) -> Result<(), Close> {
+        let connect = self.decode_connect(&frame)?;
         let credentials = self.credentials(&connect);
         let identification = cx.endpoint.gate.authenticators.identify(&credentials, cx.now);
-        self.identification(identification, frame.to_vec(), cx)
+        self.identification(identification, frame, cx)
     }
 
     /// Goes on with the verdict that took time.
     pub(super) fn identified(&mut self, verdict: Verdict, cx: &mut Context<'_>) -> Result<(), Close> {
-        let Some(waiting) = self.from_client.waiting.take() else { return Ok(()) };
+        // a verdict that nobody waits for any more must not end another wait
+        let is_meant = |waiting: &mut Box<Waiting>| matches!(waiting.question, Question::Identify(_));
+        let Some(waiting) = self.from_client.waiting.take_if(is_meant) else { return Ok(()) };
         let Question::Identify(asked) = waiting.question else { return Ok(()) };
         let connect = self.decode_connect(&waiting.frame)?;
         let credentials = self.credentials(&connect);
@@ -88,7 +96,10 @@ impl Session {
         let query =
             Query { client, action, resource, payload: will.payload, qos: will.qos, retain: will.retain };
         match ask(&query, resumed, cx) {
-            Outcome::Allowed(..) => self.dial(frame, cx),
+            Outcome::Allowed(..) => {
+                self.keep_will(will);
+                self.dial(frame, cx)
+            }
             Outcome::Denied(reason) => self.deny_connect(Action::Will, &frame, reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.wait(Side::Client, frame, Question::Will(suspended), cx);

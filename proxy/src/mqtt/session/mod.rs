@@ -6,19 +6,23 @@
 mod close;
 mod connect;
 mod publish;
+mod rights;
 mod subscribe;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mgate_policies::{Action, BoxFuture, Cause, Client, Decision, Now, Reason, Suspended};
+use mgate_policies::{Action, BoxFuture, Client, Decision, Now, Reason};
 
 use self::close::Close;
 pub use self::close::{CloseReason, Violation};
 use self::connect::Opening;
+use self::rights::{Change, Rights};
+use self::waiting::{Question, Waiting};
 use super::Endpoint;
 use super::client_ids::Claim;
 use super::codec::{self, FixedHeader};
@@ -50,6 +54,7 @@ pub struct Session {
     throttled_until: Option<Instant>,
     /// SUBSCRIBEs of which the upstream saw only a part, by packet identifier.
     partial_subscribes: Vec<(u16, Vec<Option<u8>>)>,
+    rights: Option<Box<Rights>>,
     outputs: VecDeque<Output>,
 }
 
@@ -75,6 +80,10 @@ pub enum Input<'a> {
     Drain,
     /// What [`Output::Identify`] asked for.
     Identified(Verdict),
+    /// The client's rights changed, or the endpoint did: everything is asked for again.
+    Reauthorize,
+    /// What [`Output::Review`] asked for.
+    Reviewed(Decision),
     /// One side has taken none of the bytes that wait for it, for too long.
     Stalled(Side),
     /// What [`Output::Dial`] asked for; or why it is not to be had.
@@ -91,6 +100,8 @@ pub enum Output {
     Dial,
     /// Await this and hand it back as [`Input::Identified`].
     Identify(BoxFuture<'static, Verdict>),
+    /// Await this and hand it back as [`Input::Reviewed`]; replaces an earlier one.
+    Review(BoxFuture<'static, Decision>),
 }
 
 /// What is to be sent.
@@ -133,22 +144,6 @@ struct Lane {
     is_held: bool,
 }
 
-/// A frame that waits for a decision.
-struct Waiting {
-    frame: Vec<u8>,
-    question: Question,
-    deadline: Instant,
-}
-
-/// What is being decided.
-enum Question {
-    Connect(Suspended),
-    Identify(usize),
-    Publish(Suspended),
-    Subscribe(Suspended, Vec<Option<u8>>),
-    Will(Suspended),
-}
-
 impl Session {
     /// A session whose client has yet to send CONNECT.
     pub fn new(endpoint: &Endpoint, peer: Peer, now: Now) -> Self {
@@ -171,6 +166,7 @@ impl Session {
             rate: limits.messages_per_second.map(|rate| Rate::new(rate, now.instant)),
             throttled_until: None,
             partial_subscribes: Vec::new(),
+            rights: None,
             outputs: VecDeque::new(),
         }
     }
@@ -187,6 +183,8 @@ impl Session {
             Input::Decided(side, decision) => self.decided(side, decision, cx),
             Input::Drain => Err(CloseReason::Draining.into()),
             Input::Identified(verdict) => self.identified(verdict, cx),
+            Input::Reauthorize => self.reauthorize(cx),
+            Input::Reviewed(decision) => self.reviewed(decision, cx),
             Input::Stalled(side) => Err(CloseReason::Stalled(side).into()),
             Input::Upstream(Ok(())) => self.upstream_open(cx),
             Input::Upstream(Err(why)) => Err(CloseReason::UpstreamUnreachable(why).into()),
@@ -221,6 +219,10 @@ impl Session {
                 self.decision_is_late(side, cx);
             }
         }
+        if self.state != State::Closed {
+            let done = self.pass_review_time(cx);
+            self.close_on_error(done, cx);
+        }
         if self.poll_timeout().is_some_and(|at| at <= now) {
             self.close(self.timeout_reason().into(), cx);
         }
@@ -236,13 +238,19 @@ impl Session {
             State::Open => self.keep_alive.map(|longest| self.last_from_client + longest),
             _ => Some(self.deadline),
         };
-        decisions.chain(state).chain(self.throttled_until).chain(self.expires).min()
+        let others = [state, self.review_timeout(), self.throttled_until, self.expires];
+        decisions.chain(others.into_iter().flatten()).min()
     }
 
     /// Whether more bytes of this side are of use now.
     pub fn wants(&self, side: Side) -> bool {
         let lane = self.lane(side);
         self.state != State::Closed && !lane.is_held && lane.waiting.is_none()
+    }
+
+    /// Who the client is, once that is known.
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_deref()
     }
 
     /// The client could not be read for a while: its silence is not its own.
@@ -376,7 +384,10 @@ impl Session {
         let is_taken = match &packet {
             Packet::ConnAck(connack) => return self.connack(connack, frame, cx),
             Packet::Disconnect(disconnect) => {
-                cx.out.to(side.other()).extend_from_slice(frame);
+                // it may ask for the will
+                if side == Side::Upstream || !self.is_will_in_doubt() {
+                    cx.out.to(side.other()).extend_from_slice(frame);
+                }
                 self.report(side, &packet, Fate::Passed(None), cx);
                 return Err(CloseReason::disconnected(side, disconnect.reason).into());
             }
@@ -385,7 +396,18 @@ impl Session {
                 false
             }
             Packet::PubRel(ack) => self.complete_refused(side, ack.packet_id, cx),
-            Packet::SubAck(suback) => self.merge_suback(suback, frame, cx)?,
+            Packet::SubAck(suback) => {
+                self.note_answered(suback.packet_id, Change::Subscribe, suback.codes);
+                self.merge_suback(suback, frame, cx)?
+            }
+            Packet::UnsubAck(unsuback) => {
+                self.note_answered(unsuback.packet_id, Change::Unsubscribe, unsuback.codes);
+                false
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                self.note_unsubscribe(unsubscribe, cx);
+                false
+            }
             _ => false,
         };
         if !is_taken {
@@ -393,40 +415,6 @@ impl Session {
         }
         self.report(side, &packet, if is_taken { Fate::Taken } else { Fate::Passed(None) }, cx);
         Ok(())
-    }
-
-    /// Goes on with the frame that waited.
-    fn decided(&mut self, side: Side, decision: Decision, cx: &mut Context<'_>) -> Result<(), Close> {
-        let Some(waiting) = self.lane_mut(side).waiting.take() else { return Ok(()) };
-        let Waiting { frame, question, .. } = *waiting;
-        match question {
-            Question::Connect(suspended) => self.ask_connect(frame, Some((suspended, decision)), cx),
-            Question::Identify(_) => Ok(()),
-            Question::Publish(suspended) => self.publish(side, &frame, Some((suspended, decision)), cx),
-            Question::Subscribe(suspended, verdicts) => {
-                self.subscribe(&frame, verdicts, Some((suspended, decision)), cx)
-            }
-            Question::Will(suspended) => self.ask_will(frame, Some((suspended, decision)), cx),
-        }
-    }
-
-    /// Puts a frame aside until somebody has decided.
-    #[cold]
-    fn wait(&mut self, side: Side, frame: Vec<u8>, question: Question, cx: &Context<'_>) {
-        let deadline = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
-        self.lane_mut(side).waiting = Some(Box::new(Waiting { frame, question, deadline }));
-    }
-
-    /// Nobody has decided in time, so the answer is no.
-    fn decision_is_late(&mut self, side: Side, cx: &mut Context<'_>) {
-        let reason = Reason::with_detail(Cause::Unavailable, "no decision in time");
-        let input = match self.lane(side).waiting.as_deref() {
-            Some(Waiting { question: Question::Identify(_), .. }) => {
-                Input::Identified(Verdict::Rejected(reason))
-            }
-            _ => Input::Decided(side, Decision::Deny(reason)),
-        };
-        self.handle_input(input, cx);
     }
 
     /// Tells the observer what became of a packet.

@@ -1,13 +1,14 @@
 //! SUBSCRIBE, asked filter by filter, and the SUBACK that answers all of them.
 
-use mgate_policies::{Action, Outcome, Query, Resource};
+use mgate_policies::{Action, Cause, Outcome, Query, Reason, Resource};
 
 use super::close::{denial_text, suback_code};
 use super::connect::{Resumed, ask};
+use super::rights::{Change, weight};
 use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
 use crate::gate::{Fate, Side};
-use crate::mqtt::codec::{decode, encode_suback, splice_suback, splice_subscribe};
-use crate::mqtt::packet::{Packet, SubAck, Subscribe};
+use crate::mqtt::codec::{SubscribeFilter, decode, encode_suback, splice_suback, splice_subscribe};
+use crate::mqtt::packet::{Packet, SubAck, Subscribe, Unsubscribe};
 
 impl Session {
     /// Asks for each filter after those that have a verdict; `Some(code)` is a denial.
@@ -22,12 +23,21 @@ impl Session {
             decode(frame, self.version).map_err(|error| CloseReason::Malformed(Side::Client, error))?;
         let Packet::Subscribe(subscribe) = &packet else { return Ok(()) };
         let Some(client) = self.client.as_deref() else { return Ok(()) };
+        let allowed: usize = allowed(subscribe, &verdicts).map(|filter| weight(filter.text)).sum();
+        let mut asked = allowed + self.unanswered(Change::Subscribe);
         for filter in subscribe.filters.clone().skip(verdicts.len()) {
             let (action, resource) = (Action::Subscribe, Resource::Filter(filter.filter));
             let qos = filter.options.qos();
             let query = Query { client, action, resource, payload: b"", qos, retain: false };
-            match ask(&query, resumed.take(), cx) {
-                Outcome::Allowed(..) => verdicts.push(None),
+            let outcome = match self.has_room_for(filter.text, asked, cx) {
+                true => ask(&query, resumed.take(), cx),
+                false => Outcome::Denied(Reason::with_detail(Cause::QuotaExceeded, "too many subscriptions")),
+            };
+            match outcome {
+                Outcome::Allowed(..) => {
+                    asked += weight(filter.text);
+                    verdicts.push(None);
+                }
                 Outcome::Denied(reason) => {
                     self.report_denial(Action::Subscribe, filter.text, &reason, cx);
                     verdicts.push(Some(suback_code(self.version, reason.cause)));
@@ -59,6 +69,15 @@ impl Session {
         Ok(true)
     }
 
+    /// Notes what the client gives up, as far as there is room to; what it keeps by that is asked for in vain.
+    pub(super) fn note_unsubscribe(&mut self, unsubscribe: &Unsubscribe<'_>, cx: &Context<'_>) {
+        let asked: usize = unsubscribe.filters.clone().map(weight).sum();
+        if asked + self.unanswered(Change::Unsubscribe) <= cx.endpoint.gate.limits.subscriptions {
+            let filters = unsubscribe.filters.clone().map(|filter| (filter.into(), 0)).collect();
+            self.note_asked(unsubscribe.packet_id, Change::Unsubscribe, filters);
+        }
+    }
+
     /// What is left of the packet goes on; the session answers by itself if nothing is left.
     fn pass_subscribe(
         &mut self,
@@ -67,11 +86,16 @@ impl Session {
         verdicts: Vec<Option<u8>>,
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
+        let filters = allowed(subscribe, &verdicts);
+        let filters: Vec<_> = filters.map(|filter| (filter.text.into(), filter.options.qos())).collect();
+        if !filters.is_empty() {
+            self.note_asked(subscribe.packet_id, Change::Subscribe, filters);
+        }
         if verdicts.iter().all(Option::is_none) {
             cx.out.to_upstream.extend_from_slice(frame);
         } else if verdicts.iter().all(Option::is_some) {
             let codes: Vec<u8> = verdicts.into_iter().flatten().collect();
-            let text = self.reason_string(denial_text(mgate_policies::Cause::NotAuthorized));
+            let text = self.reason_string(denial_text(Cause::NotAuthorized));
             encode_suback(&mut cx.out.to_client, self.version, subscribe.packet_id, &codes, text);
         } else {
             if self.partial_subscribes.len() == MAX_PARTIAL_SUBSCRIBES {
@@ -90,6 +114,15 @@ impl Session {
         let is_passed = verdicts.iter().any(Option::is_none);
         self.report(Side::Client, packet, if is_passed { Fate::Passed(None) } else { Fate::Taken }, cx);
     }
+}
+
+/// The filters that are not denied, of those that have a verdict.
+fn allowed<'a>(
+    subscribe: &Subscribe<'a>,
+    verdicts: &[Option<u8>],
+) -> impl Iterator<Item = SubscribeFilter<'a>> {
+    let judged = subscribe.filters.clone().zip(verdicts);
+    judged.filter(|(_, verdict)| verdict.is_none()).map(|(filter, _)| filter)
 }
 
 /// SUBSCRIBEs with a denied filter that may wait for their SUBACK at a time.

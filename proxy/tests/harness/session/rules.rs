@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,8 @@ pub(crate) struct Rules {
     unused: Mutex<VecDeque<(Action, Permit)>>,
     /// What was allowed until when, where sessions may remember it.
     lasting: Option<Mutex<Vec<(Action, Permit, Instant)>>>,
+    /// Whether rights changed: from then on, sessions ask for more than what passes next.
+    have_changed: AtomicBool,
 }
 
 /// The first policy of the chain: needs time where something is called slow.
@@ -44,14 +47,26 @@ pub(crate) struct Watcher;
 impl Rules {
     /// Rules whose answers sessions may remember for a while, or may not.
     pub(crate) fn new(is_repeatable: bool) -> Self {
-        Self { unused: Mutex::default(), lasting: is_repeatable.then(Mutex::default) }
+        Self {
+            unused: Mutex::default(),
+            lasting: is_repeatable.then(Mutex::default),
+            have_changed: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes back what was allowed to be remembered.
+    pub(crate) fn change(&self) {
+        self.have_changed.store(true, Ordering::Relaxed);
+        self.lasting().into_iter().for_each(|mut lasting| lasting.clear());
     }
 
     /// Whether this is what was allowed next; uses up the permit. What lasts may come again, with any payload.
     pub(crate) fn permits(&self, action: Action, wanted: &Permit, now: Instant) -> bool {
         let mut permits = self.unused.lock().expect("nobody panics with it");
         let next = permits.iter().position(|(permitted, _)| *permitted == action);
-        if let Some(at) = next.filter(|at| permits[*at].1 == *wanted) {
+        let next = next.filter(|at| permits[*at].1 == *wanted);
+        let any = || permits.iter().position(|permit| *permit == (action, wanted.clone()));
+        if let Some(at) = next.or_else(|| any().filter(|_| self.is_lenient(action))) {
             permits.remove(at);
             return true;
         }
@@ -61,10 +76,17 @@ impl Rules {
         })
     }
 
-    /// How many permits for an action are unused.
-    pub(crate) fn unused(&self, action: Action) -> usize {
+    /// How many permits for an action are unused, if that says anything.
+    pub(crate) fn unused(&self, action: Action) -> Option<usize> {
         let permits = self.unused.lock().expect("nobody panics with it");
-        permits.iter().filter(|(permitted, _)| *permitted == action).count()
+        let count = permits.iter().filter(|(permitted, _)| *permitted == action).count();
+        (!self.is_lenient(action)).then_some(count)
+    }
+
+    /// Whether the action may have been asked for without anything that passes.
+    fn is_lenient(&self, action: Action) -> bool {
+        let is_reviewed = matches!(action, Action::Connect | Action::Subscribe | Action::Will);
+        is_reviewed && self.have_changed.load(Ordering::Relaxed)
     }
 
     fn lasting(&self) -> Option<MutexGuard<'_, Vec<(Action, Permit, Instant)>>> {

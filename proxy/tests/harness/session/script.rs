@@ -23,6 +23,10 @@ pub(crate) enum Step {
     Identified(Verdict),
     /// The next packet has one byte changed: that at this place, by these bits.
     Mangle(usize, u8),
+    /// The client's rights may have changed.
+    Reauthorize,
+    /// Somebody decides what is asked for again.
+    Reviewed(Decision),
     /// One side sends bytes.
     Send(Side, Vec<u8>),
     /// One side takes no bytes.
@@ -67,6 +71,8 @@ impl<'a> Script<'a> {
             10 => Step::Identified(verdict(how)),
             11 => Step::Upstream(detail < 12),
             12 if detail < 2 => Step::WaitForTimeout,
+            12 if detail < 5 => Step::Reauthorize,
+            12 if detail < 7 => Step::Reviewed(decision(how)),
             12 => Step::Wait(Duration::from_millis(u64::from(how) * 20)),
             13 if detail < 6 => end(detail),
             13 => Step::Chunk(how.into()),

@@ -6,6 +6,7 @@ mod objections;
 mod packets;
 mod protocol;
 mod publish;
+mod rights;
 mod subscribe;
 mod waiting;
 
@@ -13,7 +14,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mgate_policies::{Action, Answer, Cause, Chain, Decision, Grant, Now, Policy, Principal, Query, Reason};
+use mgate_policies::{
+    Action, Answer, Cause, Chain, Decision, Grant, Now, Policy, Principal, Protocol, Query, Reason,
+};
 
 use self::packets::{connack, connect};
 use super::*;
@@ -234,6 +237,24 @@ impl Observer for Seen {
                 self.closed.lock().expect("nobody panics with it").push((why.to_string(), *blame));
             }
         }
+    }
+}
+
+/// An endpoint of which nobody asks anything.
+pub(in crate::mqtt) fn endpoint() -> Endpoint {
+    Story::new().endpoint
+}
+
+/// A client that was found to be this principal.
+pub(in crate::mqtt) fn client(principal: &str) -> Client {
+    Client {
+        principal: Principal { id: principal.into(), ..Principal::default() },
+        client_id: "dev-1".into(),
+        username: None,
+        peer: peer().address,
+        route: "devices".into(),
+        protocol: Protocol::Mqtt,
+        is_encrypted: false,
     }
 }
 

@@ -67,6 +67,15 @@ pub(super) fn subscribe(version: Version, packet_id: u16, filters: &[(&str, u8)]
     packet(0x82, &head.into_iter().chain(filters).collect::<Vec<_>>())
 }
 
+pub(super) fn unsubscribe(version: Version, packet_id: u16, filter: &str) -> Vec<u8> {
+    let head = [packet_id.to_be_bytes().to_vec(), properties(version, &[])].concat();
+    packet(0xa2, &[head, text(filter.as_bytes())].concat())
+}
+
+pub(super) fn unsuback(version: Version, packet_id: u16, codes: &[u8]) -> Vec<u8> {
+    packet(0xb0, &[packet_id.to_be_bytes().to_vec(), properties(version, &[]), codes.to_vec()].concat())
+}
+
 pub(super) fn suback(version: Version, packet_id: u16, codes: &[u8]) -> Vec<u8> {
     packet(0x90, &[packet_id.to_be_bytes().to_vec(), properties(version, &[]), codes.to_vec()].concat())
 }

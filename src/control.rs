@@ -1,0 +1,237 @@
+//! Changes a gateway while it serves: reloads its configuration, withdraws rights.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use mgate_policies::{Cidr, Now, Scope};
+use tracing::{error, info, warn};
+
+use crate::config::{Config, Problems, RouteConfig, Source, Token};
+use crate::gateway::Listening;
+use crate::health::{Component, Health};
+use crate::log::LogConfig;
+use crate::route::Steering;
+use crate::workers::Workers;
+
+/// The way to change a gateway while it serves. Whoever has it does not keep the gateway alive.
+pub struct Control {
+    routes: Vec<Steered>,
+    workers: Weak<Workers>,
+    fixed: Fixed,
+    /// Held while a configuration is read, so that an older one is not taken over later.
+    reloading: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// A route that serves.
+pub(crate) struct Steered {
+    pub(crate) listening: Listening,
+    pub(crate) steering: Steering,
+}
+
+/// How live sessions were told that rights changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// How often rights changed since the start.
+    pub epoch: u64,
+    /// How many connections there are to look at it.
+    pub sessions: usize,
+}
+
+/// One try to take over the configuration.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// When, as time since the Unix epoch.
+    pub at: Duration,
+    /// What came of it.
+    pub result: Result<Reloaded, Problems>,
+}
+
+/// What came of a configuration that was taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reloaded {
+    /// How live sessions were told.
+    pub told: Told,
+    /// What stays as it is until the next start.
+    pub needs_restart: Vec<String>,
+    /// What is probably not meant as it is written.
+    pub warnings: Vec<String>,
+}
+
+/// What only a restart changes, as it is written.
+pub(crate) struct Fixed {
+    workers: NonZeroUsize,
+    log: LogConfig,
+    admin: Option<SocketAddr>,
+    routes: Vec<(Arc<str>, SocketAddr, Vec<Cidr>)>,
+}
+
+/// What a reload changes beside the routes.
+struct State {
+    source: Source,
+    drain_timeout: Duration,
+    token: Option<Token>,
+    health: Health,
+    serving: Component,
+    last_reload: Option<Reload>,
+}
+
+impl Control {
+    /// The control of routes that were made of `config`, and are gone from it.
+    pub(crate) fn new(config: Config, routes: Vec<Steered>, workers: &Arc<Workers>, fixed: Fixed) -> Self {
+        Self {
+            routes,
+            workers: Arc::downgrade(workers),
+            fixed,
+            reloading: tokio::sync::Mutex::default(),
+            state: Mutex::new(State::new(config, None)),
+        }
+    }
+
+    /// Says that rights have changed: policies forget what they decided about those whose they are, and live
+    /// sessions of theirs ask for all that they hold. It does not wait for the sessions.
+    pub fn invalidate(&self, scope: &Scope) -> Told {
+        let _one_at_a_time = self.state();
+        self.routes.iter().for_each(|route| route.steering.forget(scope));
+        let told = self.told(self.routes.iter().map(|route| route.steering.revoke(scope)));
+        info!(%scope, epoch = told.epoch, sessions = told.sessions, "rights changed");
+        told
+    }
+
+    /// Reads the configuration again and takes it over, live sessions included. Where anything is wrong with
+    /// it, all stays as it is. Must be called in a tokio runtime.
+    pub async fn reload(&self) -> Reload {
+        let _one_at_a_time = self.reloading.lock().await;
+        let source = self.state().source.clone();
+        let path = source.path.clone();
+        let loaded = tokio::task::spawn_blocking(move || source.load()).await;
+        let loaded = loaded.unwrap_or_else(|error| Err(Problems::one(&path, error.to_string())));
+        let result = loaded.map(|config| self.take_over(config));
+        let reload = Reload { at: Now::read().unix, result };
+        reload.log();
+        self.state().last_reload = Some(reload.clone());
+        reload
+    }
+
+    /// Takes over a configuration, live sessions included.
+    pub fn take_over(&self, mut config: Config) -> Reloaded {
+        let needs_restart = self.fixed.differences(&Fixed::of(&config));
+        let warnings = config.warnings.iter().map(ToString::to_string).collect();
+        let routes = std::mem::take(&mut config.routes).into_iter();
+        let mut routes: HashMap<_, RouteConfig> =
+            routes.map(|route| (Arc::clone(&route.name), route)).collect();
+        let mut state = self.state();
+        let last_reload = state.last_reload.take();
+        *state = State::new(config, last_reload);
+        let told = self.told(self.routes.iter().map(|route| match routes.remove(&route.listening.route) {
+            Some(config) => route.steering.renew(config),
+            None => route.steering.revoke(&Scope::Everyone),
+        }));
+        Reloaded { told, needs_restart, warnings }
+    }
+
+    /// What the gateway needs to serve, and how that is.
+    pub fn health(&self) -> Health {
+        self.state().health.clone()
+    }
+
+    /// The last try to take over the configuration since the start.
+    pub fn last_reload(&self) -> Option<Reload> {
+        self.state().last_reload.clone()
+    }
+
+    /// The routes, as they serve.
+    pub(crate) fn routes(&self) -> &[Steered] {
+        &self.routes
+    }
+
+    /// What the admin listener's callers must show.
+    pub(crate) fn token(&self) -> Option<Token> {
+        self.state().token.clone()
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.state().drain_timeout
+    }
+
+    /// Tells all sessions to end.
+    pub(crate) fn stop(&self) {
+        self.state().serving.not_ready("is stopping");
+        self.routes.iter().for_each(|route| route.steering.stop());
+    }
+
+    fn told(&self, epochs: impl Iterator<Item = u64>) -> Told {
+        let epoch = epochs.max().unwrap_or_default();
+        Told { epoch, sessions: self.workers.upgrade().map_or(0, |workers| workers.connections()) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(config: Config, last_reload: Option<Reload>) -> Self {
+        let Config { source, drain_timeout, admin, health, .. } = config;
+        let serving = health.component("gateway");
+        serving.ready();
+        let token = admin.and_then(|admin| admin.token);
+        Self { source, drain_timeout, token, health, serving, last_reload }
+    }
+}
+
+impl Reload {
+    fn log(&self) {
+        match &self.result {
+            Ok(reloaded) => {
+                let Reloaded { told, needs_restart, warnings } = reloaded;
+                info!(epoch = told.epoch, sessions = told.sessions, "configuration reloaded");
+                needs_restart.iter().for_each(|what| warn!("needs a restart to change: {what}"));
+                warnings.iter().for_each(|warning| warn!("{warning}"));
+            }
+            Err(problems) => {
+                problems.0.iter().for_each(|problem| error!("{problem}"));
+                error!("configuration not reloaded, all stays as it was");
+            }
+        }
+    }
+}
+
+impl Fixed {
+    pub(crate) fn of(config: &Config) -> Self {
+        let route =
+            |route: &RouteConfig| (Arc::clone(&route.name), route.listen_address, route.trusted.clone());
+        Self {
+            workers: config.workers,
+            log: config.log.clone(),
+            admin: config.admin.as_ref().map(|admin| admin.listen),
+            routes: config.routes.iter().map(route).collect(),
+        }
+    }
+
+    /// The keys by which `wanted` differs from this.
+    fn differences(&self, wanted: &Self) -> Vec<String> {
+        let mut keys = Vec::new();
+        let mut compare = |is_same: bool, key: String| keys.extend((!is_same).then_some(key));
+        compare(self.workers == wanted.workers, "workers".into());
+        compare(self.log == wanted.log, "log".into());
+        compare(self.admin == wanted.admin, "admin.listen".into());
+        for (name, listen, trusted) in &self.routes {
+            match wanted.routes.iter().find(|(other, ..)| other == name) {
+                None => compare(false, format!("route.{name}, which goes on with its old rules")),
+                Some((_, wanted_listen, wanted_trusted)) => {
+                    compare(listen == wanted_listen, format!("route.{name}.listen"));
+                    compare(trusted == wanted_trusted, format!("route.{name}.proxy_protocol.trusted"));
+                }
+            }
+        }
+        for (name, ..) in &wanted.routes {
+            let is_known = self.routes.iter().any(|(known, ..)| known == name);
+            compare(is_known, format!("route.{name}, which is new"));
+        }
+        keys
+    }
+}
