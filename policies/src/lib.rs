@@ -1,7 +1,8 @@
 //! What mgate asks before anything passes.
 //!
 //! A [`Query`] names a *client*, an *action*, a *resource* and its *payload*; a [`Policy`] answers it with a
-//! [`Decision`]; a [`Chain`] puts policies in a row: a deny overrides, and what nobody allows is denied.
+//! [`Decision`]; a [`Chain`] puts policies in a row: a deny overrides, and what nobody allows is denied. A
+//! [`Transform`] may change what is in question before anybody is asked.
 //!
 //! This crate knows no packet, no configuration file and no runtime. It does no input or output, reads no
 //! clock (time comes in as [`Now`]) and depends on nothing but the standard library.
@@ -16,6 +17,7 @@ mod query;
 mod scope;
 pub mod static_rules;
 mod topic;
+mod transform;
 
 pub use attributes::Attributes;
 pub use chain::{Chain, Objection, Outcome, Standing, Suspended, Word};
@@ -26,3 +28,6 @@ pub use now::Now;
 pub use query::{Action, Policy, Query, Resource};
 pub use scope::Scope;
 pub use topic::{FilterError, TopicFilter, TopicName};
+pub use transform::{
+    Editable, EditableFilter, EditableLogin, EditableMessage, Part, Refusal, Transform, Transforms,
+};
