@@ -12,6 +12,8 @@ use tracing::{Level, debug, enabled, error, info, warn};
 pub(crate) struct LogObserver {
     route: Box<str>,
     denials: Mutex<Flood>,
+    /// By transforms.
+    drops: Mutex<Flood>,
     /// Of policies that are not enforced; they must not crowd out the others.
     objections: Mutex<Flood>,
 }
@@ -25,7 +27,19 @@ struct Flood {
 impl LogObserver {
     pub(crate) fn new(route: &str) -> Self {
         let flood = || Mutex::new(Flood { since: Now::read().instant, lines: 0 });
-        Self { route: route.into(), denials: flood(), objections: flood() }
+        Self { route: route.into(), denials: flood(), drops: flood(), objections: flood() }
+    }
+
+    fn dropped(&self, who: &Who<'_>, action: Action, resource: &str, reason: &str) {
+        let (allowed, left_out) = admit(&self.drops);
+        if left_out > 0 {
+            warn!(route = %self.route, drops = left_out, "more was dropped than is logged");
+        }
+        if allowed {
+            let Who { client, principal, peer } = who;
+            let route = &self.route;
+            info!(%route, client, principal, %peer, %action, resource, reason, "dropped");
+        }
     }
 
     fn denied(&self, who: &Who<'_>, action: Action, resource: &str, reason: &str) {
@@ -94,6 +108,10 @@ impl Observer for LogObserver {
             }
             SessionEvent::Denied { client, peer, action, resource, reason } => {
                 self.denied(&Who::new(client, peer), action, resource, &reason.to_string());
+            }
+            SessionEvent::Dropped { client, action, resource, reason } => {
+                let who = Who::new(Some(client), client.peer);
+                self.dropped(&who, action, resource, &reason.to_string());
             }
             SessionEvent::WouldBeDenied { client, action, resource, objection } => {
                 self.would_be_denied(&Who::new(Some(client), client.peer), action, resource, objection);

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Action, BoxFuture, Cause, Chain, Client, Now, Objection, Principal, Protocol, Reason};
+use mgate_policies::{
+    Action, BoxFuture, Cause, Chain, Client, Now, Objection, Principal, Protocol, Reason, Transforms,
+};
 
 /// Everything that one route asks, tells and limits; shared by all its sessions.
 pub struct Gate {
@@ -13,6 +15,8 @@ pub struct Gate {
     pub route: Arc<str>,
     /// Finds out who a client is.
     pub authenticators: Authenticators,
+    /// Change what packets say, before policies are asked.
+    pub transforms: Transforms,
     /// Says what it may do.
     pub policies: Chain,
     /// Takes a copy of each message that passed; `None` where nothing is mirrored.
@@ -279,6 +283,17 @@ pub enum SessionEvent<'a> {
         /// To what.
         resource: &'a str,
         /// Why not.
+        reason: &'a Reason,
+    },
+    /// A transform dropped something; the sender was told that all is well.
+    Dropped {
+        /// Whose session.
+        client: &'a Client,
+        /// What was to be done.
+        action: Action,
+        /// To what.
+        resource: &'a str,
+        /// Who dropped it, and why.
         reason: &'a Reason,
     },
     /// The session ended.

@@ -38,6 +38,11 @@ impl Aliases {
         self.maximum = maximum;
     }
 
+    /// Without any alias, and with the same maximum.
+    pub(super) fn emptied(&self) -> Self {
+        Self { maximum: self.maximum, ..Self::default() }
+    }
+
     /// The topic that a message with this alias is about, remembered if the message brings one.
     pub(super) fn resolve(&mut self, alias: u16, topic: &str) -> Result<Arc<str>, AliasError> {
         if alias > self.maximum {
@@ -54,6 +59,15 @@ impl Aliases {
     pub(super) fn is_passed_on(&self, alias: u16) -> bool {
         let found = self.entries.binary_search_by_key(&alias, |(known, _)| *known);
         found.is_ok_and(|at| self.entries[at].1.is_passed_on)
+    }
+
+    /// Whether the alias stands for this topic, and the receiver was told so.
+    pub(super) fn is_known_as(&self, alias: u16, topic: &str) -> bool {
+        let found = self.entries.binary_search_by_key(&alias, |(known, _)| *known);
+        found.is_ok_and(|at| {
+            let entry = &self.entries[at].1;
+            entry.is_passed_on && entry.topic.as_ref() == topic
+        })
     }
 
     /// Notes that the receiver was told.

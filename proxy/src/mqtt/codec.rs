@@ -9,18 +9,22 @@ mod encode;
 mod error;
 mod filters;
 mod properties;
+mod rewrite;
 mod splice;
 
 use mgate_policies::TopicName;
 
 use self::cursor::Cursor;
 pub use self::encode::{
-    NewAck, encode_ack, encode_connack, encode_disconnect, encode_pingresp, encode_suback,
+    NewAck, encode_ack, encode_connack, encode_disconnect, encode_pingresp, encode_suback, encode_unsuback,
 };
 pub use self::error::DecodeError;
 pub use self::filters::{Filters, SubscribeFilter, SubscriptionOptions, UnsubscribeFilters};
 use self::properties::Place;
 pub use self::properties::{Properties, PropertyId, PropertyValue};
+pub use self::rewrite::{
+    NewConnect, NewMessage, rewrite_connect, rewrite_publish, rewrite_subscribe, rewrite_unsubscribe,
+};
 pub use self::splice::{splice_publish_topic, splice_suback, splice_subscribe};
 use super::packet::{
     Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketType, Publish, SubAck, Subscribe, Unsubscribe,

@@ -259,7 +259,21 @@ impl Packet<'_> {
     }
 }
 
+impl<'a> Will<'a> {
+    /// Where the receiver is asked to answer.
+    pub fn response_topic(&self) -> Option<&'a str> {
+        let found = self.properties.iter().find(|(id, _)| *id == PropertyId::ResponseTopic);
+        found.and_then(|(_, value)| value.text())
+    }
+}
+
 impl Connect<'_> {
+    /// Whether it has no client identifier and needs one. [MQTT-3.1.3-8]; MQTT 3.1 knows no empty one at all
+    pub(super) fn lacks_client_id(&self) -> bool {
+        let may_be_empty = self.clean_start && self.version != Version::V31;
+        self.client_id.is_empty() && !self.version.is_5() && !may_be_empty
+    }
+
     /// A CONNECT that says no more than it must.
     pub(super) fn new(version: Version, clean_start: bool, keep_alive_secs: u16) -> Self {
         Self {

@@ -51,6 +51,16 @@ pub fn encode_suback(
     put_packet(out, PacketType::SubAck, &body);
 }
 
+/// Writes an UNSUBACK; before MQTT 5.0 it says no codes.
+pub fn encode_unsuback(out: &mut Vec<u8>, version: Version, packet_id: u16, codes: &[u8]) {
+    let mut body = packet_id.to_be_bytes().to_vec();
+    if version.is_5() {
+        put_properties(&mut body, None);
+        body.extend_from_slice(codes);
+    }
+    put_packet(out, PacketType::UnsubAck, &body);
+}
+
 /// Writes a DISCONNECT; with reason 0 and no words it is the one of 3.1.1, too.
 pub fn encode_disconnect(out: &mut Vec<u8>, reason: u8, reason_string: Option<&str>) {
     let mut body = Vec::new();
@@ -185,6 +195,14 @@ mod tests {
         assert_eq!((suback.codes, reason_string(suback.properties)), (&[0x87][..], Some("no")));
         let out = written(|out| encode_suback(out, Version::V311, 9, &[0x80], Some("no")));
         assert_eq!(out, [0x90, 3, 0, 9, 0x80]);
+    }
+
+    #[test]
+    fn unsuback_says_its_codes_in_5_0_only() {
+        let out = written(|out| encode_unsuback(out, Version::V5, 9, &[0, 0x87]));
+        let expected = SubAck { packet_id: 9, codes: &[0, 0x87], properties: Properties::default() };
+        assert_eq!(decode(&out, Version::V5), Ok(Packet::UnsubAck(expected)));
+        assert_eq!(written(|out| encode_unsuback(out, Version::V311, 9, &[0x80])), [0xb0, 2, 0, 9]);
     }
 
     #[test]

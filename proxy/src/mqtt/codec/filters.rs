@@ -123,6 +123,10 @@ impl<'a> UnsubscribeFilters<'a> {
         // [MQTT-3.10.3-2]
         if count == 0 { Err(DecodeError::NoFilters) } else { Ok(Self { entries: cursor, left: count }) }
     }
+
+    pub(super) fn as_bytes(&self) -> &'a [u8] {
+        self.entries.rest()
+    }
 }
 
 impl<'a> Iterator for UnsubscribeFilters<'a> {

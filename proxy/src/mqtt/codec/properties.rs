@@ -67,6 +67,23 @@ impl<'a> Properties<'a> {
         })
     }
 
+    /// The bytes of the same properties, with another value, or none, for one that may stand once.
+    pub(super) fn with_text(self, id: PropertyId, text: Option<&str>) -> Vec<u8> {
+        let mut written = Vec::with_capacity(self.bytes.len() + text.map_or(0, |text| 3 + text.len()));
+        let mut cursor = Cursor::new(self.bytes);
+        while let Some((found, bytes)) = next_with_bytes(&mut cursor) {
+            if found != id {
+                written.extend_from_slice(bytes);
+            }
+        }
+        if let Some(text) = text {
+            written.push(id as u8);
+            written.extend_from_slice(&(text.len() as u16).to_be_bytes());
+            written.extend_from_slice(text.as_bytes());
+        }
+        written
+    }
+
     /// The bytes behind the property length.
     pub fn as_bytes(self) -> &'a [u8] {
         self.bytes
@@ -238,6 +255,14 @@ impl Rule {
             _ => false,
         }
     }
+}
+
+/// The next property and its bytes, the number before its value included.
+fn next_with_bytes<'a>(cursor: &mut Cursor<'a>) -> Option<(PropertyId, &'a [u8])> {
+    let before = cursor.rest();
+    let rule = rule(cursor.byte().ok()?).ok()?;
+    rule.kind.read(cursor).ok()?;
+    Some((rule.id, &before[..before.len() - cursor.rest().len()]))
 }
 
 #[inline]

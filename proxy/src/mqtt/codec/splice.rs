@@ -35,7 +35,7 @@ pub fn splice_subscribe(
     if slices.len() == 1 { Err(DecodeError::NoFilters) } else { put_frame(out, frame, &slices) }
 }
 
-/// Appends to `out` the upstream's SUBACK `frame` as the client must see it that sent one filter for each of
+/// Appends to `out` the upstream's SUBACK, or UNSUBACK of MQTT 5.0, `frame` as the client must see it that sent one filter for each of
 /// `verdicts`: `Some` is a code that was decided here, `None` takes the upstream's next one.
 pub fn splice_suback(
     out: &mut Vec<u8>,
@@ -44,7 +44,7 @@ pub fn splice_suback(
     verdicts: &[Option<u8>],
 ) -> Result<(), DecodeError> {
     let suback = match decode(frame, version)? {
-        Packet::SubAck(suback) => suback,
+        Packet::SubAck(suback) | Packet::UnsubAck(suback) => suback,
         other => return Err(DecodeError::UnexpectedPacket(other.packet_type())),
     };
     if suback.codes.len() != verdicts.iter().filter(|verdict| verdict.is_none()).count() {
@@ -56,13 +56,13 @@ pub fn splice_suback(
 }
 
 /// The body of `frame` without the `tail` that it ends with.
-fn before<'a>(frame: &'a [u8], tail: &[u8]) -> Result<&'a [u8], DecodeError> {
+pub(super) fn before<'a>(frame: &'a [u8], tail: &[u8]) -> Result<&'a [u8], DecodeError> {
     let body = open(frame)?.1.rest();
     Ok(&body[..body.len() - tail.len()])
 }
 
 /// Appends a packet with the first byte of `frame` and a body of `slices`.
-fn put_frame(out: &mut Vec<u8>, frame: &[u8], slices: &[&[u8]]) -> Result<(), DecodeError> {
+pub(super) fn put_frame(out: &mut Vec<u8>, frame: &[u8], slices: &[&[u8]]) -> Result<(), DecodeError> {
     let first = *frame.first().ok_or(DecodeError::Truncated)?;
     let length = slices.iter().map(|slice| slice.len()).sum();
     if length > MAX_VARIABLE {

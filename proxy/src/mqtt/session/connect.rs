@@ -31,9 +31,7 @@ impl Session {
         if !cx.endpoint.options.versions.allow(connect.version) {
             return Err(Violation::Version(connect.version).from(Side::Client));
         }
-        // [MQTT-3.1.3-8]; MQTT 3.1 knows no empty client identifier at all
-        let may_be_empty = connect.clean_start && connect.version != Version::V31;
-        if connect.client_id.is_empty() && !connect.version.is_5() && !may_be_empty {
+        if connect.lacks_client_id() {
             return Err(Violation::ClientIdRequired.from(Side::Client));
         }
         self.identify(frame.to_vec(), cx)
@@ -204,7 +202,10 @@ impl Session {
         match identification {
             Identification::Accepted(principal) => {
                 self.become_client(principal, &frame, cx)?;
-                self.ask_connect(frame, None, cx)
+                match self.transform_connect(&frame, cx) {
+                    Ok(rewritten) => self.ask_connect(rewritten.unwrap_or(frame), None, cx),
+                    Err((action, reason)) => self.deny_connect(action, &frame, reason, cx),
+                }
             }
             Identification::Rejected(reason) => self.deny_connect(Action::Connect, &frame, reason, cx),
             Identification::Pending(asked, future) => {

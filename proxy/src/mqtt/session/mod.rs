@@ -10,6 +10,7 @@ mod rights;
 mod subscribe;
 #[cfg(test)]
 pub(super) mod tests;
+mod transform;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -22,8 +23,10 @@ use self::close::Close;
 pub use self::close::{CloseReason, Violation};
 use self::connect::Opening;
 use self::rights::{Change, Rights};
+use self::subscribe::Verdicts;
 use self::waiting::{Question, Waiting};
 use super::Endpoint;
+use super::aliases::Aliases;
 use super::client_ids::Claim;
 use super::codec::{self, FixedHeader};
 use super::flow::Flow;
@@ -138,6 +141,8 @@ enum State {
 #[derive(Default)]
 struct Lane {
     flow: Flow,
+    /// The sender's topic aliases as they came; `flow` has them as transforms made them.
+    sent_aliases: Option<Box<Aliases>>,
     memory: Memory,
     waiting: Option<Box<Waiting>>,
     /// Whether a whole frame was left because its time has not come.
@@ -266,7 +271,7 @@ impl Session {
             let done = match self.next_frame(side, rest, cx) {
                 Ok(Some(header)) => {
                     used += header.frame_len;
-                    self.handle_frame(side, header, &rest[..header.frame_len], cx)
+                    self.take_frame(side, header, &rest[..header.frame_len], cx)
                 }
                 Ok(None) => break,
                 Err(close) => Err(close),
@@ -373,7 +378,7 @@ impl Session {
         match header.packet_type {
             PacketType::Connect => self.connect(frame, cx),
             PacketType::Publish => self.publish(side, frame, None, cx),
-            PacketType::Subscribe => self.subscribe(frame, Vec::new(), None, cx),
+            PacketType::Subscribe => self.subscribe(frame, Verdicts::default(), None, cx),
             _ => self.handle_other(side, frame, cx),
         }
     }

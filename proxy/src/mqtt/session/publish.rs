@@ -15,17 +15,17 @@ use crate::mqtt::memory::Asked;
 use crate::mqtt::packet::{Packet, PacketType, PropertyId, Publish};
 
 /// The topic that a message is about, whatever stands in its packet.
-enum Topic<'a> {
+pub(super) enum Topic<'a> {
     InPacket(&'a str),
     ByAlias(Arc<str>),
 }
 
 /// A message that came.
-struct Arrived<'a> {
-    from: Side,
-    frame: &'a [u8],
-    publish: Publish<'a>,
-    topic: Topic<'a>,
+pub(super) struct Arrived<'a> {
+    pub(super) from: Side,
+    pub(super) frame: &'a [u8],
+    pub(super) publish: Publish<'a>,
+    pub(super) topic: Topic<'a>,
 }
 
 /// Why a message may pass.
@@ -44,13 +44,7 @@ impl Session {
         resumed: Resumed,
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
-        let publish = decode_publish(frame, header_len(frame), self.version)
-            .map_err(|error| CloseReason::Malformed(from, error))?;
-        // [MQTT-3.3.4-6]
-        let id = PropertyId::SubscriptionIdentifier;
-        if from == Side::Client && publish.properties.iter().any(|(property, _)| property == id) {
-            return Err(CloseReason::Malformed(from, DecodeError::UnexpectedProperty(id)).into());
-        }
+        let publish = self.decode_message(from, frame)?;
         let topic = self.resolve_topic(from, &publish)?;
         let arrived = Arrived { from, frame, publish, topic };
         let asked = arrived.asked()?;
@@ -73,6 +67,19 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// The message that a frame is, as this side may send it.
+    #[inline]
+    pub(super) fn decode_message<'a>(&self, from: Side, frame: &'a [u8]) -> Result<Publish<'a>, Close> {
+        let publish = decode_publish(frame, header_len(frame), self.version)
+            .map_err(|error| CloseReason::Malformed(from, error))?;
+        // [MQTT-3.3.4-6]
+        let id = PropertyId::SubscriptionIdentifier;
+        if from == Side::Client && publish.properties.iter().any(|(property, _)| property == id) {
+            return Err(CloseReason::Malformed(from, DecodeError::UnexpectedProperty(id)).into());
+        }
+        Ok(publish)
     }
 
     /// A message was acknowledged by its receiver, `from`.
@@ -166,7 +173,12 @@ impl Session {
     }
 
     #[cold]
-    fn deny(&mut self, arrived: &Arrived<'_>, reason: &Reason, cx: &mut Context<'_>) -> Result<(), Close> {
+    pub(super) fn deny(
+        &mut self,
+        arrived: &Arrived<'_>,
+        reason: &Reason,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Close> {
         let Arrived { from, publish, topic, .. } = arrived;
         self.report_denial(action_of(*from), topic.as_str(), reason, cx);
         self.report(*from, &Packet::Publish(*publish), Fate::Denied(reason), cx);
@@ -192,6 +204,17 @@ impl Session {
             true => (publish_code(reason.cause), self.reason_string(denial_text(reason.cause))),
             false => (0, None),
         };
+        self.acknowledge(from, publish, (code, text), cx);
+    }
+
+    /// Acknowledges a message that was not passed on.
+    pub(super) fn acknowledge(
+        &mut self,
+        from: Side,
+        publish: &Publish<'_>,
+        (code, text): (u8, Option<&str>),
+        cx: &mut Context<'_>,
+    ) {
         let packet_type = match publish.qos {
             0 => return,
             1 => PacketType::PubAck,
@@ -216,7 +239,7 @@ impl Arrived<'_> {
 }
 
 impl Topic<'_> {
-    fn as_str(&self) -> &str {
+    pub(super) fn as_str(&self) -> &str {
         match self {
             Self::InPacket(topic) => topic,
             Self::ByAlias(topic) => topic,
@@ -229,7 +252,7 @@ fn header_len(frame: &[u8]) -> usize {
     2 + frame.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count()
 }
 
-fn action_of(from: Side) -> Action {
+pub(super) fn action_of(from: Side) -> Action {
     match from {
         Side::Client => Action::Publish,
         Side::Upstream => Action::Deliver,

@@ -10,12 +10,21 @@ use crate::gate::{Fate, Side};
 use crate::mqtt::codec::{SubscribeFilter, decode, encode_suback, splice_suback, splice_subscribe};
 use crate::mqtt::packet::{Packet, SubAck, Subscribe, Unsubscribe};
 
+/// What is decided about the filters of a SUBSCRIBE.
+#[derive(Default)]
+pub(super) struct Verdicts {
+    /// One for each filter so far; `Some(code)` is a denial.
+    codes: Vec<Option<u8>>,
+    /// Filters that nobody is asked about, by index, with their codes: transforms refused them.
+    refused: Vec<(usize, u8)>,
+}
+
 impl Session {
-    /// Asks for each filter after those that have a verdict; `Some(code)` is a denial.
+    /// Asks for each filter after those that have a verdict.
     pub(super) fn subscribe(
         &mut self,
         frame: &[u8],
-        mut verdicts: Vec<Option<u8>>,
+        mut verdicts: Verdicts,
         mut resumed: Resumed,
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
@@ -23,9 +32,13 @@ impl Session {
             decode(frame, self.version).map_err(|error| CloseReason::Malformed(Side::Client, error))?;
         let Packet::Subscribe(subscribe) = &packet else { return Ok(()) };
         let Some(client) = self.client.as_deref() else { return Ok(()) };
-        let allowed: usize = allowed(subscribe, &verdicts).map(|filter| weight(filter.text)).sum();
+        let allowed: usize = allowed(subscribe, &verdicts.codes).map(|filter| weight(filter.text)).sum();
         let mut asked = allowed + self.unanswered(Change::Subscribe);
-        for filter in subscribe.filters.clone().skip(verdicts.len()) {
+        for filter in subscribe.filters.clone().skip(verdicts.codes.len()) {
+            if let Some(code) = verdicts.refusal_of_next() {
+                verdicts.codes.push(Some(code));
+                continue;
+            }
             let (action, resource) = (Action::Subscribe, Resource::Filter(filter.filter));
             let qos = filter.options.qos();
             let query = Query { client, action, resource, payload: b"", qos, retain: false };
@@ -36,11 +49,11 @@ impl Session {
             match outcome {
                 Outcome::Allowed(..) => {
                     asked += weight(filter.text);
-                    verdicts.push(None);
+                    verdicts.codes.push(None);
                 }
                 Outcome::Denied(reason) => {
                     self.report_denial(Action::Subscribe, filter.text, &reason, cx);
-                    verdicts.push(Some(suback_code(self.version, reason.cause)));
+                    verdicts.codes.push(Some(suback_code(self.version, reason.cause)));
                 }
                 Outcome::Pending(suspended, future) => {
                     let question = Question::Subscribe(suspended, verdicts);
@@ -50,8 +63,8 @@ impl Session {
                 }
             }
         }
-        self.report_subscribe(&packet, &verdicts, cx);
-        self.pass_subscribe(frame, subscribe, verdicts, cx)
+        self.report_subscribe(&packet, &verdicts.codes, cx);
+        self.pass_subscribe(frame, subscribe, verdicts.codes, cx)
     }
 
     /// Puts the denials into the upstream's SUBACK, if it saw only a part of the SUBSCRIBE.
@@ -95,7 +108,8 @@ impl Session {
             cx.out.to_upstream.extend_from_slice(frame);
         } else if verdicts.iter().all(Option::is_some) {
             let codes: Vec<u8> = verdicts.into_iter().flatten().collect();
-            let text = self.reason_string(denial_text(Cause::NotAuthorized));
+            let is_denial = codes.iter().any(|code| *code >= 0x80);
+            let text = self.reason_string(denial_text(Cause::NotAuthorized)).filter(|_| is_denial);
             encode_suback(&mut cx.out.to_client, self.version, subscribe.packet_id, &codes, text);
         } else {
             if self.partial_subscribes.len() == MAX_PARTIAL_SUBSCRIBES {
@@ -116,6 +130,23 @@ impl Session {
     }
 }
 
+impl Verdicts {
+    /// None yet, but for filters that were refused.
+    pub(super) fn refused(refused: Vec<(usize, u8)>) -> Self {
+        Self { codes: Vec::new(), refused }
+    }
+
+    /// None again, but for those.
+    pub(super) fn anew(self) -> Self {
+        Self::refused(self.refused)
+    }
+
+    fn refusal_of_next(&self) -> Option<u8> {
+        let next = self.codes.len();
+        self.refused.iter().find(|(index, _)| *index == next).map(|(_, code)| *code)
+    }
+}
+
 /// The filters that are not denied, of those that have a verdict.
 fn allowed<'a>(
     subscribe: &Subscribe<'a>,
@@ -126,4 +157,4 @@ fn allowed<'a>(
 }
 
 /// SUBSCRIBEs with a denied filter that may wait for their SUBACK at a time.
-const MAX_PARTIAL_SUBSCRIBES: usize = 64;
+pub(super) const MAX_PARTIAL_SUBSCRIBES: usize = 64;

@@ -2,6 +2,7 @@
 
 use mgate_policies::{Cause, Decision, Reason, Suspended};
 
+use super::subscribe::Verdicts;
 use super::{Close, Context, Input, Session};
 use crate::gate::{Side, Verdict};
 
@@ -17,7 +18,7 @@ pub(super) enum Question {
     Connect(Suspended),
     Identify(usize),
     Publish(Suspended),
-    Subscribe(Suspended, Vec<Option<u8>>),
+    Subscribe(Suspended, Verdicts),
     Will(Suspended),
 }
 
@@ -60,7 +61,7 @@ impl Session {
             Question::Connect(_) | Question::Will(_) => self.ask_connect(frame, None, cx)?,
             Question::Identify(_) => self.identify(frame, cx)?,
             Question::Publish(_) => self.publish(side, &frame, None, cx)?,
-            Question::Subscribe(..) => self.subscribe(&frame, Vec::new(), None, cx)?,
+            Question::Subscribe(_, verdicts) => self.subscribe(&frame, verdicts.anew(), None, cx)?,
         }
         if let Some(waiting) = &mut self.lane_mut(side).waiting {
             waiting.deadline = waiting.deadline.min(deadline);

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Action, Chain, Decision, Now, Policy};
+use mgate_policies::{Action, Chain, Decision, Now, Policy, Transforms};
 use mgate_proxy::gate::{Authenticator, Authenticators, Gate, Limits, Side};
 use mgate_proxy::mqtt::codec::decode;
 use mgate_proxy::mqtt::packet::Version;
@@ -377,6 +377,7 @@ fn endpoint(options: u8, rules: &Arc<Rules>) -> Endpoint {
     let gate = Gate {
         route: "devices".into(),
         authenticators: Authenticators::new(authenticators),
+        transforms: Transforms::default(),
         policies: Chain::new(policies),
         mirror: None,
         observer: Arc::new(Watcher),

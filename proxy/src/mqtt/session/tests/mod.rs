@@ -8,6 +8,7 @@ mod protocol;
 mod publish;
 mod rights;
 mod subscribe;
+mod transform;
 mod waiting;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use mgate_policies::{
     Action, Answer, Cause, Chain, Decision, Grant, Now, Policy, Principal, Protocol, Query, Reason,
+    Transforms,
 };
 
 use self::packets::{connack, connect};
@@ -40,6 +42,7 @@ struct Story {
 struct Seen {
     mirrored: Mutex<Vec<(String, Vec<u8>)>>,
     denied: Mutex<Vec<(Action, String)>>,
+    dropped: Mutex<Vec<(Action, String)>>,
     would_be_denied: Mutex<Vec<(Action, String)>>,
     closed: Mutex<Vec<(String, Blame)>>,
 }
@@ -58,6 +61,7 @@ impl Story {
         let mut gate = Gate {
             route: "devices".into(),
             authenticators: Authenticators::new(vec![Arc::new(Passwords)]),
+            transforms: Transforms::default(),
             policies: Chain::new(vec![Arc::new(Rules)]),
             mirror: Some(seen.clone()),
             observer: seen.clone(),
@@ -227,6 +231,10 @@ impl Observer for Seen {
             SessionEvent::Denied { action, resource, .. } => {
                 let denial = (*action, (*resource).to_owned());
                 self.denied.lock().expect("nobody panics with it").push(denial);
+            }
+            SessionEvent::Dropped { action, resource, .. } => {
+                let dropped = (*action, (*resource).to_owned());
+                self.dropped.lock().expect("nobody panics with it").push(dropped);
             }
             SessionEvent::WouldBeDenied { action, resource, objection, .. } => {
                 assert_eq!(&*objection.policy, "rules");

@@ -273,10 +273,11 @@ impl Story {
     /// The route gets other rules, and the session is told; returns what it asked.
     fn rules_become(&mut self, says: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Vec<String> {
         let (rules, policies) = chain(says);
-        let Gate { route, authenticators, mirror, observer, limits, .. } = &self.endpoint.gate;
+        let Gate { route, authenticators, transforms, mirror, observer, limits, .. } = &self.endpoint.gate;
         let gate = Gate {
             route: route.clone(),
             authenticators: authenticators.clone(),
+            transforms: transforms.clone(),
             policies,
             mirror: mirror.clone(),
             observer: observer.clone(),

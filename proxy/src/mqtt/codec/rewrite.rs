@@ -1,0 +1,180 @@
+//! Packets that came, with other fields: everything else stays byte for byte.
+
+use std::borrow::Cow;
+
+use super::encode::put_variable;
+use super::splice::{before, put_frame};
+use super::{Cursor, DecodeError, PASSWORD, Properties, PropertyId, USERNAME, decode, open};
+use crate::mqtt::packet::{Connect, Packet, Publish, Version, Will};
+
+/// What a message is to say. Texts are at most 65,535 bytes long, as all that packets hold.
+#[derive(Clone, Copy)]
+pub struct NewMessage<'a> {
+    /// The topic as it is to stand in the packet; empty where an alias says it.
+    pub topic: &'a str,
+    /// Where the receiver is asked to answer.
+    pub response_topic: Option<&'a str>,
+    /// The message itself.
+    pub payload: &'a [u8],
+}
+
+/// What a CONNECT is to say.
+#[derive(Clone, Copy)]
+pub struct NewConnect<'a> {
+    /// The client identifier.
+    pub client_id: &'a str,
+    /// The user name.
+    pub username: Option<&'a str>,
+    /// The password.
+    pub password: Option<&'a [u8]>,
+    /// What the will says, if there is one; a will is neither made nor taken away.
+    pub will: Option<NewMessage<'a>>,
+}
+
+/// Appends to `out` the PUBLISH `frame`, which was decoded as `publish`, saying something else.
+pub fn rewrite_publish(
+    out: &mut Vec<u8>,
+    frame: &[u8],
+    version: Version,
+    publish: &Publish<'_>,
+    new: &NewMessage<'_>,
+) -> Result<(), DecodeError> {
+    let topic = field(new.topic.as_bytes())?;
+    let packet_id = publish.packet_id.to_be_bytes();
+    let packet_id = if publish.qos > 0 { &packet_id[..] } else { &[] };
+    let properties = answered_at(publish.properties, publish.response_topic, new.response_topic, version)?;
+    put_frame(out, frame, &[&topic, packet_id, &properties, new.payload])
+}
+
+/// Appends to `out` the CONNECT `frame`, which was decoded as `connect`, saying something else.
+pub fn rewrite_connect(
+    out: &mut Vec<u8>,
+    frame: &[u8],
+    connect: &Connect<'_>,
+    new: &NewConnect<'_>,
+) -> Result<(), DecodeError> {
+    let mut body = field(new.client_id.as_bytes())?;
+    if let (Some(will), Some(new)) = (&connect.will, &new.will) {
+        put_will(&mut body, will, new, connect.version)?;
+    }
+    let (mut head, mut login) = (head_of_connect(frame, connect.version)?.to_vec(), 0);
+    if let Some(username) = new.username {
+        login |= USERNAME;
+        body.extend(field(username.as_bytes())?);
+    }
+    if let Some(password) = new.password {
+        login |= PASSWORD;
+        body.extend(field(password)?);
+    }
+    let at = flags_of_connect(&head)?;
+    head[at] = head[at] & !(USERNAME | PASSWORD) | login;
+    put_frame(out, frame, &[&head, &body])
+}
+
+/// Appends to `out` the SUBSCRIBE `frame`, with other filters where `new` has one.
+pub fn rewrite_subscribe(
+    out: &mut Vec<u8>,
+    frame: &[u8],
+    version: Version,
+    new: &[Option<String>],
+) -> Result<(), DecodeError> {
+    let subscribe = match decode(frame, version)? {
+        Packet::Subscribe(subscribe) => subscribe,
+        other => return Err(DecodeError::UnexpectedPacket(other.packet_type())),
+    };
+    let mut entries = Vec::new();
+    for (index, filter) in subscribe.filters.clone().enumerate() {
+        match new.get(index).and_then(Option::as_ref) {
+            Some(text) => {
+                entries.extend(field(text.as_bytes())?);
+                entries.push(filter.options.byte());
+            }
+            None => entries.extend_from_slice(filter.bytes),
+        }
+    }
+    put_frame(out, frame, &[before(frame, subscribe.filters.as_bytes())?, &entries])
+}
+
+/// Appends to `out` the UNSUBSCRIBE `frame`, with `filters` in place of its own.
+pub fn rewrite_unsubscribe(
+    out: &mut Vec<u8>,
+    frame: &[u8],
+    version: Version,
+    filters: &[String],
+) -> Result<(), DecodeError> {
+    let unsubscribe = match decode(frame, version)? {
+        Packet::Unsubscribe(unsubscribe) => unsubscribe,
+        other => return Err(DecodeError::UnexpectedPacket(other.packet_type())),
+    };
+    // [MQTT-3.10.3-2]
+    if filters.is_empty() {
+        return Err(DecodeError::NoFilters);
+    }
+    let mut entries = Vec::new();
+    for filter in filters {
+        entries.extend(field(filter.as_bytes())?);
+    }
+    put_frame(out, frame, &[before(frame, unsubscribe.filters.as_bytes())?, &entries])
+}
+
+fn put_will(
+    out: &mut Vec<u8>,
+    will: &Will<'_>,
+    new: &NewMessage<'_>,
+    version: Version,
+) -> Result<(), DecodeError> {
+    out.extend_from_slice(&answered_at(will.properties, will.response_topic(), new.response_topic, version)?);
+    out.extend(field(new.topic.as_bytes())?);
+    out.extend(field(new.payload)?);
+    Ok(())
+}
+
+/// Properties and their length, with another response topic.
+fn answered_at(
+    properties: Properties<'_>,
+    old: Option<&str>,
+    new: Option<&str>,
+    version: Version,
+) -> Result<Vec<u8>, DecodeError> {
+    if !version.is_5() {
+        return if new.is_none() { Ok(Vec::new()) } else { Err(DecodeError::PropertyValue(RESPONSE_TOPIC)) };
+    }
+    let bytes = match old == new {
+        true => Cow::Borrowed(properties.as_bytes()),
+        false => Cow::Owned(properties.with_text(RESPONSE_TOPIC, new)),
+    };
+    let mut written = Vec::with_capacity(bytes.len() + 4);
+    put_variable(&mut written, bytes.len());
+    written.extend_from_slice(&bytes);
+    Ok(written)
+}
+
+/// All before the client identifier.
+fn head_of_connect(frame: &[u8], version: Version) -> Result<&[u8], DecodeError> {
+    let body = open(frame)?.1.rest();
+    let mut cursor = Cursor::new(body);
+    cursor.take(flags_of_connect(body)? + FLAGS_AND_KEEP_ALIVE)?;
+    if version.is_5() {
+        let length = cursor.variable()?;
+        cursor.take(length as usize)?;
+    }
+    Ok(&body[..body.len() - cursor.rest().len()])
+}
+
+/// Where the connect flags stand: behind the protocol's name and level.
+fn flags_of_connect(body: &[u8]) -> Result<usize, DecodeError> {
+    let mut cursor = Cursor::new(body);
+    cursor.binary()?;
+    cursor.byte()?;
+    let at = body.len() - cursor.rest().len();
+    cursor.byte().map(|_| at)
+}
+
+/// The bytes and their length.
+fn field(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
+    let length = u16::try_from(bytes.len()).map_err(|_| DecodeError::TooLong)?;
+    Ok([&length.to_be_bytes(), bytes].concat())
+}
+
+const RESPONSE_TOPIC: PropertyId = PropertyId::ResponseTopic;
+const FLAGS_AND_KEEP_ALIVE: usize = 3;
