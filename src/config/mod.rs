@@ -14,6 +14,7 @@ mod policy_test;
 mod problem;
 mod route;
 mod section;
+mod service;
 mod static_policy;
 mod tls;
 mod values;

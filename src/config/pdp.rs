@@ -1,18 +1,15 @@
 //! `[policy.NAME]` with `type = "pdp"`.
 
-use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Uri};
+use http::Method;
 use mgate_policies::Action;
-use mgate_proxy::transport::{Authorities, Certificate};
 
 use super::files::Files;
 use super::section::{Given, Section};
-use super::tls;
+use super::service::{headers, is_here, trust};
 use crate::neighbour::http::{HttpClient, HttpOptions, UrlError, parse_url};
 use crate::pdp::{
     ALL_ACTIONS, Authzen, Body, BrokerAuth, CacheOptions, Dialect, Mainflux, Opa, Pdp, PdpOptions, Reply,
@@ -34,7 +31,7 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> 
         }
     };
     let actions = actions(section, dialect.as_ref().map_or(ALL_ACTIONS, |dialect| dialect.actions()));
-    let (ca, identity) = trust(section, scheme, files);
+    let (ca, identity) = trust(section, scheme.map(|scheme| scheme == Scheme::Https), files);
     let timeout = section.duration("timeout", TIMEOUT).unwrap_or(DEFAULT_TIMEOUT);
     let concurrency = section.integer("concurrency", 1..=u64::from(u16::MAX));
     let headers = headers(section, files);
@@ -121,15 +118,6 @@ fn scheme(section: &Section<'_>, url: &Given<String>, files: &Files<'_>) -> Opti
             None
         }
     }
-}
-
-/// Whether what follows a scheme is on this machine.
-fn is_here(rest: &str) -> bool {
-    let authority = rest.split(['/', '?']).next().unwrap_or_default();
-    let host =
-        authority.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn service(section: &Section<'_>, kind: Kind, url: &Given<String>) -> Option<Box<dyn Dialect>> {
@@ -269,72 +257,6 @@ fn actions(section: &mut Section<'_>, known: &'static [Action]) -> Vec<Action> {
     actions
 }
 
-/// Whose certificates are good, and which one is shown.
-fn trust(
-    section: &mut Section<'_>,
-    scheme: Option<Scheme>,
-    files: &Files<'_>,
-) -> (Option<Authorities>, Option<Certificate>) {
-    let mut tls = section.section("tls");
-    let is_given = tls.is_given(&["ca", "cert", "key"]);
-    let authorities = match tls.text("ca") {
-        Some(name) => files.load(&name, Authorities::from_pem),
-        None if scheme == Some(Scheme::Https) && !tls.has("ca") => {
-            tls.check(tls.place(), Authorities::of_system())
-        }
-        None => Some(Authorities::none()),
-    };
-    let identity = (tls.has("cert") || tls.has("key")).then(|| tls::pair(&mut tls, files)).flatten();
-    tls.finish();
-    if is_given && scheme == Some(Scheme::Http) {
-        section.problem("tls", "has no meaning with an address that begins with http://");
-    }
-    (authorities, identity)
-}
-
-/// What goes along with every question.
-fn headers(section: &mut Section<'_>, files: &Files<'_>) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-    for (name, values) in section.pairs("headers") {
-        let read = header(&name.value, &values);
-        if let Some((name, value)) = section.check(&name.place, read) {
-            headers.insert(name, value);
-        }
-    }
-    let token = section.text("bearer_token_file").and_then(|name| files.load(&name, bearer));
-    if let Some(token) = token
-        && headers.insert(header::AUTHORIZATION, token).is_some()
-    {
-        section.problem("bearer_token_file", "cannot stand beside the header `authorization`");
-    }
-    headers
-}
-
-fn header(name: &str, values: &[String]) -> Result<(HeaderName, HeaderValue), &'static str> {
-    let [value] = values else { return Err("must be one string") };
-    let name: HeaderName = name.parse().map_err(|_| "is no name of a header")?;
-    if RESERVED_HEADERS.contains(&name) {
-        return Err("is set by mgate itself");
-    }
-    let mut value: HeaderValue = value.parse().map_err(|_| "has characters that a header cannot have")?;
-    value.set_sensitive(true);
-    Ok((name, value))
-}
-
-/// RFC 6750 §2.1
-fn bearer(file: &[u8]) -> Result<HeaderValue, &'static str> {
-    let token = str::from_utf8(file).map_err(|_| "is not UTF-8")?.trim();
-    if token.is_empty() {
-        return Err("is empty");
-    }
-    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    let value = token.bytes().all(is_token).then(|| HeaderValue::try_from(format!("Bearer {token}")));
-    let mut value = value.and_then(Result::ok).ok_or("is no bearer token")?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
 fn cache(section: &mut Section<'_>) -> CacheOptions {
     let default = CacheOptions::default();
     let mut table = section.section("cache");
@@ -398,16 +320,6 @@ const ACTIONS: &[(&str, Action)] = &[
     ("request", Action::Request),
     ("observe", Action::Observe),
 ];
-
-const RESERVED_HEADERS: [HeaderName; 5] = [
-    header::CONNECTION,
-    header::CONTENT_LENGTH,
-    header::CONTENT_TYPE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
-const USER_AGENT: &str = concat!("mgate/", env!("CARGO_PKG_VERSION"));
 
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(60);
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(500);

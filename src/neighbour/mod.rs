@@ -1,3 +1,5 @@
 //! Clients of the services around mgate.
 
+pub(crate) mod breaker;
+pub(crate) mod flights;
 pub mod http;

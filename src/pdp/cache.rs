@@ -7,8 +7,8 @@ use mgate_policies::{Cause, Decision, Grant, Now, Reason};
 use moka::Expiry;
 use moka::future::Cache;
 
-use super::breaker::shorter;
 use super::dialect::{Answered, Verdict};
+use crate::neighbour::breaker::shorter;
 
 /// How decisions are remembered.
 #[derive(Clone, Debug, PartialEq, Eq)]

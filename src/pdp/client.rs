@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time;
 use tracing::{info, warn};
 
-use super::breaker::Breaker;
 use super::dialect::{AnswerError, Answered, Dialect};
+use crate::neighbour::breaker::Breaker;
 use crate::neighbour::http::{HttpClient, HttpError};
 
 /// Puts questions to one service, within bounds.

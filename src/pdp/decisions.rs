@@ -17,8 +17,8 @@ use super::cache::{DecisionCache, Remembered};
 use super::client::{PdpError, ServiceClient};
 use super::dialect::Unaskable;
 use super::epochs::{Epoch, Epochs};
-use super::flights::Flights;
 use super::subscriptions::{Subscription, Subscriptions};
+use crate::neighbour::flights::Flights;
 
 /// Decides from memory, or by asking.
 pub(super) struct Decisions {

@@ -4,7 +4,6 @@
 //! Every wait and every queue has a bound, and whatever goes wrong is a denial.
 
 mod authzen;
-mod breaker;
 mod broker_auth;
 mod cache;
 mod client;
@@ -12,7 +11,6 @@ mod decisions;
 mod dialect;
 mod entities;
 mod epochs;
-mod flights;
 mod mainflux;
 mod opa;
 mod subscriptions;

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 /// Keeps questions away from a service that does not answer, and tries now and then whether it does again.
 #[derive(Debug)]
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     state: State,
     /// Failures in a row.
     failures: u32,
@@ -28,7 +28,7 @@ impl Default for Breaker {
 
 impl Breaker {
     /// Whether a question would be kept away.
-    pub(super) fn is_open(&self, now: Instant) -> bool {
+    pub(crate) fn is_open(&self, now: Instant) -> bool {
         match self.state {
             State::Closed => false,
             State::Open { until } => now < until,
@@ -37,7 +37,7 @@ impl Breaker {
     }
 
     /// Whether a question may go: if so, its end must be told.
-    pub(super) fn admit(&mut self, now: Instant) -> bool {
+    pub(crate) fn admit(&mut self, now: Instant) -> bool {
         let is_open = self.is_open(now);
         if matches!(self.state, State::Open { .. }) && !is_open {
             self.state = State::Probing;
@@ -46,7 +46,7 @@ impl Breaker {
     }
 
     /// A question was answered; says whether the service was believed dead.
-    pub(super) fn succeeded(&mut self) -> bool {
+    pub(crate) fn succeeded(&mut self) -> bool {
         let was_open = !matches!(self.state, State::Closed);
         *self = Self::default();
         was_open
@@ -54,7 +54,7 @@ impl Breaker {
 
     /// A question was not answered; says for how long there are no others, if that is new. `random` spreads
     /// the end of the pause.
-    pub(super) fn failed(&mut self, now: Instant, random: u64) -> Option<Duration> {
+    pub(crate) fn failed(&mut self, now: Instant, random: u64) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
         let opens = match self.state {
             State::Closed => self.failures >= MAX_FAILURES,
@@ -72,7 +72,7 @@ impl Breaker {
 }
 
 /// A duration made shorter by up to a tenth, so that not everybody ends at once.
-pub(super) fn shorter(duration: Duration, random: u64) -> Duration {
+pub(crate) fn shorter(duration: Duration, random: u64) -> Duration {
     duration.saturating_sub(duration / 10 * (random % 256) as u32 / 255)
 }
 

@@ -5,11 +5,11 @@ use tokio::sync::watch;
 
 /// Work that is under way, by key: whoever wants the same waits for what is on its way already.
 #[derive(Debug)]
-pub(super) struct Flights<T>(Arc<Mutex<HashMap<u128, watch::Receiver<Option<T>>>>>);
+pub(crate) struct Flights<T>(Arc<Mutex<HashMap<u128, watch::Receiver<Option<T>>>>>);
 
 /// One who waits.
 #[derive(Debug)]
-pub(super) struct Passenger<T>(watch::Receiver<Option<T>>);
+pub(crate) struct Passenger<T>(watch::Receiver<Option<T>>);
 
 impl<T> Default for Flights<T> {
     fn default() -> Self {
@@ -20,7 +20,7 @@ impl<T> Default for Flights<T> {
 impl<T: Clone + Send + Sync + 'static> Flights<T> {
     /// Waits for the work under `key`, which is begun if it is not under way. It is a task of its own, which
     /// goes on even if nobody waits any longer. Where `begin` gives none, there is nothing to wait for.
-    pub(super) fn join<F, E>(
+    pub(crate) fn join<F, E>(
         &self,
         key: u128,
         begin: impl FnOnce() -> Result<F, E>,
@@ -48,7 +48,7 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 
 impl<T: Clone> Passenger<T> {
     /// What came out; `None` if the work was torn down.
-    pub(super) async fn arrive(mut self) -> Option<T> {
+    pub(crate) async fn arrive(mut self) -> Option<T> {
         let landed = self.0.wait_for(Option::is_some).await.ok()?;
         landed.clone()
     }

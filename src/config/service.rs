@@ -1,0 +1,94 @@
+//! How other services are reached: what stands in every table that names one.
+
+use std::net::IpAddr;
+
+use http::Uri;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use mgate_proxy::transport::{Authorities, Certificate};
+
+use super::files::Files;
+use super::section::Section;
+use super::tls;
+
+/// Whether what follows a scheme is on this machine.
+pub(super) fn is_here(rest: &str) -> bool {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host =
+        authority.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// Whose certificates are good, and which one is shown.
+pub(super) fn trust(
+    section: &mut Section<'_>,
+    is_tls: Option<bool>,
+    files: &Files<'_>,
+) -> (Option<Authorities>, Option<Certificate>) {
+    let mut tls = section.section("tls");
+    let is_given = tls.is_given(&["ca", "cert", "key"]);
+    let authorities = match tls.text("ca") {
+        Some(name) => files.load(&name, Authorities::from_pem),
+        None if is_tls == Some(true) && !tls.has("ca") => tls.check(tls.place(), Authorities::of_system()),
+        None => Some(Authorities::none()),
+    };
+    let identity = (tls.has("cert") || tls.has("key")).then(|| tls::pair(&mut tls, files)).flatten();
+    tls.finish();
+    if is_given && is_tls == Some(false) {
+        section.problem("tls", "has no meaning with an address that begins with http://");
+    }
+    (authorities, identity)
+}
+
+/// What goes along with every question.
+pub(super) fn headers(section: &mut Section<'_>, files: &Files<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+    for (name, values) in section.pairs("headers") {
+        let read = header(&name.value, &values);
+        if let Some((name, value)) = section.check(&name.place, read) {
+            headers.insert(name, value);
+        }
+    }
+    let token = section.text("bearer_token_file").and_then(|name| files.load(&name, bearer));
+    if let Some(token) = token
+        && headers.insert(header::AUTHORIZATION, token).is_some()
+    {
+        section.problem("bearer_token_file", "cannot stand beside the header `authorization`");
+    }
+    headers
+}
+
+fn header(name: &str, values: &[String]) -> Result<(HeaderName, HeaderValue), &'static str> {
+    let [value] = values else { return Err("must be one string") };
+    let name: HeaderName = name.parse().map_err(|_| "is no name of a header")?;
+    if RESERVED_HEADERS.contains(&name) {
+        return Err("is set by mgate itself");
+    }
+    let mut value: HeaderValue = value.parse().map_err(|_| "has characters that a header cannot have")?;
+    value.set_sensitive(true);
+    Ok((name, value))
+}
+
+/// RFC 6750 §2.1
+fn bearer(file: &[u8]) -> Result<HeaderValue, &'static str> {
+    let token = str::from_utf8(file).map_err(|_| "is not UTF-8")?.trim();
+    if token.is_empty() {
+        return Err("is empty");
+    }
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    let value = token.bytes().all(is_token).then(|| HeaderValue::try_from(format!("Bearer {token}")));
+    let mut value = value.and_then(Result::ok).ok_or("is no bearer token")?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+const RESERVED_HEADERS: [HeaderName; 5] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+const USER_AGENT: &str = concat!("mgate/", env!("CARGO_PKG_VERSION"));
