@@ -188,7 +188,7 @@ impl fmt::Display for UrlError {
 impl Error for UrlError {}
 
 /// An error and what caused it, in one line.
-fn causes(error: &dyn Error) -> String {
+pub(super) fn causes(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

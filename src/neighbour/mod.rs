@@ -2,4 +2,6 @@
 
 pub(crate) mod breaker;
 pub(crate) mod flights;
+pub mod grpc;
 pub mod http;
+pub(crate) mod messages;
