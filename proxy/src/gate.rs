@@ -9,6 +9,8 @@ use mgate_policies::{
     Action, BoxFuture, Cause, Chain, Client, Now, Objection, Principal, Protocol, Reason, Transforms,
 };
 
+use crate::transport::Upgrade;
+
 /// Everything that one route asks, tells and limits; shared by all its sessions.
 pub struct Gate {
     /// The route's name, as configured.
@@ -82,6 +84,8 @@ pub struct Credentials<'a> {
     pub username: Option<&'a str>,
     /// The password: any bytes.
     pub password: Option<&'a [u8]>,
+    /// What the request for its WebSocket shows; `None` over other transports.
+    pub upgrade: Option<&'a Upgrade>,
     /// The client's certificate in DER, verified against the route's authorities.
     pub certificate: Option<&'a [u8]>,
     /// Where the connection came from.
@@ -382,6 +386,7 @@ mod tests {
             client_id: "dev-1",
             username: None,
             password: None,
+            upgrade: None,
             certificate: None,
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             protocol: Protocol::Mqtt,

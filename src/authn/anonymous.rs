@@ -1,7 +1,8 @@
 use mgate_policies::{Now, Principal};
 use mgate_proxy::gate::{Authentication, Authenticator, Credentials, Verdict};
+use mgate_proxy::transport::Upgrade;
 
-/// Takes in whoever shows neither a user name nor a password, as a principal without a name.
+/// Takes in whoever shows neither a user name, nor a password, nor a token, as a principal without a name.
 ///
 /// It belongs at the end of a row: what earlier authenticators abstained on reaches it. A client that shows a
 /// user name wants to be somebody and is never made anonymous.
@@ -22,7 +23,9 @@ impl Authenticator for Anonymous {
     }
 
     fn authenticate(&self, credentials: &Credentials<'_>, _: Now) -> Authentication {
-        let shows_nothing = credentials.username.is_none() && credentials.password.is_none();
+        let bearer = credentials.upgrade.and_then(Upgrade::bearer);
+        let shows_nothing =
+            credentials.username.is_none() && credentials.password.is_none() && bearer.is_none();
         Authentication::Ready(match shows_nothing {
             true => Verdict::Accepted(Principal::default()),
             false => Verdict::Abstain,

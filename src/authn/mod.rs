@@ -35,6 +35,7 @@ mod tests {
             client_id: "dev-1",
             username: None,
             password: None,
+            upgrade: None,
             certificate: None,
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             protocol: Protocol::Mqtt,

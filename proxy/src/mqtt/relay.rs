@@ -109,8 +109,8 @@ impl Future for Relaying {
 
 impl Relay {
     fn new(connector: Arc<Connector>, accepted: Accepted, mut signal: watch::Receiver<Signal>) -> Self {
-        let Accepted { stream, peer: address, certificate, is_encrypted, .. } = accepted;
-        let peer = Peer { address, certificate, is_encrypted };
+        let Accepted { stream, peer: address, certificate, upgrade, is_encrypted } = accepted;
+        let peer = Peer { address, certificate, upgrade, is_encrypted };
         let (endpoint, epoch) = {
             let signal = signal.borrow();
             (Arc::clone(signal.endpoint()), signal.epoch())

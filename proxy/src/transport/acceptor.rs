@@ -10,6 +10,7 @@ use super::proxy_protocol::{ProxyError, ProxyProtocol};
 use super::stream::Stream;
 use super::tcp;
 use super::tls::{self, ServerTls};
+use super::upgrade::Upgrade;
 use super::websocket::{WebSocket, WebSocketError, WebSocketOptions};
 use crate::background::timeout;
 use crate::listener::Bound;
@@ -43,6 +44,8 @@ pub struct Accepted {
     pub peer: SocketAddr,
     /// The client's certificate in DER, verified against the listener's authorities.
     pub certificate: Option<Vec<u8>>,
+    /// What it showed in its request for a WebSocket.
+    pub upgrade: Option<Box<Upgrade>>,
     /// Whether TLS protects the connection up to mgate.
     pub is_encrypted: bool,
 }
@@ -104,14 +107,16 @@ impl Acceptor {
             }
             None => (Stream::Tcp(tcp), None),
         };
-        let stream = match &self.options.websocket {
+        let (stream, upgrade) = match &self.options.websocket {
             Some(options) => {
-                let socket = WebSocket::accept(stream, options).await.map_err(AcceptError::WebSocket)?;
-                Stream::WebSocket(Box::new(socket))
+                let accepted = WebSocket::accept(stream, options).await;
+                let (socket, upgrade) = accepted.map_err(AcceptError::WebSocket)?;
+                let upgrade = (!upgrade.is_empty()).then(|| Box::new(upgrade));
+                (Stream::WebSocket(Box::new(socket)), upgrade)
             }
-            None => stream,
+            None => (stream, None),
         };
-        Ok(Accepted { stream, peer, certificate, is_encrypted: self.options.tls.is_some() })
+        Ok(Accepted { stream, peer, certificate, upgrade, is_encrypted: self.options.tls.is_some() })
     }
 
     async fn announced_peer(&self, tcp: &mut TcpStream, peer: SocketAddr) -> Result<SocketAddr, AcceptError> {

@@ -10,6 +10,7 @@ mod proxy_protocol;
 mod stream;
 mod tcp;
 mod tls;
+mod upgrade;
 mod websocket;
 mod wire;
 
@@ -19,5 +20,6 @@ pub use connector::{ConnectError, Connector, ConnectorError, ConnectorOptions};
 pub use proxy_protocol::{ProxyError, ProxyProtocol, ProxyVersion};
 pub use stream::Stream;
 pub use tls::{ALPN_HTTP, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions};
+pub use upgrade::Upgrade;
 pub use websocket::{WebSocket, WebSocketError, WebSocketOptions, WebSocketTarget};
 pub(crate) use wire::Wire;

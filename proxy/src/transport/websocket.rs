@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Error as TungsteniteError, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::stream::Stream;
+use super::upgrade::Upgrade;
 
 /// Which WebSocket clients a listener takes.
 #[derive(Clone, Debug)]
@@ -62,22 +63,24 @@ pub enum WebSocketError {
 
 impl WebSocket {
     /// Answers a client's request for a WebSocket, with an HTTP error where it is refused (RFC 6455 §4.2).
+    /// Says what the client showed in it.
     pub(super) async fn accept(
         mut stream: Stream,
         options: &WebSocketOptions,
-    ) -> Result<Self, WebSocketError> {
+    ) -> Result<(Self, Upgrade), WebSocketError> {
         let answered = match read_head(&mut stream).await {
-            Ok((request, rest)) => options.answer(&request).map(|response| (response, rest)),
+            Ok((request, rest)) => options.answer(&request).map(|answer| (answer, rest)),
             Err(error) => Err(error),
         };
         match answered {
-            Ok((response, rest)) => {
+            Ok(((response, upgrade), rest)) => {
                 let mut head = Vec::new();
                 write_response(&mut head, &response).map_err(io::Error::other)?;
                 stream.write_all(&head).await?;
                 stream.flush().await?;
                 let limits = Some(limits(options.max_message_bytes));
-                Ok(Self::new(WebSocketStream::from_partially_read(stream, rest, Role::Server, limits).await))
+                let socket = WebSocketStream::from_partially_read(stream, rest, Role::Server, limits).await;
+                Ok((Self::new(socket), upgrade))
             }
             Err(WebSocketError::Refused(status, reason)) => {
                 stream.write_all(refusal(status, reason).as_bytes()).await?;
@@ -191,7 +194,7 @@ impl AsyncWrite for WebSocket {
 }
 
 impl WebSocketOptions {
-    fn answer(&self, request: &Request) -> Result<Response, WebSocketError> {
+    fn answer(&self, request: &Request) -> Result<(Response, Upgrade), WebSocketError> {
         if request.uri().path() != self.path {
             return Err(WebSocketError::Refused(404, "no such path"));
         }
@@ -203,7 +206,8 @@ impl WebSocketOptions {
         let chosen =
             sub_protocol(request).ok_or(WebSocketError::Refused(400, "sub-protocol mqtt not offered"))?;
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));
-        Ok(response)
+        let upgrade = Upgrade::of(request).map_err(|reason| WebSocketError::Refused(400, reason))?;
+        Ok((response, upgrade))
     }
 
     fn may_connect(&self, origin: Option<&HeaderValue>, host: Option<&HeaderValue>) -> bool {

@@ -44,6 +44,23 @@ async fn query_does_not_change_the_path() {
 }
 
 #[tokio::test]
+async fn what_the_request_shows_goes_along() {
+    let headers = [MQTT, ("Authorization", "Bearer abc"), ("Cookie", "session=def")];
+    let (accepted, _) = ask(options(), &request(&headers).replace("/mqtt", "/mqtt?access_token=ghi")).await;
+    let upgrade = accepted.unwrap().upgrade.unwrap();
+    let shown = (upgrade.bearer(), upgrade.cookie("session"), upgrade.query("access_token"));
+    assert_eq!(shown, (Some("abc"), Some("def"), Some("ghi")));
+    let (accepted, _) = ask(options(), &request(&[MQTT])).await;
+    assert!(accepted.unwrap().upgrade.is_none());
+}
+
+#[tokio::test]
+async fn two_authorizations_are_refused() {
+    let twice = [MQTT, ("Authorization", "Bearer abc"), ("Authorization", "Bearer abc")];
+    assert_refused(&request(&twice), 400).await;
+}
+
+#[tokio::test]
 async fn pages_of_other_origins_are_refused() {
     assert_refused(&request(&[MQTT, ("Origin", "https://evil.example")]), 403).await;
     assert_refused(&request(&[MQTT, ("Origin", "null")]), 403).await;

@@ -12,6 +12,7 @@ use super::{Close, CloseReason, Context, Output, Question, Session, State, Viola
 use crate::gate::{Credentials, Fate, Identification, SessionEvent, Side, Verdict};
 use crate::mqtt::codec::DecodeError;
 use crate::mqtt::packet::{ConnAck, Connect, Packet, Version};
+use crate::transport::Upgrade;
 
 /// What is kept of CONNECT until the upstream has it.
 pub(super) struct Opening {
@@ -182,11 +183,19 @@ impl Session {
         Ok(())
     }
 
+    /// CONNECT comes first: the user name and password of the WebSocket count where it has neither.
     fn credentials<'a>(&'a self, connect: &Connect<'a>) -> Credentials<'a> {
+        let upgrade = self.peer.upgrade.as_deref();
+        let basic = upgrade.and_then(Upgrade::basic);
+        let (username, password) = match (connect.username, connect.password, basic) {
+            (None, None, Some((username, password))) => (Some(username), Some(password)),
+            (username, password, _) => (username, password),
+        };
         Credentials {
             client_id: connect.client_id,
-            username: connect.username,
-            password: connect.password,
+            username,
+            password,
+            upgrade,
             certificate: self.peer.certificate.as_deref(),
             peer: self.peer.address,
             protocol: Protocol::Mqtt,
@@ -226,13 +235,13 @@ impl Session {
         self.client = Some(Box::new(Client {
             principal,
             client_id: connect.client_id.into(),
-            username: connect.username.map(Into::into),
+            username: self.credentials(&connect).username.map(Into::into),
             peer: self.peer.address,
             route: Arc::clone(&cx.endpoint.gate.route),
             protocol: Protocol::Mqtt,
             is_encrypted: self.peer.is_encrypted,
         }));
-        self.peer.certificate = None;
+        (self.peer.certificate, self.peer.upgrade) = (None, None);
         Ok(())
     }
 

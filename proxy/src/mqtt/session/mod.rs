@@ -34,6 +34,7 @@ use super::memory::Memory;
 use super::packet::{Packet, PacketType, Version};
 use super::rate::Rate;
 use crate::gate::{Fate, PacketSeen, SessionEvent, Side, Verdict};
+use crate::transport::Upgrade;
 
 /// One client's session, from its first byte to its last.
 pub struct Session {
@@ -67,6 +68,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The client's verified certificate, in DER.
     pub certificate: Option<Vec<u8>>,
+    /// What the client showed in its request for a WebSocket.
+    pub upgrade: Option<Box<Upgrade>>,
     /// Whether the connection is encrypted.
     pub is_encrypted: bool,
 }

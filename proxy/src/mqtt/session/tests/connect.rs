@@ -1,3 +1,7 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio_tungstenite::tungstenite::http::Request;
+
 use super::packets::{PINGREQ, connack, connect, packet};
 use super::*;
 
@@ -22,6 +26,26 @@ fn upstream_is_not_dialled_for_a_client_with_bad_credentials() {
         assert_eq!(connack_code(&story.client_hears()), code);
         assert!(matches!(story.session.poll_output(), Some(Output::Close)));
         assert!(story.session.poll_output().is_none());
+    }
+}
+
+#[test]
+fn login_of_the_websocket_counts_where_connect_has_none() {
+    for (login, basic, is_taken) in [
+        (None, "alice:hunter2", true),
+        (None, "alice:wrong", false),
+        (Some(("alice", b"wrong".as_slice())), "alice:hunter2", false),
+        (Some(("alice", PASSWORD)), "alice:wrong", true),
+    ] {
+        let mut story = Story::new();
+        let header = format!("Basic {}", STANDARD.encode(basic));
+        let request = Request::get("/mqtt").header("authorization", header).body(()).unwrap();
+        let upgrade = Some(Box::new(Upgrade::of(&request).unwrap()));
+        story.session = Session::new(&story.endpoint, Peer { upgrade, ..peer() }, story.now);
+        story.client_sends(&packets::NewConnect { login, ..connect(Version::V5) }.bytes());
+        let client = story.session.client.as_deref();
+        assert_eq!(client.map(|client| &*client.principal.id), is_taken.then_some("alice"), "{basic}");
+        assert_eq!(client.and_then(|client| client.username.as_deref()), is_taken.then_some("alice"));
     }
 }
 

@@ -268,7 +268,7 @@ pub(in crate::mqtt) fn client(principal: &str) -> Client {
 
 fn peer() -> Peer {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-    Peer { address, certificate: None, is_encrypted: false }
+    Peer { address, certificate: None, upgrade: None, is_encrypted: false }
 }
 
 fn allow() -> Decision {
