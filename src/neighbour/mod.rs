@@ -5,3 +5,4 @@ pub(crate) mod flights;
 pub mod grpc;
 pub mod http;
 pub(crate) mod messages;
+pub mod nats;
