@@ -29,3 +29,8 @@ mod service;
 #[cfg(test)]
 #[path = "../tests/support/issuer.rs"]
 mod issuer;
+
+#[cfg(test)]
+#[path = "../tests/support/grpc.rs"]
+#[allow(dead_code, reason = "no test needs all of it")]
+mod grpc_service;

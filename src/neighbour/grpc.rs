@@ -227,3 +227,173 @@ impl Decoder for AsItIs {
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::grpc_service::{Call, GrpcService, Reply, framed};
+
+    #[tokio::test]
+    async fn call_and_answer_go_as_they_are() {
+        let service = GrpcService::start(|call| Reply::Message(call.message.to_vec()));
+        let mut metadata = HeaderMap::new();
+        metadata.insert("authorization", "Bearer t".parse().unwrap());
+        let client = GrpcClient::new(GrpcOptions { metadata, ..options(&service.url()) }).unwrap();
+        let answer: String = client.unary(METHOD, &"dev-1".to_owned(), TIME).await.unwrap();
+        assert_eq!(answer, "dev-1");
+        let Call { path, headers, message } = service.heard().remove(0);
+        assert_eq!((path.as_str(), &message[..]), ("/a.B/C", b"\x0a\x05dev-1".as_slice()));
+        assert_eq!(headers["authorization"], "Bearer t");
+        assert_eq!(headers["grpc-timeout"], "5000000u");
+        assert_eq!(headers["content-type"], "application/grpc");
+        assert!(!headers.contains_key("grpc-accept-encoding"));
+    }
+
+    #[tokio::test]
+    async fn empty_message_is_one() {
+        let service = GrpcService::start(|_| Reply::Message(Vec::new()));
+        assert_eq!(call(&service).await, Ok(Bytes::new()));
+    }
+
+    #[tokio::test]
+    async fn connection_is_kept_and_made_anew() {
+        let service = GrpcService::start(|_| Reply::Message(Vec::new()));
+        let client = GrpcClient::new(options(&service.url())).unwrap();
+        for _ in 0..9 {
+            client.call(METHOD, Bytes::new(), TIME).await.unwrap();
+        }
+        assert_eq!(service.connections(), 1);
+        let address = service.address();
+        drop(service);
+        // until the port is free again, which is when nobody answers
+        while client.call(METHOD, Bytes::new(), TIME).await.is_ok() {}
+        let service = restarted(address).await;
+        assert!(client.call(METHOD, Bytes::new(), TIME).await.is_ok());
+        assert_eq!(service.connections(), 1);
+    }
+
+    #[tokio::test]
+    async fn whatever_is_no_answer_is_an_error() {
+        let (message, mut compressed) = (framed(b"abc"), framed(b"abc"));
+        compressed[0] = 1;
+        for reply in [
+            Reply::Raw(message.clone(), None),
+            Reply::Raw(message[..7].to_vec(), Some(0)),
+            Reply::Raw(message[..3].to_vec(), Some(0)),
+            Reply::Raw([&message[..], &message[..]].concat(), Some(0)),
+            Reply::Raw(message.clone(), Some(14)),
+            Reply::Raw(message, Some(99)),
+            Reply::Raw(compressed, Some(0)),
+            Reply::Raw(b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), Some(0)),
+            Reply::Message(vec![0; 65]),
+            Reply::Status(0),
+            Reply::Http(200),
+            Reply::Http(302),
+            Reply::Http(404),
+            Reply::Http(503),
+            Reply::Reset,
+        ] {
+            let said = reply.clone();
+            let service = GrpcService::start(move |_| said.clone());
+            let answer = call(&service).await;
+            assert!(answer.is_err(), "{reply:?}: {answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn status_is_told() {
+        for number in 1..=16 {
+            let service = GrpcService::start(move |_| Reply::Status(number));
+            let status = GrpcError::Status(Code::from_i32(number.into()), "as told".into());
+            assert_eq!(call(&service).await, Err(status));
+        }
+    }
+
+    #[tokio::test]
+    async fn answer_that_never_ends_is_too_late() {
+        for reply in [Reply::Silence, Reply::Drip] {
+            let said = reply.clone();
+            let service = GrpcService::start(move |_| said.clone());
+            let client =
+                GrpcClient::new(GrpcOptions { max_message_bytes: 20_000, ..options(&service.url()) });
+            let within = Duration::from_millis(100);
+            let answer = client.unwrap().call(METHOD, Bytes::new(), within).await;
+            assert_eq!(answer, Err(GrpcError::TooLate(within)), "{reply:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_no_connection() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let http = crate::service::Service::saying(crate::service::json("{}"));
+        for url in
+            [format!("grpc://{address}"), format!("grpcs://{address}"), format!("grpcs://{}", http.address())]
+        {
+            let client = GrpcClient::new(options(&url)).unwrap();
+            let error = client.call(METHOD, Bytes::new(), TIME).await.unwrap_err();
+            assert!(matches!(error, GrpcError::Connect(_)), "{url}: {error:?}");
+        }
+        let client = GrpcClient::new(options(&format!("grpc://{}", http.address()))).unwrap();
+        let error = client.call(METHOD, Bytes::new(), TIME).await.unwrap_err();
+        assert!(matches!(error, GrpcError::Broken(_) | GrpcError::Connect(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn message_of_another_type_is_none() {
+        let service = GrpcService::start(|_| Reply::Message(b"\x08\x01".to_vec()));
+        let client = GrpcClient::new(options(&service.url())).unwrap();
+        let answer = client.unary::<(), String>(METHOD, &(), TIME).await;
+        assert_eq!(answer, Err(GrpcError::Message));
+    }
+
+    #[test]
+    fn targets_are_checked() {
+        for (good, uri) in [
+            ("grpc://auth:7016", "http://auth:7016/"),
+            ("grpcs://[::1]:7016/", "https://[::1]:7016/"),
+            ("grpcs://auth", "https://auth/"),
+        ] {
+            assert_eq!(parse_target(good).unwrap(), uri, "{good}");
+        }
+        for (bad, error) in [
+            ("grpc://user@auth", UrlError::Credentials),
+            ("grpc://auth/path", UrlError::Syntax),
+            ("grpc://auth/?a=b", UrlError::Syntax),
+            ("grpc://auth/#a", UrlError::Syntax),
+            ("http://auth", UrlError::Scheme),
+            ("auth:80", UrlError::Scheme),
+            ("grpc://:80", UrlError::Syntax),
+            ("", UrlError::Syntax),
+        ] {
+            assert_eq!(parse_target(bad), Err(error), "{bad}");
+        }
+    }
+
+    async fn call(service: &GrpcService) -> Result<Bytes, GrpcError> {
+        let client = GrpcClient::new(GrpcOptions { max_message_bytes: 64, ..options(&service.url()) });
+        client.unwrap().call(METHOD, Bytes::from_static(b"question"), TIME).await
+    }
+
+    /// The port is free when the last connection of the one before is gone.
+    async fn restarted(address: std::net::SocketAddr) -> GrpcService {
+        while TcpListener::bind(address).is_err() {
+            tokio::task::yield_now().await;
+        }
+        GrpcService::start_at(address, |_| Reply::Message(Vec::new()))
+    }
+
+    fn options(url: &str) -> GrpcOptions {
+        GrpcOptions {
+            target: parse_target(url).unwrap(),
+            ca: Some(Authorities::none()),
+            identity: None,
+            metadata: HeaderMap::new(),
+            max_message_bytes: 4096,
+        }
+    }
+
+    const METHOD: PathAndQuery = PathAndQuery::from_static("/a.B/C");
+    const TIME: Duration = Duration::from_secs(5);
+}
