@@ -1,19 +1,24 @@
 //! `[policy.NAME]` with `type = "pdp"`.
 
+mod webhook;
+
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::Method;
+use http::HeaderMap;
 use mgate_policies::Action;
+use mgate_proxy::transport::{Authorities, Certificate};
 
 use super::files::Files;
 use super::section::{Given, Section};
 use super::service::{headers, is_here, trust};
-use crate::neighbour::http::{HttpClient, HttpOptions, UrlError, parse_url};
+use crate::neighbour::grpc::{self, GrpcClient, GrpcOptions};
+use crate::neighbour::http::{HttpClient, HttpOptions, parse_url};
+use crate::neighbour::nats::{self, NatsClient, NatsLogin, NatsOptions};
 use crate::pdp::{
-    ALL_ACTIONS, Authzen, Body, BrokerAuth, CacheOptions, Dialect, Mainflux, Opa, Pdp, PdpOptions, Reply,
-    Template, UrlTemplate, VerneMq, Vocabulary, Webhook,
+    ALL_ACTIONS, Authzen, BrokerAuth, BrokerAuthGrpc, CacheOptions, Dialect, Magistrala, Mainflux,
+    MainfluxGrpc, OnError, Opa, Pdp, PdpOptions, Transport,
 };
 
 /// The policy, if nothing is wrong with it.
@@ -21,46 +26,50 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> 
     let before = files.report().problems();
     section.require(&["dialect", "url"]);
     let url = section.text("url");
-    let scheme = url.as_ref().and_then(|url| scheme(section, url, files));
-    let dialect = section.parse("dialect", dialect_named).map(|given| given.value);
-    let dialect = match dialect {
-        Some(Kind::Webhook) => webhook(section, url.as_ref().filter(|_| scheme.is_some())),
+    let kind = section.parse("dialect", dialect_named).map(|given| given.value);
+    let scheme = url.as_ref().and_then(|url| scheme(section, url, kind, files));
+    let dialect = match kind {
+        Some(Kind::Webhook) => webhook::read(section, url.as_ref().filter(|_| scheme.is_some())),
         kind => {
-            only_with_webhook(section, kind.is_some());
-            scheme.as_ref().and_then(|_| service(section, kind?, url.as_ref()?))
+            webhook::only_here(section, kind.is_some());
+            scheme.and_then(|scheme| service(section, kind?, scheme, url.as_ref()?))
         }
     };
     let actions = actions(section, dialect.as_ref().map_or(ALL_ACTIONS, |dialect| dialect.actions()));
-    let (ca, identity) = trust(section, scheme.map(|scheme| scheme == Scheme::Https), files);
     let timeout = section.duration("timeout", TIMEOUT).unwrap_or(DEFAULT_TIMEOUT);
     let concurrency = section.integer("concurrency", 1..=u64::from(u16::MAX));
-    let headers = headers(section, files);
-    let cache = cache(section);
-    // the time for the decision ends first, and says so
-    let http_timeout = timeout + Duration::from_secs(1);
-    let options = HttpOptions { ca, identity, timeout: http_timeout, max_body_bytes: MAX_ANSWER_BYTES };
-    let http = section.check(section.place(), HttpClient::new(options))?;
+    let transport = transport(section, scheme, url.as_ref(), timeout, files);
+    let (on_error, cache) = cache(section, files);
     (files.report().problems() == before).then_some(())?;
     Some(Pdp::new(PdpOptions {
         name: name.into(),
         dialect: dialect?,
-        http,
-        headers,
+        transport: transport?,
         timeout,
         concurrency: concurrency
             .and_then(|number| u16::try_from(number).ok())
             .and_then(NonZeroU16::new)
             .unwrap_or(DEFAULT_CONCURRENCY),
         actions,
+        on_error,
         cache,
     }))
 }
 
 /// How a service is spoken to.
+#[derive(Clone, Copy)]
+struct Scheme {
+    way: Way,
+    /// Whether it is always encrypted.
+    is_tls: bool,
+}
+
+/// The protocols to services.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scheme {
+enum Way {
+    Grpc,
     Http,
-    Https,
+    Nats,
 }
 
 /// The kinds of services.
@@ -68,18 +77,23 @@ enum Scheme {
 enum Kind {
     Authzen,
     BrokerAuth,
+    FluxmqAuth,
+    Magistrala(Magistrala),
     Mainflux,
     Opa,
     Webhook,
 }
 
-/// Services that webhooks were written for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Preset {
-    Emqx,
-    MosquittoGoAuth,
-    Status,
-    VerneMq,
+impl Kind {
+    /// The schemes of its addresses.
+    fn schemes(self) -> &'static str {
+        match self {
+            Self::Authzen => "http, https, nats, tls",
+            Self::BrokerAuth | Self::Mainflux => "http, https, grpc, grpcs",
+            Self::FluxmqAuth | Self::Magistrala(_) => "grpc, grpcs",
+            Self::Opa | Self::Webhook => "http, https",
+        }
+    }
 }
 
 fn dialect_named(name: &str) -> Result<Kind, String> {
@@ -95,32 +109,41 @@ fn dialect_named(name: &str) -> Result<Kind, String> {
 }
 
 /// The scheme of an address that may have names in it; anything else that is wrong is found later.
-fn scheme(section: &Section<'_>, url: &Given<String>, files: &Files<'_>) -> Option<Scheme> {
-    let (scheme, rest) = url.value.split_once("://").unwrap_or(("", &url.value));
-    match scheme {
-        "http" => {
-            if !is_here(rest) {
-                let message = "answers come unencrypted: whoever is on their way can forge them";
-                files.report().warning(&url.place, message);
-            }
-            Some(Scheme::Http)
-        }
-        "https" => Some(Scheme::Https),
-        "grpc" | "grpcs" | "nats" | "tls" | "unix" => {
-            section.problem(
-                "url",
-                format!("scheme \"{scheme}\" is not supported by this version (http, https)"),
-            );
-            None
-        }
-        _ => {
-            section.check(&url.place, Err::<(), _>(UrlError::Scheme));
-            None
-        }
+fn scheme(
+    section: &Section<'_>,
+    url: &Given<String>,
+    kind: Option<Kind>,
+    files: &Files<'_>,
+) -> Option<Scheme> {
+    let (word, rest) = url.value.split_once("://").unwrap_or(("", &url.value));
+    let schemes = kind.map_or("http, https", Kind::schemes);
+    let known = SCHEMES.iter().find(|(known, ..)| *known == word);
+    let Some((_, way, is_tls)) = known.filter(|_| schemes.split(", ").any(|scheme| scheme == word)) else {
+        section.problem("url", format!("must begin with one of these and ://: {schemes}"));
+        return None;
+    };
+    if !is_tls && !is_here(rest) {
+        let message = "answers come unencrypted: whoever is on their way can forge them";
+        files.report().warning(&url.place, message);
     }
+    Some(Scheme { way: *way, is_tls: *is_tls })
 }
 
-fn service(section: &Section<'_>, kind: Kind, url: &Given<String>) -> Option<Box<dyn Dialect>> {
+fn service(
+    section: &Section<'_>,
+    kind: Kind,
+    scheme: Scheme,
+    url: &Given<String>,
+) -> Option<Box<dyn Dialect>> {
+    match (kind, scheme.way) {
+        (Kind::BrokerAuth, Way::Grpc) => return Some(Box::new(BrokerAuthGrpc::CURRENT)),
+        (Kind::FluxmqAuth, _) => return Some(Box::new(BrokerAuthGrpc::FLUXMQ)),
+        (Kind::Magistrala(generation), _) => return Some(Box::new(generation)),
+        (Kind::Mainflux, Way::Grpc) => return Some(Box::new(MainfluxGrpc)),
+        // the subject says where a question goes
+        (Kind::Authzen, Way::Nats) => return Some(Box::new(Authzen::default())),
+        _ => {}
+    }
     let address = section.check(&url.place, parse_url(&url.value))?;
     let has_path = !matches!(address.path(), "" | "/") || address.query().is_some();
     match kind {
@@ -136,7 +159,7 @@ fn service(section: &Section<'_>, kind: Kind, url: &Given<String>) -> Option<Box
         }
         Kind::BrokerAuth => base(section, BrokerAuth::new(&address).map(|dialect| Box::new(dialect) as _)),
         Kind::Mainflux => base(section, Mainflux::new(&address).map(|dialect| Box::new(dialect) as _)),
-        Kind::Webhook => None,
+        Kind::FluxmqAuth | Kind::Magistrala(_) | Kind::Webhook => None,
     }
 }
 
@@ -147,94 +170,102 @@ fn base(section: &Section<'_>, dialect: Option<Box<dyn Dialect>>) -> Option<Box<
     dialect
 }
 
-fn only_with_webhook(section: &mut Section<'_>, is_another: bool) {
-    for key in WEBHOOK_KEYS {
-        if section.has(key) && is_another {
-            section.problem(key, "has a meaning with dialect = \"webhook\" only");
+/// The way to the service; where its address is not known, that through HTTP, so that all keys are looked at.
+fn transport(
+    section: &mut Section<'_>,
+    scheme: Option<Scheme>,
+    url: Option<&Given<String>>,
+    timeout: Duration,
+    files: &Files<'_>,
+) -> Option<Transport> {
+    let way = scheme.map(|scheme| scheme.way);
+    // a server of NATS may want encryption although the address does not
+    let is_tls = scheme.filter(|scheme| scheme.is_tls || scheme.way != Way::Nats).map(|scheme| scheme.is_tls);
+    let (ca, identity) = trust(section, is_tls, files);
+    if way == Some(Way::Nats) {
+        return by_nats(section, url?, (ca, identity), timeout, files);
+    }
+    if section.has("nats") && way.is_some() {
+        section.problem("nats", "has a meaning with an address that begins with nats:// or tls:// only");
+    }
+    let metadata = headers(section, files);
+    // the time for the decision ends first, and says so
+    let within = timeout + Duration::from_secs(1);
+    match way {
+        Some(Way::Grpc) => by_grpc(section, url?, (ca, identity), metadata),
+        _ => {
+            let options = HttpOptions { ca, identity, timeout: within, max_body_bytes: MAX_ANSWER_BYTES };
+            let client = section.check(section.place(), HttpClient::new(options))?;
+            Some(Transport::Http(client, metadata))
         }
     }
 }
 
-fn webhook(section: &mut Section<'_>, url: Option<&Given<String>>) -> Option<Box<dyn Dialect>> {
-    section.require(&["preset"]);
-    let preset = section.one_of("preset", PRESETS);
-    let has_template = ["body", "format", "method"].map(|key| section.has(key));
-    if preset == Some(Preset::VerneMq) {
-        for (key, _) in ["body", "format", "method"].iter().zip(has_template).filter(|(_, has)| *has) {
-            section.problem(key, "cannot be chosen with preset = \"vernemq\"");
-        }
-    }
-    let reply = reply(section, preset);
-    let method = section.one_of("method", METHODS).unwrap_or(Method::POST);
-    let body = body(section, preset, &method);
-    let (preset, url) = (preset?, url?);
-    if preset == Preset::VerneMq {
-        return Some(Box::new(VerneMq::new(section.check(&url.place, parse_url(&url.value))?)));
-    }
-    let url = section.check(&url.place, UrlTemplate::parse(&url.value))?;
-    let vocabulary = match preset {
-        Preset::Emqx => Vocabulary::Emqx,
-        Preset::MosquittoGoAuth => Vocabulary::Mosquitto,
-        Preset::Status | Preset::VerneMq => Vocabulary::Whole,
-    };
-    Some(Box::new(Webhook { method, url, body: body?, vocabulary, reply }))
-}
-
-fn reply(section: &mut Section<'_>, preset: Option<Preset>) -> Reply {
-    let reply = section.one_of("response", REPLIES);
-    if reply.is_some() && preset.is_some_and(|preset| preset != Preset::MosquittoGoAuth) {
-        section.problem("response", "can be chosen with preset = \"mosquitto-go-auth\" only");
-    }
-    match preset {
-        Some(Preset::Emqx) => Reply::Emqx,
-        _ => reply.unwrap_or(Reply::Status),
-    }
-}
-
-fn body(section: &mut Section<'_>, preset: Option<Preset>, method: &Method) -> Option<Body> {
-    let (has_body, has_format) = (section.has("body"), section.has("format"));
-    let format: Option<Format> = section.one_of("format", FORMATS);
-    let given = section.pairs("body");
-    if method == Method::GET {
-        for (key, _) in [("body", has_body), ("format", has_format)].iter().filter(|(_, has)| *has) {
-            section.problem(key, "a GET has no body: put names into `url`");
-        }
-        return Some(Body::Empty);
-    }
-    let fields = match has_body {
-        true => templates(section, given)?,
-        false => default_body(preset?),
-    };
-    Some(format.unwrap_or(Body::Json)(fields))
-}
-
-fn templates(
+fn by_grpc(
     section: &Section<'_>,
-    given: Vec<(Given<String>, Vec<String>)>,
-) -> Option<Vec<(String, Template)>> {
-    let fields = given.into_iter().map(|(name, values)| {
-        let [text] = values.as_slice() else {
-            section.check(&name.place, Err::<(), _>("must be one string"));
-            return None;
-        };
-        Some((name.value, section.check(&name.place, Template::parse(text))?))
-    });
-    // all are read before one that is bad ends it
-    let fields: Vec<_> = fields.collect();
-    fields.into_iter().collect()
+    url: &Given<String>,
+    (ca, identity): (Option<Authorities>, Option<Certificate>),
+    metadata: HeaderMap,
+) -> Option<Transport> {
+    let target = section.check(&url.place, grpc::parse_target(&url.value))?;
+    let max_message_bytes = MAX_ANSWER_BYTES;
+    let options = GrpcOptions { target, ca, identity, metadata, max_message_bytes };
+    section.check(section.place(), GrpcClient::new(options)).map(Transport::Grpc)
 }
 
-fn default_body(preset: Preset) -> Vec<(String, Template)> {
-    let names = match preset {
-        Preset::Emqx => "clientid username peerhost action topic qos retain",
-        Preset::MosquittoGoAuth => "username clientid topic acc",
-        Preset::Status => {
-            "principal tenant client_id username listener peer protocol action topic qos retain"
+fn by_nats(
+    section: &mut Section<'_>,
+    url: &Given<String>,
+    (ca, identity): (Option<Authorities>, Option<Certificate>),
+    connect_timeout: Duration,
+    files: &Files<'_>,
+) -> Option<Transport> {
+    for key in ["headers", "bearer_token_file"] {
+        if section.has(key) {
+            section.problem(key, "has no meaning with NATS");
         }
-        Preset::VerneMq => "",
+    }
+    let server = section.check(&url.place, nats::parse_server(&url.value));
+    let mut table = section.section("nats");
+    let subject = table.parse("subject", nats::parse_subject).map(|given| given.value);
+    let invalidations = table.parse("invalidations", nats::parse_subject).map(|given| given.value);
+    let login = login(&mut table, files);
+    let place = table.place().clone();
+    table.finish();
+    let max_message_bytes = MAX_ANSWER_BYTES;
+    let options =
+        NatsOptions { server: server?, ca, identity, login: login?, connect_timeout, max_message_bytes };
+    Some(Transport::Nats {
+        client: section.check(&place, NatsClient::new(options))?,
+        subject: subject.unwrap_or_else(|| SUBJECT.to_owned()),
+        invalidations: invalidations.unwrap_or_else(|| INVALIDATIONS.to_owned()),
+    })
+}
+
+/// Who mgate is for NATS: one of four ways to say it, or none.
+fn login(table: &mut Section<'_>, files: &Files<'_>) -> Option<NatsLogin> {
+    let ways = ["credentials_file", "nkey_file", "token_file", "user"];
+    let given: Vec<_> = ways.into_iter().filter(|key| table.has(key)).collect();
+    if let [first, second, ..] = given[..] {
+        table.problem(second, format!("cannot stand beside `{first}`"));
+    }
+    if table.has("user") != table.has("password_file") {
+        table.problem("user", "needs `password_file`, as that needs `user`");
+    }
+    let user = table.text("user").map(|given| given.value);
+    let mut secret = |key| {
+        let name = table.text(key)?;
+        Some(files.text(&name).map(|text| text.trim().to_owned()))
     };
-    let field = |name: &str| Some((name.to_owned(), Template::parse(&format!("${{{name}}}")).ok()?));
-    names.split_whitespace().filter_map(field).collect()
+    let [credentials, seed, token, password] =
+        ["credentials_file", "nkey_file", "token_file", "password_file"].map(&mut secret);
+    Some(match (credentials, seed, token, user.zip(password)) {
+        (Some(text), ..) => NatsLogin::Credentials(text?),
+        (_, Some(seed), ..) => NatsLogin::Seed(seed?),
+        (_, _, Some(token), _) => NatsLogin::Token(token?),
+        (.., Some((user, password))) => NatsLogin::User(user, password?),
+        _ => NatsLogin::None,
+    })
 }
 
 /// What the service is asked about, which is what its dialect has words for.
@@ -257,7 +288,8 @@ fn actions(section: &mut Section<'_>, known: &'static [Action]) -> Vec<Action> {
     actions
 }
 
-fn cache(section: &mut Section<'_>) -> CacheOptions {
+/// What happens while the service is away, and how its decisions are remembered.
+fn cache(section: &mut Section<'_>, files: &Files<'_>) -> (OnError, CacheOptions) {
     let default = CacheOptions::default();
     let mut table = section.section("cache");
     let max_ttl = table.duration("max_ttl", Duration::ZERO..=DAY).unwrap_or(default.max_ttl);
@@ -273,43 +305,49 @@ fn cache(section: &mut Section<'_>) -> CacheOptions {
         bytes: table.bytes("bytes", CACHE_BYTES).unwrap_or(default.bytes),
         grace,
     };
-    let is_stale_wanted = section.one_of("on_error", &[("deny", false), ("stale", true)]).unwrap_or_default();
+    let choices = [
+        ("abstain", (OnError::Abstain, false)),
+        ("deny", (OnError::Deny, false)),
+        ("stale", (OnError::Deny, true)),
+    ];
+    let (on_error, is_stale_wanted) = section.one_of("on_error", &choices).unwrap_or_default();
     match (is_stale_wanted, grace.is_zero()) {
         (true, true) => section.problem("on_error", "\"stale\" needs `cache.grace`: for how long"),
         (false, false) => table.problem("grace", "needs on_error = \"stale\""),
         _ => {}
     }
+    if on_error == OnError::Abstain {
+        let message = "while the service is away, the other policies alone decide";
+        files.report().warning(&section.place_at("on_error"), message);
+    }
     table.finish();
-    options
+    (on_error, options)
 }
-
-type Format = fn(Vec<(String, Template)>) -> Body;
 
 const DIALECTS: &[(&str, Kind)] = &[
     ("authzen", Kind::Authzen),
     ("opa", Kind::Opa),
     ("webhook", Kind::Webhook),
     ("broker.auth.v1", Kind::BrokerAuth),
+    ("fluxmq.auth.v1", Kind::FluxmqAuth),
     ("mainflux-0.13", Kind::Mainflux),
+    ("magistrala-0.14", Kind::Magistrala(Magistrala::V0_14)),
+    ("magistrala-0.15", Kind::Magistrala(Magistrala::V0_15)),
+    ("supermq-0.16", Kind::Magistrala(Magistrala::Supermq0_16)),
+    ("supermq-0.17", Kind::Magistrala(Magistrala::Supermq0_17)),
 ];
 
-const DIALECTS_TO_COME: &[&str] =
-    &["ext_authz", "fluxmq.auth.v1", "grpc", "magistrala-0.14", "mainflux-0.9", "nats", "supermq-0.17"];
+const DIALECTS_TO_COME: &[&str] = &["ext_authz", "mainflux-0.9"];
 
-const PRESETS: &[(&str, Preset)] = &[
-    ("emqx", Preset::Emqx),
-    ("mosquitto-go-auth", Preset::MosquittoGoAuth),
-    ("vernemq", Preset::VerneMq),
-    ("status", Preset::Status),
+/// With whether they are always encrypted.
+const SCHEMES: &[(&str, Way, bool)] = &[
+    ("http", Way::Http, false),
+    ("https", Way::Http, true),
+    ("grpc", Way::Grpc, false),
+    ("grpcs", Way::Grpc, true),
+    ("nats", Way::Nats, false),
+    ("tls", Way::Nats, true),
 ];
-
-const WEBHOOK_KEYS: [&str; 5] = ["preset", "method", "format", "body", "response"];
-
-const METHODS: &[(&str, Method)] = &[("POST", Method::POST), ("PUT", Method::PUT), ("GET", Method::GET)];
-
-const FORMATS: &[(&str, Format)] = &[("json", Body::Json), ("form", Body::Form)];
-
-const REPLIES: &[(&str, Reply)] = &[("status", Reply::Status), ("json", Reply::Ok), ("text", Reply::Text)];
 
 /// Deliveries have a key of their own.
 const ACTIONS: &[(&str, Action)] = &[
@@ -329,3 +367,5 @@ const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// More than any decision with its reason needs.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
+const SUBJECT: &str = "mgate.authz.v1.evaluation";
+const INVALIDATIONS: &str = "mgate.authz.v1.invalidate";

@@ -35,7 +35,7 @@ pub(super) fn trust(
     let identity = (tls.has("cert") || tls.has("key")).then(|| tls::pair(&mut tls, files)).flatten();
     tls.finish();
     if is_given && is_tls == Some(false) {
-        section.problem("tls", "has no meaning with an address that begins with http://");
+        section.problem("tls", "has no meaning with an address that is not encrypted");
     }
     (authorities, identity)
 }

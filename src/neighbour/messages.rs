@@ -115,15 +115,6 @@ pub(crate) mod magistrala {
         #[prost(string, tag = "4")]
         pub(crate) permission: String,
     }
-
-    /// The answer of both.
-    #[derive(Clone, PartialEq, Eq, Message)]
-    pub(crate) struct AuthorizeRes {
-        #[prost(bool, tag = "1")]
-        pub(crate) authorized: bool,
-        #[prost(string, tag = "2")]
-        pub(crate) id: String,
-    }
 }
 
 /// SuperMQ 0.16 and later, and what Magistrala calls the same.
@@ -166,7 +157,7 @@ pub(crate) mod supermq {
         pub(crate) client_type: String,
         #[prost(string, tag = "4")]
         pub(crate) channel_id: String,
-        /// 1 to publish, 2 to subscribe.
+        /// One of those below.
         #[prost(uint32, tag = "5")]
         pub(crate) kind: u32,
     }
@@ -177,4 +168,7 @@ pub(crate) mod supermq {
         #[prost(bool, tag = "1")]
         pub(crate) authorized: bool,
     }
+
+    pub(crate) const PUBLISH: u32 = 1;
+    pub(crate) const SUBSCRIBE: u32 = 2;
 }

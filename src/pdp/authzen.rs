@@ -7,6 +7,7 @@ use super::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict, json, m
 use super::{ALL_ACTIONS, entities};
 
 /// OpenID AuthZEN Authorization API 1.0: one evaluation for each question.
+#[derive(Default)]
 pub struct Authzen {
     endpoint: Uri,
 }

@@ -5,22 +5,24 @@ use std::time::{Duration, Instant};
 use std::{error, fmt};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{Request, StatusCode};
 use mgate_policies::Now;
 use tokio::sync::Semaphore;
 use tokio::time;
 use tracing::{info, warn};
 
 use super::dialect::{AnswerError, Answered, Dialect};
+use super::transport::Transport;
 use crate::neighbour::breaker::Breaker;
-use crate::neighbour::http::{HttpClient, HttpError};
+use crate::neighbour::grpc::{Code, GrpcError};
+use crate::neighbour::http::HttpError;
+use crate::neighbour::nats::NatsError;
 
 /// Puts questions to one service, within bounds.
 pub(super) struct ServiceClient {
     pub(super) name: Arc<str>,
     pub(super) dialect: Box<dyn Dialect>,
-    pub(super) http: HttpClient,
-    pub(super) headers: HeaderMap,
+    pub(super) transport: Transport,
     pub(super) timeout: Duration,
     pub(super) running: Semaphore,
     pub(super) breaker: Mutex<Breaker>,
@@ -33,10 +35,14 @@ pub enum PdpError {
     Answer(AnswerError),
     /// Too many questions wait already.
     Busy,
-    /// There was no answer.
+    /// There was no answer over gRPC.
+    Grpc(GrpcError),
+    /// There was no answer over HTTP.
     Http(HttpError),
     /// Whoever asked is gone without a word.
     Lost,
+    /// There was no answer over NATS.
+    Nats(NatsError),
     /// The service did not answer lately, and is left alone for a while.
     Open,
     /// Rights were withdrawn while it was asked, more than once.
@@ -68,20 +74,8 @@ impl ServiceClient {
     }
 
     async fn exchange(&self, asked: Request<Bytes>) -> Result<Answered, PdpError> {
-        let answer = match self.http.send(self.complete(&asked)).await {
-            Err(HttpError::Connect(_) | HttpError::Unanswered(_)) => {
-                self.http.send(self.complete(&asked)).await
-            }
-            sent => sent,
-        };
-        let answer = answer.map_err(PdpError::Http)?;
+        let answer = self.transport.exchange(&asked, self.timeout).await?;
         self.dialect.read(&asked, &answer).map_err(PdpError::Answer)
-    }
-
-    fn complete(&self, asked: &Request<Bytes>) -> Request<Bytes> {
-        let mut request = asked.clone();
-        request.headers_mut().extend(self.headers.clone());
-        request
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -153,11 +147,23 @@ impl PdpError {
             Self::Answer(AnswerError::Status(status)) => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
             }
+            Self::Answer(AnswerError::Grpc(code)) => is_trouble(*code),
             Self::Http(HttpError::TooLarge(_) | HttpError::Url) => false,
-            Self::Http(_) | Self::TooLate(_) => true,
+            Self::Nats(NatsError::TooLarge(_)) => false,
+            Self::Grpc(_) | Self::Http(_) | Self::Nats(_) | Self::TooLate(_) => true,
             Self::Answer(_) | Self::Busy | Self::Lost | Self::Open | Self::Outdated => false,
         }
     }
+}
+
+/// Whether a status is about the service and not about the question.
+fn is_trouble(code: Code) -> bool {
+    use Code::{
+        Aborted, Cancelled, DataLoss, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown,
+    };
+    let troubles =
+        [Aborted, Cancelled, DataLoss, DeadlineExceeded, Internal, ResourceExhausted, Unavailable, Unknown];
+    troubles.contains(&code)
 }
 
 impl fmt::Display for PdpError {
@@ -165,7 +171,9 @@ impl fmt::Display for PdpError {
         match self {
             Self::Answer(error) => error.fmt(f),
             Self::Busy => f.write_str("too many questions wait for the service"),
+            Self::Grpc(error) => error.fmt(f),
             Self::Http(error) => error.fmt(f),
+            Self::Nats(error) => error.fmt(f),
             Self::Lost => f.write_str("the question was lost"),
             Self::Open => f.write_str("the service did not answer lately"),
             Self::Outdated => f.write_str("rights were withdrawn meanwhile"),

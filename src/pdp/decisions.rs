@@ -11,13 +11,16 @@ use mgate_policies::{
 };
 use tokio::sync::Semaphore;
 use tokio::time;
+use tracing::debug;
 
-use super::PdpOptions;
 use super::cache::{DecisionCache, Remembered};
 use super::client::{PdpError, ServiceClient};
 use super::dialect::Unaskable;
 use super::epochs::{Epoch, Epochs};
+use super::invalidation::Invalidation;
 use super::subscriptions::{Subscription, Subscriptions};
+use super::transport::Transport;
+use super::{OnError, PdpOptions};
 use crate::neighbour::flights::Flights;
 
 /// Decides from memory, or by asking.
@@ -27,6 +30,7 @@ pub(super) struct Decisions {
     stale_name: Arc<str>,
     places: Arc<Semaphore>,
     actions: Vec<Action>,
+    on_error: OnError,
     timeout: Duration,
     cache: DecisionCache,
     flights: Flights<Outcome>,
@@ -81,8 +85,7 @@ impl Decisions {
         let client = ServiceClient {
             name: options.name,
             dialect: options.dialect,
-            http: options.http,
-            headers: options.headers,
+            transport: options.transport,
             timeout: options.timeout,
             running: Semaphore::new(concurrency),
             breaker: Default::default(),
@@ -92,6 +95,7 @@ impl Decisions {
             stale_name,
             places: Arc::new(Semaphore::new(concurrency * (1 + WAITING))),
             actions: options.actions,
+            on_error: options.on_error,
             timeout: options.timeout,
             cache: DecisionCache::new(options.cache),
             flights: Flights::default(),
@@ -99,6 +103,27 @@ impl Decisions {
             epochs: Epochs::default(),
             hashers: Default::default(),
             counters: Counters::default(),
+        }
+    }
+
+    /// Hears of withdrawn rights, where the service has a way to say it.
+    pub(super) fn listen(self: &Arc<Self>) {
+        if let Transport::Nats { client, invalidations, .. } = &self.client.transport {
+            let this = Arc::downgrade(self);
+            client.listen(invalidations.clone(), move |heard| {
+                if let Some(this) = this.upgrade() {
+                    this.withdraw(&Invalidation::of(heard));
+                }
+            });
+        }
+    }
+
+    /// Forgets what others say that is true no longer.
+    fn withdraw(&self, invalidation: &Invalidation) {
+        debug!(policy = %self.client.name, ?invalidation, "rights were withdrawn");
+        match invalidation {
+            Invalidation::Everything => self.epochs.bump(),
+            Invalidation::Principal { tenant, id } => self.epochs.bump_one(tenant.as_deref(), id),
         }
     }
 
@@ -324,6 +349,9 @@ impl Decisions {
     }
 
     fn unavailable(&self, error: &PdpError) -> Decision {
+        if self.on_error == OnError::Abstain && error.is_outage() {
+            return Decision::Abstain;
+        }
         let detail = format!("{}: {error}", self.client.name);
         Decision::Deny(Reason::with_detail(Cause::Unavailable, detail))
     }

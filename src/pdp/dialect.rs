@@ -8,6 +8,8 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use mgate_policies::{Action, Client, Query};
 use serde_json::Value;
 
+use crate::neighbour::grpc::Code;
+
 /// How a kind of service is asked, and what its answers mean.
 pub trait Dialect: Send + Sync {
     /// The actions that it has a word for.
@@ -52,10 +54,14 @@ pub enum Verdict {
 pub enum AnswerError {
     /// It is not of the type that its dialect has.
     ContentType,
+    /// Its status of gRPC is none that its dialect has.
+    Grpc(Code),
     /// Its body is not JSON.
     Json,
     /// It says something that its dialect does not: what is missing, or too much.
     Meaning(&'static str),
+    /// It is not the message that its dialect has.
+    Protobuf,
     /// Its status is none that its dialect has.
     Status(StatusCode),
 }
@@ -168,7 +174,8 @@ fn is_token(text: &str) -> bool {
     text.starts_with("eyJ") && text.split('.').count() == 3
 }
 
-fn for_people(words: &str) -> Arc<str> {
+/// What may be logged of a service's words.
+pub(super) fn for_people(words: &str) -> Arc<str> {
     words.chars().filter(|char| !char.is_control()).take(MAX_WORDS).collect::<String>().into()
 }
 
@@ -184,8 +191,10 @@ impl fmt::Display for AnswerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ContentType => f.write_str("the answer's content type is not the dialect's"),
+            Self::Grpc(code) => write!(f, "the answer's status is {code:?}"),
             Self::Json => f.write_str("the answer is not JSON"),
             Self::Meaning(what) => write!(f, "the answer {what}"),
+            Self::Protobuf => f.write_str("the answer is not the method's message"),
             Self::Status(status) => write!(f, "the answer's status is {}", status.as_u16()),
         }
     }

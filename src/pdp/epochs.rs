@@ -12,7 +12,8 @@ pub(super) struct Epoch(u64, u64);
 #[derive(Debug, Default)]
 struct Counts {
     all: u64,
-    principals: HashMap<(Box<str>, Box<str>), u64>,
+    /// By tenant, where one was named, and identity.
+    principals: HashMap<(Option<Box<str>>, Box<str>), u64>,
 }
 
 impl Epochs {
@@ -21,7 +22,8 @@ impl Epochs {
         if counts.principals.is_empty() {
             return Epoch(counts.all, 0);
         }
-        Epoch(counts.all, counts.principals.get(&key(tenant, id)).copied().unwrap_or_default())
+        let of = |tenant| counts.principals.get(&key(tenant, id)).copied().unwrap_or_default();
+        Epoch(counts.all, of(Some(tenant)) + of(None))
     }
 
     /// Begins a new epoch for everybody.
@@ -31,8 +33,8 @@ impl Epochs {
         counts.principals.clear();
     }
 
-    /// Begins a new epoch for one principal.
-    pub(super) fn bump_one(&self, tenant: &str, id: &str) {
+    /// Begins a new epoch for one principal, or for those of all tenants with this identity.
+    pub(super) fn bump_one(&self, tenant: Option<&str>, id: &str) {
         let mut counts = self.0.write().unwrap_or_else(PoisonError::into_inner);
         if counts.principals.len() >= MAX_PRINCIPALS {
             counts.all += 1;
@@ -42,8 +44,8 @@ impl Epochs {
     }
 }
 
-fn key(tenant: &str, id: &str) -> (Box<str>, Box<str>) {
-    (tenant.into(), id.into())
+fn key(tenant: Option<&str>, id: &str) -> (Option<Box<str>>, Box<str>) {
+    (tenant.map(Into::into), id.into())
 }
 
 /// Principals with an epoch of their own; one more begins a new one for everybody.
@@ -63,16 +65,20 @@ mod tests {
             seen.push(now);
             is_new
         };
-        epochs.bump_one("", "dev-1");
+        epochs.bump_one(Some(""), "dev-1");
         assert!(changed(&epochs));
-        epochs.bump_one("", "dev-2");
-        epochs.bump_one("acme", "dev-1");
+        epochs.bump_one(Some(""), "dev-2");
+        epochs.bump_one(Some("acme"), "dev-1");
         assert!(!changed(&epochs));
-        epochs.bump_one("", "dev-1");
+        epochs.bump_one(Some(""), "dev-1");
         assert!(changed(&epochs));
+        epochs.bump_one(None, "dev-1");
+        assert!(changed(&epochs));
+        epochs.bump_one(None, "dev-2");
+        assert!(!changed(&epochs));
         epochs.bump();
         assert!(changed(&epochs));
-        epochs.bump_one("", "dev-1");
+        epochs.bump_one(Some(""), "dev-1");
         assert!(changed(&epochs));
     }
 
@@ -81,10 +87,10 @@ mod tests {
         let epochs = Epochs::default();
         let before = epochs.of("", "dev-0");
         for number in 1..=MAX_PRINCIPALS {
-            epochs.bump_one("", &format!("dev-{number}"));
+            epochs.bump_one(Some(""), &format!("dev-{number}"));
         }
         assert_eq!(epochs.of("", "dev-0"), before);
-        epochs.bump_one("", "one-more");
+        epochs.bump_one(Some(""), "one-more");
         assert_ne!(epochs.of("", "dev-0"), before);
         assert!(epochs.0.read().unwrap().principals.len() <= MAX_PRINCIPALS);
     }

@@ -2,8 +2,11 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri};
 use mgate_policies::{Action, Query};
 
+use super::channels::{NO_CHANNEL, channel, identity};
 use super::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict, below, max_age, post_json};
 use super::entities::{object, resource};
+use super::grpc::{call, decided};
+use crate::neighbour::messages::mainflux::AccessByIdReq;
 
 /// The things service of Mainflux 0.10 to 0.13 over HTTP: whether a thing is connected to a channel.
 pub struct Mainflux {
@@ -19,16 +22,11 @@ impl Mainflux {
 
 impl Dialect for Mainflux {
     fn actions(&self) -> &'static [Action] {
-        &[Action::Deliver, Action::Publish, Action::Subscribe, Action::Will]
+        ACTIONS
     }
 
     fn request(&self, query: &Query<'_>) -> Result<Request<Bytes>, Unaskable> {
-        let (_, topic, _) = resource(query)?;
-        let channel = channel(topic).ok_or(Unaskable("this is not the topic of a channel's messages"))?;
-        let thing = &query.client.principal.id;
-        if thing.is_empty() {
-            return Err(Unaskable("the client has no identity"));
-        }
+        let (thing, channel) = thing_and_channel(query)?;
         let path = format!("/identify/channels/{channel}/access-by-id");
         let endpoint = below(&self.base, &path).ok_or(Unaskable("its address would be too long"))?;
         let mut body = Vec::with_capacity(64);
@@ -46,21 +44,43 @@ impl Dialect for Mainflux {
     }
 }
 
-/// The channel in `channels/<channel>/messages`, with or without more levels.
-fn channel(topic: &str) -> Option<&str> {
-    let mut levels = topic.split('/');
-    let (first, channel, third) = (levels.next()?, levels.next()?, levels.next()?);
-    let is_id = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    let is_channel = !channel.is_empty() && channel.bytes().all(is_id);
-    (first == "channels" && third == "messages" && is_channel).then_some(channel)
+/// The same over gRPC.
+pub struct MainfluxGrpc;
+
+impl Dialect for MainfluxGrpc {
+    fn actions(&self) -> &'static [Action] {
+        ACTIONS
+    }
+
+    fn request(&self, query: &Query<'_>) -> Result<Request<Bytes>, Unaskable> {
+        let (thing, channel) = thing_and_channel(query)?;
+        let question = AccessByIdReq { thing_id: thing.to_owned(), channel_id: channel.to_owned() };
+        Ok(call("/mainflux.ThingsService/CanAccessByID", &question))
+    }
+
+    fn read(&self, _: &Request<Bytes>, answer: &Response<Bytes>) -> Result<Answered, AnswerError> {
+        // `google.protobuf.Empty`, whatever is in it
+        decided(answer, |()| Verdict::Allow)
+    }
 }
+
+fn thing_and_channel<'a>(query: &Query<'a>) -> Result<(&'a str, &'a str), Unaskable> {
+    let (_, topic, _) = resource(query)?;
+    let channel = channel(topic).ok_or(NO_CHANNEL)?;
+    Ok((identity(query)?, channel))
+}
+
+const ACTIONS: &[Action] = &[Action::Deliver, Action::Publish, Action::Subscribe, Action::Will];
 
 #[cfg(test)]
 mod tests {
     use mgate_policies::{Client, Principal};
 
-    use super::super::tests::{Reading, body_of, client, publish, read_of, subscribe};
+    use super::super::tests::{
+        Reading, body_of, client, publish, read_of, reading, refused, said, subscribe,
+    };
     use super::*;
+    use crate::neighbour::grpc::Code;
 
     #[test]
     fn thing_and_channel_are_asked_about() {
@@ -117,6 +137,33 @@ mod tests {
             (500, Reading::Error),
         ] {
             assert_eq!(read_of(&dialect(), &query, "application/json", status, ""), meaning, "{status}");
+        }
+    }
+
+    #[test]
+    fn method_is_asked_about_thing_and_channel() {
+        let client = client();
+        let request = MainfluxGrpc.request(&subscribe(&client, "$share/g/channels/7f/messages/#")).unwrap();
+        assert_eq!(request.uri(), "/mainflux.ThingsService/CanAccessByID");
+        assert_eq!(request.body()[..], *b"\x0a\x05dev-1\x12\x027f");
+        assert!(MainfluxGrpc.request(&subscribe(&client, "channels/+/messages/a")).is_err());
+    }
+
+    #[test]
+    fn only_ok_allows_over_grpc() {
+        for (answer, meaning) in [
+            (said(&[]), Reading::Allow(None)),
+            (said(&[8]), Reading::Error),
+            (refused(Code::PermissionDenied), Reading::Deny),
+            (refused(Code::Unauthenticated), Reading::Deny),
+            (refused(Code::NotFound), Reading::Deny),
+            (refused(Code::InvalidArgument), Reading::Error),
+            (refused(Code::Internal), Reading::Error),
+            (refused(Code::Unknown), Reading::Error),
+            (refused(Code::Unavailable), Reading::Error),
+            (refused(Code::Unimplemented), Reading::Error),
+        ] {
+            assert_eq!(reading(&MainfluxGrpc, &answer), meaning, "{answer:?}");
         }
     }
 

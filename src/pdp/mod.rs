@@ -1,20 +1,25 @@
 //! Decisions by other services: the policy `pdp`.
 //!
-//! A question is put into the words of a [`Dialect`] and asked over HTTP, unless the same was answered lately.
+//! A question is put into the words of a [`Dialect`] and asked by a [`Transport`], unless the same was answered lately.
 //! Every wait and every queue has a bound, and whatever goes wrong is a denial.
 
 mod authzen;
 mod broker_auth;
 mod cache;
+mod channels;
 mod client;
 mod decisions;
 mod dialect;
 mod entities;
 mod epochs;
+mod grpc;
+mod invalidation;
+mod magistrala;
 mod mainflux;
 mod opa;
 mod subscriptions;
 mod template;
+mod transport;
 mod vernemq;
 mod webhook;
 
@@ -22,21 +27,21 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use mgate_policies::{Action, Answer, Decision, Now, Policy, Query, Scope};
 
 use self::decisions::Decisions;
-use crate::neighbour::http::HttpClient;
 
 pub use self::authzen::Authzen;
-pub use self::broker_auth::BrokerAuth;
+pub use self::broker_auth::{BrokerAuth, BrokerAuthGrpc};
 pub use self::cache::CacheOptions;
 pub use self::client::PdpError;
 pub use self::decisions::Counts;
 pub use self::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict};
-pub use self::mainflux::Mainflux;
+pub use self::magistrala::Magistrala;
+pub use self::mainflux::{Mainflux, MainfluxGrpc};
 pub use self::opa::Opa;
 pub use self::template::{Template, TemplateError, UrlTemplate};
+pub use self::transport::Transport;
 pub use self::vernemq::VerneMq;
 pub use self::webhook::{Body, Reply, Vocabulary, Webhook};
 
@@ -51,10 +56,8 @@ pub struct PdpOptions {
     pub name: Arc<str>,
     /// The service's language.
     pub dialect: Box<dyn Dialect>,
-    /// The way to it; its time-out should not be shorter than `timeout`.
-    pub http: HttpClient,
-    /// What is sent along with every question: keys and tokens of mgate itself.
-    pub headers: HeaderMap,
+    /// The way to it; its own time-out should not be shorter than `timeout`.
+    pub transport: Transport,
     /// Time for one decision, with all waiting.
     pub timeout: Duration,
     /// Questions that are on their way at a time; sixteen times as many may wait.
@@ -66,14 +69,28 @@ pub struct PdpOptions {
     /// the message reaches. Where none is known (of a session that is older than the gateway, say), it is
     /// asked about the message's own topic.
     pub actions: Vec<Action>,
+    /// What the policy says while there is no answer to be had.
+    pub on_error: OnError,
     /// How answers are remembered.
     pub cache: CacheOptions,
+}
+
+/// What counts while a service is away. What it says, and makes no sense, is a denial either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnError {
+    /// The other policies alone.
+    Abstain,
+    /// Nothing is allowed.
+    #[default]
+    Deny,
 }
 
 impl Pdp {
     /// A policy that asks as `options` say; nothing is sent yet.
     pub fn new(options: PdpOptions) -> Self {
-        Self(Arc::new(Decisions::new(options)))
+        let decisions = Arc::new(Decisions::new(options));
+        decisions.listen();
+        Self(decisions)
     }
 
     /// Forgets all decisions, those on their way included: rights were withdrawn.
@@ -83,7 +100,7 @@ impl Pdp {
 
     /// Forgets all decisions about one principal, those on their way included.
     pub fn forget_principal(&self, tenant: &str, id: &str) {
-        self.0.epochs.bump_one(tenant, id);
+        self.0.epochs.bump_one(Some(tenant), id);
     }
 
     /// What happened so far.

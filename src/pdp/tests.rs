@@ -4,14 +4,15 @@ use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use mgate_policies::{Cause, Client, Grant, Principal, Protocol, Resource, TopicFilter, TopicName};
 use mgate_proxy::transport::Authorities;
 use serde_json::Value;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::neighbour::http::HttpOptions;
+use crate::neighbour::grpc::Code;
+use crate::neighbour::http::{HttpClient, HttpOptions};
 use crate::service::{Heard, Service, answer, json};
 
 #[tokio::test]
@@ -420,7 +421,11 @@ async fn headers_go_along() {
     let service = Service::saying(json(ALLOW));
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_static("Bearer hunter2"));
-    let pdp = Pdp::new(PdpOptions { headers, ..options(&service.url("/")) });
+    let mut options = options(&service.url("/"));
+    if let Transport::Http(_, given) = &mut options.transport {
+        *given = headers;
+    }
+    let pdp = Pdp::new(options);
     assert!(is_allowed(&decide(&pdp, &publish(&client(), "a")).await));
     assert!(service.heard()[0].headers.contains("authorization: bearer hunter2\r\n"));
 }
@@ -466,7 +471,26 @@ pub(super) fn read_of(
 ) -> Reading {
     let asked = dialect.request(query).unwrap();
     let answer = Response::builder().status(status).header("content-type", content_type);
-    match dialect.read(&asked, &answer.body(body.to_owned().into()).unwrap()) {
+    meaning(dialect.read(&asked, &answer.body(body.to_owned().into()).unwrap()))
+}
+
+/// What a dialect of gRPC makes of an answer, whatever was asked.
+pub(super) fn reading(dialect: &dyn Dialect, answer: &Response<Bytes>) -> Reading {
+    meaning(dialect.read(&Request::default(), answer))
+}
+
+/// The answer of a method.
+pub(super) fn said(message: &[u8]) -> Response<Bytes> {
+    Response::new(Bytes::copy_from_slice(message))
+}
+
+/// The answer where a call ended with a status.
+pub(super) fn refused(code: Code) -> Response<Bytes> {
+    grpc::answer_of(code, "as the test wants".into())
+}
+
+fn meaning(read: Result<Answered, AnswerError>) -> Reading {
+    match read {
         Ok(Answered { verdict: Verdict::Allow, ttl, .. }) => Reading::Allow(ttl.map(|ttl| ttl.as_secs())),
         Ok(Answered { verdict: Verdict::Deny, .. }) => Reading::Deny,
         Ok(Answered { verdict: Verdict::Abstain, .. }) => Reading::Abstain,
@@ -600,11 +624,11 @@ fn options(url: &str) -> PdpOptions {
     PdpOptions {
         name: "auth".into(),
         dialect: Box::new(Authzen::new(url.parse().unwrap())),
-        http: HttpClient::new(http).unwrap(),
-        headers: HeaderMap::new(),
+        transport: Transport::Http(HttpClient::new(http).unwrap(), HeaderMap::new()),
         timeout,
         concurrency: NonZeroU16::new(64).unwrap(),
         actions: vec![Action::Connect, Action::Publish, Action::Subscribe, Action::Will],
+        on_error: OnError::default(),
         cache: CacheOptions::default(),
     }
 }
