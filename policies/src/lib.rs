@@ -12,6 +12,7 @@ mod chain;
 mod cidr;
 mod client;
 mod decision;
+pub mod jwt_scopes;
 mod now;
 mod query;
 mod scope;

@@ -180,4 +180,4 @@ fn with_implied(listed: &[Action]) -> Actions {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

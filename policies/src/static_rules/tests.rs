@@ -629,15 +629,15 @@ fn query<'a>(client: &'a Client, action: Action, resource: Resource<'a>) -> Quer
     Query { client, action, resource, payload: b"", qos: 0, retain: false }
 }
 
-pub(super) fn topic(text: &str) -> Resource<'_> {
+pub(crate) fn topic(text: &str) -> Resource<'_> {
     Resource::Topic(TopicName::parse(text).unwrap())
 }
 
-pub(super) fn filter(text: &str) -> Resource<'_> {
+pub(crate) fn filter(text: &str) -> Resource<'_> {
     Resource::Filter(TopicFilter::parse(text).unwrap())
 }
 
-pub(super) fn client() -> Client {
+pub(crate) fn client() -> Client {
     Client {
         principal: Principal {
             id: "dev-1".into(),
