@@ -1,13 +1,19 @@
 //! Who a client is: authenticators for the rows that a route's `authn` names.
 
+mod acl;
 mod anonymous;
+mod claims;
+mod fault;
 pub mod jwt;
 mod password;
 pub mod password_file;
+mod token_place;
 mod x509;
 
 pub use anonymous::Anonymous;
+pub use claims::ClaimRules;
 pub use password::Password;
+pub use token_place::{TokenPlace, UnknownPlace};
 pub use x509::{Identity, X509};
 
 /// Whether `identity` may stand for one level of a topic. One with a separator or a wildcard could be taken

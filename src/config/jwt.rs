@@ -7,12 +7,12 @@ use std::time::Duration;
 use http::Uri;
 use mgate_proxy::transport::Authorities;
 
+use super::claims::{self, not_empty};
 use super::files::Files;
 use super::section::Section;
 use super::values;
 use crate::authn::jwt::{
-    ALGORITHMS, Algorithm, IssuerKeys, Jwt, JwtOptions, KeyError, KeySet, RemoteKeys, Schedule, TokenPlace,
-    fetch_from,
+    ALGORITHMS, Algorithm, IssuerKeys, Jwt, JwtOptions, KeyError, KeySet, RemoteKeys, Schedule, fetch_from,
 };
 use crate::neighbour::http::{HttpClient, HttpOptions, parse_url};
 
@@ -28,24 +28,9 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> 
 
 fn options(section: &mut Section<'_>, algorithms: Vec<Algorithm>) -> Option<JwtOptions> {
     let issuer = section.parse("issuer", not_empty);
-    section.forbid_empty("audience");
-    let audience: Vec<String> = section.parse_each("audience", not_empty);
-    section.forbid_empty("token_in");
-    let token_in = section.several_of("token_in", TOKEN_PLACES);
-    let mut claim = |key| section.parse(key, not_empty).map(|given| given.value);
-    let [id_claim, groups_claim, tenant_claim] = ["id_claim", "groups_claim", "tenant_claim"].map(&mut claim);
-    let required = section.pairs("required_claims");
-    Some(JwtOptions {
-        issuer: issuer?.value,
-        audience: (!audience.iter().any(|name| name == ANY)).then_some(audience),
-        algorithms,
-        leeway: section.duration("leeway", LEEWAY).unwrap_or(DEFAULT_LEEWAY),
-        token_in: if token_in.is_empty() { vec![TokenPlace::Password] } else { token_in },
-        id_claim: id_claim.unwrap_or_else(|| "sub".into()),
-        groups_claim,
-        tenant_claim,
-        required_claims: required.into_iter().map(|(name, values)| (name.value, values)).collect(),
-    })
+    let token_in = claims::token_in(section);
+    let claims = claims::rules(section, true);
+    Some(JwtOptions { issuer: issuer?.value, algorithms, token_in, claims })
 }
 
 fn keys(
@@ -152,21 +137,9 @@ fn url(text: &str) -> Result<Uri, String> {
     }
 }
 
-fn not_empty(text: &str) -> Result<String, String> {
-    if text.is_empty() { Err("must not be empty".into()) } else { Ok(text.into()) }
-}
-
 const SOURCES: &[&str] = &["jwks_file", "jwks_url", "public_key_file", "secret_file"];
 const ONLY_WITH_URL: &[&str] = &["jwks_ca", "jwks_max_age", "jwks_refresh"];
 
-const TOKEN_PLACES: &[(&str, TokenPlace)] =
-    &[("password", TokenPlace::Password), ("username", TokenPlace::Username)];
-
-/// The audience of tokens that may be for anybody.
-const ANY: &str = "*";
-
-const LEEWAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(5 * 60);
-const DEFAULT_LEEWAY: Duration = Duration::from_secs(30);
 const REFRESH: RangeInclusive<Duration> = Duration::from_secs(10)..=DAY;
 const DEFAULT_REFRESH: Duration = Duration::from_secs(5 * 60);
 const MAX_AGE: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_secs(30 * 24 * 60 * 60);

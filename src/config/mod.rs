@@ -4,6 +4,7 @@
 //! found at once, each with its file, line and key.
 
 mod admin;
+mod claims;
 mod definitions;
 mod document;
 mod environment;

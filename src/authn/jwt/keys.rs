@@ -12,8 +12,8 @@ use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::algorithm::Algorithm;
-use super::fault::Fault;
 use super::token::{Signed, decode};
+use crate::authn::fault::Fault;
 
 /// The keys that tokens of one issuer may be signed with; never empty.
 pub struct KeySet(Vec<Key>);

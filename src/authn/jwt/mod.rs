@@ -1,20 +1,19 @@
 //! Takes the identity from a JSON Web Token that an issuer has signed. RFC 7519, RFC 8725
 
 mod algorithm;
-mod claims;
-mod fault;
 mod keys;
 mod remote;
 mod token;
 
-use std::time::Duration;
-
-use mgate_policies::{Cause, Now, Principal, Reason};
+use mgate_policies::{Now, Principal};
 use mgate_proxy::gate::{Authentication, Authenticator, Credentials, Verdict};
 
-use self::fault::Fault;
 use self::remote::Checked;
 use self::token::{Signed, Token};
+
+use super::claims::{self, ClaimRules};
+use super::fault::Fault;
+use super::token_place::TokenPlace;
 
 pub use self::algorithm::{ALGORITHMS, Algorithm};
 pub use self::keys::{KeyError, KeySet};
@@ -34,31 +33,12 @@ pub struct Jwt {
 pub struct JwtOptions {
     /// The `iss` of its tokens.
     pub issuer: String,
-    /// Of these, `aud` must have one; `None` for tokens that may be for anybody.
-    pub audience: Option<Vec<String>>,
     /// The algorithms that tokens may be signed with.
     pub algorithms: Vec<Algorithm>,
-    /// How far the issuer's clock may be ahead, for `nbf` and `iat`.
-    pub leeway: Duration,
     /// Where clients show their tokens; the first that holds one of this issuer counts.
     pub token_in: Vec<TokenPlace>,
-    /// The path of the claim that is the identity.
-    pub id_claim: String,
-    /// The path of the claim with the groups.
-    pub groups_claim: Option<String>,
-    /// The path of the claim with the tenant; a token must have it.
-    pub tenant_claim: Option<String>,
-    /// Paths of claims, and the values of which each must have one.
-    pub required_claims: Vec<(String, Vec<String>)>,
-}
-
-/// Where a client shows its token.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TokenPlace {
-    /// As the password.
-    Password,
-    /// As the user name.
-    Username,
+    /// Which claims are good, and what becomes of them.
+    pub claims: ClaimRules,
 }
 
 /// Where the issuer's keys come from.
@@ -85,7 +65,7 @@ impl Jwt {
 
     /// All that can be said without a key; it holds only if the token is signed.
     fn read(&self, token: Token<'_>, now: Now) -> Result<(Principal, Signed), Fault> {
-        let principal = claims::principal(&token.claims, &self.options, now.unix)?;
+        let principal = claims::principal(&token.claims, &self.options.claims, now.unix)?;
         Ok((principal, token.into_signed(&self.options.algorithms)?))
     }
 }
@@ -99,7 +79,7 @@ impl Authenticator for Jwt {
         let Some(token) = self.token(credentials) else { return Authentication::Ready(Verdict::Abstain) };
         let (principal, signed) = match token.and_then(|token| self.read(token, now)) {
             Ok(read) => read,
-            Err(fault) => return Authentication::Ready(rejected(&fault)),
+            Err(fault) => return Authentication::Ready(fault.verdict()),
         };
         let checked = match &self.keys {
             IssuerKeys::Fixed(keys) => Checked::Ready(keys.verify(&signed)),
@@ -114,28 +94,11 @@ impl Authenticator for Jwt {
     }
 }
 
-impl TokenPlace {
-    fn text<'a>(self, credentials: &Credentials<'a>) -> Option<&'a str> {
-        match self {
-            Self::Password => credentials.password.and_then(|password| str::from_utf8(password).ok()),
-            Self::Username => credentials.username,
-        }
-    }
-}
-
 fn verdict(result: Result<(), Fault>, principal: Principal) -> Verdict {
     match result {
         Ok(()) => Verdict::Accepted(principal),
-        Err(fault) => rejected(&fault),
+        Err(fault) => fault.verdict(),
     }
-}
-
-fn rejected(fault: &Fault) -> Verdict {
-    let cause = match fault {
-        Fault::Unavailable => Cause::Unavailable,
-        _ => Cause::BadCredentials,
-    };
-    Verdict::Rejected(Reason::with_detail(cause, fault.to_string()))
 }
 
 #[cfg(test)]

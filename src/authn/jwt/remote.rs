@@ -11,9 +11,9 @@ use tokio::task::AbortHandle;
 use tokio::time::{self, sleep};
 use tracing::{debug, info, warn};
 
-use super::fault::Fault;
 use super::keys::KeySet;
 use super::token::Signed;
+use crate::authn::fault::Fault;
 use crate::neighbour::http::HttpClient;
 
 /// Keys that an issuer publishes, fetched in the background from the first token on.

@@ -1,5 +1,6 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mgate_policies::static_rules::{Effect, ResourcePattern, Statement, StaticRules, Who};
 use mgate_policies::{
@@ -63,9 +64,8 @@ fn examples_of_the_standards_are_accepted() {
     ] {
         let options = JwtOptions {
             issuer: "joe".into(),
-            audience: None,
             algorithms: vec![algorithm],
-            id_claim: "iss".into(),
+            claims: ClaimRules { audience: None, id_claim: "iss".into(), ..options().claims },
             ..options()
         };
         let token = format!("{header}.{claims}.{signature}");
@@ -194,9 +194,9 @@ fn claims_at_their_limits_are_good() {
 fn any_audience_must_be_said() {
     let mut claims = claims();
     claims["aud"] = json!("other");
-    let none = JwtOptions { audience: Some(Vec::new()), ..options() };
+    let none = with_rules(|rules| rules.audience = Some(Vec::new()));
     assert_eq!(judge_claims(none, &claims), rejected(&Fault::Audience));
-    let any = || JwtOptions { audience: None, ..options() };
+    let any = || with_rules(|rules| rules.audience = None);
     assert_eq!(accepted(&judge_claims(any(), &claims)), "dev-1");
     claims.as_object_mut().unwrap().remove("aud");
     assert_eq!(accepted(&judge_claims(any(), &claims)), "dev-1");
@@ -376,12 +376,33 @@ fn claims_become_attributes() {
 }
 
 #[test]
+fn access_list_of_a_claim_is_kept_rule_by_rule() {
+    let options = || with_rules(|rules| rules.acl_claim = Some("mqtt.acl".into()));
+    let mut claims = claims();
+    claims["mqtt"] = json!({"acl": [
+        {"permission": "allow", "action": "publish", "topic": "a/${clientid}", "qos": 0},
+        {"permission": "deny", "action": "all", "topic": "#"},
+    ]});
+    let Verdict::Accepted(principal) = judge_claims(options(), &claims) else { panic!("it is good") };
+    let rules = ["allow publish 0 any like a/${clientid}", "deny all 012 any like #"];
+    assert_eq!(principal.attributes.values("acl").collect::<Vec<_>>(), rules);
+    claims["mqtt"]["acl"][1]["permission"] = json!("forbid");
+    assert_eq!(judge_claims(options(), &claims), rejected(&Fault::Claim("acl_claim")));
+    claims["mqtt"]["acl"] = json!({"pub": vec!["a"; 300]});
+    assert_eq!(judge_claims(options(), &claims), rejected(&Fault::ClaimsBound));
+    claims["mqtt"] = json!({});
+    let Verdict::Accepted(principal) = judge_claims(options(), &claims) else { panic!("it is good") };
+    assert_eq!(principal.attributes.values("acl").count(), 0);
+}
+
+#[test]
 fn identity_groups_and_tenant_come_from_their_claims() {
-    let options = || JwtOptions {
-        id_claim: "device.id".into(),
-        groups_claim: Some("https://example.com/claims.groups".into()),
-        tenant_claim: Some("org".into()),
-        ..options()
+    let options = || {
+        with_rules(|rules| {
+            rules.id_claim = "device.id".into();
+            rules.groups_claim = Some("https://example.com/claims.groups".into());
+            rules.tenant_claim = Some("org".into());
+        })
     };
     let mut claims = claims();
     claims["device"] = json!({"id": "dev-2"});
@@ -419,7 +440,7 @@ fn dots_lead_into_objects_unless_the_name_has_them() {
         ("a.b.c", json!("whole"), "whole"),
     ] {
         claims[name] = value;
-        let options = JwtOptions { id_claim: "a.b.c".into(), ..options() };
+        let options = with_rules(|rules| rules.id_claim = "a.b.c".into());
         assert_eq!(accepted(&judge_claims(options, &claims)), id);
     }
 }
@@ -427,7 +448,7 @@ fn dots_lead_into_objects_unless_the_name_has_them() {
 #[test]
 fn required_claims_are_required() {
     let required = vec![("app.kind".into(), vec!["device".into(), "7".into()])];
-    let options = || JwtOptions { required_claims: required.clone(), ..options() };
+    let options = || with_rules(|rules| rules.required_claims = required.clone());
     for (value, is_good) in [
         (json!({"kind": "device"}), true),
         (json!({"kind": ["other", "device"]}), true),
@@ -497,7 +518,7 @@ fn operator_is_told_why_and_never_what_was_in_the_token() {
     let two = || set(&[p256().jwk(&json!({"kid": "a"})), rsa().jwk(&json!({"kid": "b"}))]).unwrap();
     for token in [token, bad_key] {
         let Verdict::Rejected(reason) = judge(options(), two(), &token) else { panic!("it is bad") };
-        assert_eq!(reason.cause, Cause::BadCredentials);
+        assert_eq!(reason.cause, mgate_policies::Cause::BadCredentials);
         let detail = reason.detail.unwrap();
         assert!(
             !detail.contains("hunter2") && !token.split('.').any(|part| detail.contains(part)),
@@ -553,15 +574,29 @@ fn jwt(options: JwtOptions, keys: KeySet) -> Jwt {
 fn options() -> JwtOptions {
     JwtOptions {
         issuer: ISSUER.into(),
-        audience: Some(vec!["mgate".into(), "spare".into()]),
         algorithms: vec![Algorithm::Es256],
-        leeway: Duration::from_secs(30),
         token_in: vec![TokenPlace::Password],
-        id_claim: "sub".into(),
-        groups_claim: None,
-        tenant_claim: None,
-        required_claims: Vec::new(),
+        claims: ClaimRules {
+            audience: Some(vec!["mgate".into(), "spare".into()]),
+            needs_expiry: true,
+            leeway: Duration::from_secs(30),
+            id_claim: "sub".into(),
+            groups_claim: None,
+            tenant_claim: None,
+            acl_claim: None,
+            required_claims: Vec::new(),
+        },
     }
+}
+
+fn with_rules(change: impl FnOnce(&mut ClaimRules)) -> JwtOptions {
+    let mut options = options();
+    change(&mut options.claims);
+    options
+}
+
+fn rejected(fault: &Fault) -> Verdict {
+    fault.verdict()
 }
 
 fn claims() -> Value {

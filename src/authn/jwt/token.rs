@@ -3,7 +3,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value};
 
 use super::algorithm::Algorithm;
-use super::fault::Fault;
+use crate::authn::fault::Fault;
 
 /// A token in three parts; nothing of it is verified yet. RFC 7515 §7.1
 pub(super) struct Token<'a> {

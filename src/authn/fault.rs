@@ -1,5 +1,8 @@
 use std::fmt;
 
+use mgate_policies::{Cause, Reason};
+use mgate_proxy::gate::Verdict;
+
 /// Why a token is not good; says nothing of what is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -23,6 +26,17 @@ pub(super) enum Fault {
     /// The issuer's keys cannot be had.
     Unavailable,
     UnknownKey,
+}
+
+impl Fault {
+    /// What an authenticator says of it.
+    pub(super) fn verdict(&self) -> Verdict {
+        let cause = match self {
+            Self::Unavailable => Cause::Unavailable,
+            _ => Cause::BadCredentials,
+        };
+        Verdict::Rejected(Reason::with_detail(cause, self.to_string()))
+    }
 }
 
 impl fmt::Display for Fault {

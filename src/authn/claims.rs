@@ -1,11 +1,32 @@
 use std::time::Duration;
 
+use mgate_policies::jwt_scopes::ACL_ATTRIBUTE;
 use mgate_policies::{Attributes, Principal};
 use serde_json::{Map, Value};
 
-use super::JwtOptions;
 use super::fault::Fault;
-use crate::authn::is_safe_identity;
+use super::{acl, is_safe_identity};
+
+/// Which claims are good, and what becomes of them.
+#[derive(Clone, Debug)]
+pub struct ClaimRules {
+    /// Of these, `aud` must have one; `None` for tokens that may be for anybody.
+    pub audience: Option<Vec<String>>,
+    /// Whether there must be an `exp`.
+    pub needs_expiry: bool,
+    /// How far the issuer's clock may be ahead, for `nbf` and `iat`.
+    pub leeway: Duration,
+    /// The path of the claim that is the identity.
+    pub id_claim: String,
+    /// The path of the claim with the groups.
+    pub groups_claim: Option<String>,
+    /// The path of the claim with the tenant; there must be one.
+    pub tenant_claim: Option<String>,
+    /// The path of the claim with an access list, for the policy `jwt_scopes`.
+    pub acl_claim: Option<String>,
+    /// Paths of claims, and the values of which each must have one.
+    pub required_claims: Vec<(String, Vec<String>)>,
+}
 
 /// The claims of a token, as JSON has them. RFC 7519 §4
 pub(super) type Claims = Map<String, Value>;
@@ -16,34 +37,42 @@ pub(super) fn is_from(claims: &Claims, issuer: &str) -> bool {
 }
 
 /// The principal that the claims make, if they are good at `now`.
-pub(super) fn principal(claims: &Claims, options: &JwtOptions, now: Duration) -> Result<Principal, Fault> {
-    let expires = expiry(claims, options, now)?;
-    if let Some(audience) = &options.audience {
+pub(super) fn principal(claims: &Claims, rules: &ClaimRules, now: Duration) -> Result<Principal, Fault> {
+    let expires = expiry(claims, rules, now)?;
+    if let Some(audience) = &rules.audience {
         check_audience(claims, audience)?;
     }
-    for (name, values) in &options.required_claims {
+    for (name, values) in &rules.required_claims {
         check_required(claims, name, values)?;
     }
-    let id = identity(claims, "id_claim", &options.id_claim)?;
-    let tenant = match &options.tenant_claim {
+    let id = identity(claims, "id_claim", &rules.id_claim)?;
+    let tenant = match &rules.tenant_claim {
         Some(path) => identity(claims, "tenant_claim", path)?,
         None => Box::default(),
     };
-    let groups = match &options.groups_claim {
+    let groups = match &rules.groups_claim {
         Some(path) => groups(find(claims, path))?,
         None => Vec::new(),
     };
-    Ok(Principal { tenant, id, groups, attributes: attributes(claims)?, expires: Some(expires) })
+    let mut left = MAX_VALUES;
+    let mut attributes = Attributes::default();
+    add_all("claims", claims, &mut attributes, &mut left)?;
+    if let Some(list) = rules.acl_claim.as_deref().and_then(|path| find(claims, path)) {
+        add_acl(list, &mut attributes, &mut left)?;
+    }
+    Ok(Principal { tenant, id, groups, attributes, expires })
 }
 
 /// When the token ends. RFC 7519 §4.1.4
-fn expiry(claims: &Claims, options: &JwtOptions, now: Duration) -> Result<Duration, Fault> {
-    let expires = date(claims, "exp")?.ok_or(Fault::NoExpiry)?;
-    if expires <= now {
-        return Err(Fault::Expired);
+fn expiry(claims: &Claims, rules: &ClaimRules, now: Duration) -> Result<Option<Duration>, Fault> {
+    let expires = date(claims, "exp")?;
+    match expires {
+        None if rules.needs_expiry => return Err(Fault::NoExpiry),
+        Some(expires) if expires <= now => return Err(Fault::Expired),
+        _ => {}
     }
     for claim in ["nbf", "iat"] {
-        if date(claims, claim)?.is_some_and(|date| date > now + options.leeway) {
+        if date(claims, claim)?.is_some_and(|date| date > now + rules.leeway) {
             return Err(Fault::NotYet(claim));
         }
     }
@@ -104,14 +133,7 @@ fn find<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
     claims.get(path).or_else(|| path.rmatch_indices('.').find_map(below))
 }
 
-/// Every scalar, and every scalar in a list, under `claims.` and its path.
-fn attributes(claims: &Claims) -> Result<Attributes, Fault> {
-    let mut attributes = Attributes::default();
-    let mut left = MAX_VALUES;
-    add_all("claims", claims, &mut attributes, &mut left)?;
-    Ok(attributes)
-}
-
+/// Adds every scalar, and every scalar in a list, under its path.
 fn add_all(path: &str, claims: &Claims, to: &mut Attributes, left: &mut usize) -> Result<(), Fault> {
     for (name, value) in claims {
         check_bound(path.len() + name.len() < MAX_NAME_BYTES)?;
@@ -125,11 +147,19 @@ fn add_all(path: &str, claims: &Claims, to: &mut Attributes, left: &mut usize) -
     Ok(())
 }
 
+fn add_acl(list: &Value, to: &mut Attributes, left: &mut usize) -> Result<(), Fault> {
+    let lines = acl::lines(list).ok_or(Fault::Claim("acl_claim"))?;
+    lines.iter().try_for_each(|line| add_text(ACL_ATTRIBUTE, line, to, left))
+}
+
 fn add(path: &str, value: &Value, to: &mut Attributes, left: &mut usize) -> Result<(), Fault> {
-    let Some(text) = text(value) else { return Ok(()) };
+    text(value).map_or(Ok(()), |text| add_text(path, &text, to, left))
+}
+
+fn add_text(path: &str, text: &str, to: &mut Attributes, left: &mut usize) -> Result<(), Fault> {
     check_bound(*left > 0 && text.len() <= MAX_VALUE_BYTES)?;
     *left -= 1;
-    to.add(path, &text);
+    to.add(path, text);
     Ok(())
 }
 
