@@ -34,6 +34,8 @@ pub struct Grant {
     pub ttl: Option<Duration>,
     /// What allowed it (a statement's name, a service's answer), for people who ask why.
     pub by: Option<Arc<str>>,
+    /// With leave to connect: how long the session may last; `None` for no end.
+    pub ends_after: Option<Duration>,
 }
 
 impl Grant {
@@ -44,11 +46,12 @@ impl Grant {
 
     /// This grant and `other` together: valid only as long as both are; the first name is kept.
     pub fn and(self, other: Self) -> Self {
-        let ttl = match (self.ttl, other.ttl) {
-            (Some(one), Some(two)) => Some(one.min(two)),
-            (one, two) => one.or(two),
-        };
-        Self { ttl, by: self.by.or(other.by) }
+        let shorter = |one: Option<Duration>, two: Option<Duration>| one.into_iter().chain(two).min();
+        Self {
+            ttl: shorter(self.ttl, other.ttl),
+            by: self.by.or(other.by),
+            ends_after: shorter(self.ends_after, other.ends_after),
+        }
     }
 }
 

@@ -36,6 +36,11 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> 
         }
     };
     let actions = actions(section, dialect.as_ref().map_or(ALL_ACTIONS, |dialect| dialect.actions()));
+    let session_terms = section.boolean("session_terms").unwrap_or_default();
+    if session_terms && (!has_terms(kind) || !actions.contains(&Action::Connect)) {
+        let message = "needs \"connect\" among `actions`, and a dialect whose answers can carry terms";
+        section.problem("session_terms", message);
+    }
     let timeout = section.duration("timeout", TIMEOUT).unwrap_or(DEFAULT_TIMEOUT);
     let concurrency = section.integer("concurrency", 1..=u64::from(u16::MAX));
     let transport = transport(section, scheme, url.as_ref(), timeout, files);
@@ -51,6 +56,7 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> 
             .and_then(NonZeroU16::new)
             .unwrap_or(DEFAULT_CONCURRENCY),
         actions,
+        session_terms,
         on_error,
         cache,
     }))
@@ -161,6 +167,11 @@ fn service(
         Kind::Mainflux => base(section, Mainflux::new(&address).map(|dialect| Box::new(dialect) as _)),
         Kind::FluxmqAuth | Kind::Magistrala(_) | Kind::Webhook => None,
     }
+}
+
+/// Whether its answers to `connect` can say what is true for the session; what is no dialect may have any.
+fn has_terms(kind: Option<Kind>) -> bool {
+    kind.is_none_or(|kind| matches!(kind, Kind::Authzen | Kind::Opa))
 }
 
 fn base(section: &Section<'_>, dialect: Option<Box<dyn Dialect>>) -> Option<Box<dyn Dialect>> {

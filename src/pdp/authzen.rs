@@ -4,6 +4,7 @@ use mgate_policies::{Action, Query};
 use serde_json::Value;
 
 use super::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict, json, max_age, post_json, seconds};
+use super::terms::Terms;
 use super::{ALL_ACTIONS, entities};
 
 /// OpenID AuthZEN Authorization API 1.0: one evaluation for each question.
@@ -40,7 +41,8 @@ impl Dialect for Authzen {
         let context = &body["context"];
         let hints =
             [seconds(context.get("ttl")), seconds(context.get("cache_ttl")), max_age(answer.headers())];
-        Ok(Answered::from(verdict).lasting(hints).saying(context.get("reason")))
+        let terms = Terms::read(context)?;
+        Ok(Answered::from(verdict).lasting(hints).saying(context.get("reason")).with_terms(terms))
     }
 }
 

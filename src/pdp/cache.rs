@@ -8,6 +8,7 @@ use moka::Expiry;
 use moka::future::Cache;
 
 use super::dialect::{Answered, Verdict};
+use super::terms::Terms;
 use crate::neighbour::breaker::shorter;
 
 /// How decisions are remembered.
@@ -50,6 +51,7 @@ pub(super) struct DecisionCache {
 pub(super) struct Remembered {
     verdict: Verdict,
     words: Option<Arc<str>>,
+    pub(super) terms: Option<Arc<Terms>>,
     until: Instant,
     lifetime: Duration,
 }
@@ -96,9 +98,9 @@ impl DecisionCache {
         now: Now,
     ) -> Remembered {
         let lifetime = shorter(self.lifetime(&answered, expires, now), key as u64);
-        let Answered { verdict, words, .. } = answered;
+        let Answered { verdict, words, terms, .. } = answered;
         let until = now.instant + lifetime;
-        let remembered = Remembered { verdict, words, until, lifetime };
+        let remembered = Remembered { verdict, words, terms, until, lifetime };
         if verdict != Verdict::Allow {
             self.allows.invalidate(&key).await;
         }
@@ -127,6 +129,11 @@ impl Remembered {
             Verdict::Allow => {
                 let mut grant = Grant::by(policy);
                 grant.ttl = Some(self.until.saturating_duration_since(now.instant).min(left(expires, now)));
+                grant.ends_after = self
+                    .terms
+                    .as_ref()
+                    .and_then(|terms| terms.disconnect_after)
+                    .map(|after| after.saturating_sub(self.age(now)));
                 Decision::Allow(grant)
             }
             Verdict::Deny => {
@@ -139,11 +146,19 @@ impl Remembered {
     /// Whether it is an allow that ends soon: what is asked for now will be asked for again.
     pub(super) fn wants_refresh(&self, now: Now) -> bool {
         let is_old = self.until.saturating_duration_since(now.instant) < self.lifetime / 5;
-        self.verdict == Verdict::Allow && is_old
+        let refresh_after = self.terms.as_ref().and_then(|terms| terms.refresh_after);
+        let is_due = refresh_after.is_some_and(|after| self.age(now) >= after);
+        self.verdict == Verdict::Allow && (is_old || is_due)
+    }
+
+    /// The time since it was asked for.
+    fn age(&self, now: Now) -> Duration {
+        self.lifetime.saturating_sub(self.until.saturating_duration_since(now.instant))
     }
 
     fn bytes(&self) -> u32 {
         let words = self.words.as_deref().map_or(0, str::len);
+        let words = words + self.terms.as_ref().map_or(0, |terms| terms.bytes);
         u32::try_from(words).unwrap_or(u32::MAX).saturating_add(ENTRY_BYTES)
     }
 }

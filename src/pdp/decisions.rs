@@ -30,6 +30,7 @@ pub(super) struct Decisions {
     stale_name: Arc<str>,
     places: Arc<Semaphore>,
     actions: Vec<Action>,
+    session_terms: bool,
     on_error: OnError,
     timeout: Duration,
     cache: DecisionCache,
@@ -67,9 +68,16 @@ struct Counters {
     errors: AtomicU64,
 }
 
+/// What counts now.
+pub(super) struct Settled {
+    pub(super) remembered: Remembered,
+    /// Whether it would not, were the service there.
+    is_stale: bool,
+}
+
 /// A question in the service's words.
 #[derive(Clone)]
-struct Question {
+pub(super) struct Question {
     request: Request<Bytes>,
     /// What a decision is kept apart by although a dialect may have no word for it.
     flags: (Action, u8, bool),
@@ -95,6 +103,7 @@ impl Decisions {
             stale_name,
             places: Arc::new(Semaphore::new(concurrency * (1 + WAITING))),
             actions: options.actions,
+            session_terms: options.session_terms,
             on_error: options.on_error,
             timeout: options.timeout,
             cache: DecisionCache::new(options.cache),
@@ -131,6 +140,14 @@ impl Decisions {
         &self.client.name
     }
 
+    pub(super) fn shared_name(&self) -> &Arc<str> {
+        &self.client.name
+    }
+
+    pub(super) fn has_session_terms(&self) -> bool {
+        self.session_terms
+    }
+
     pub(super) fn asks_about(&self, action: Action) -> bool {
         self.actions.contains(&action)
     }
@@ -149,7 +166,8 @@ impl Decisions {
             Err(unaskable) => return Answer::Ready(self.unaskable(unaskable)),
         };
         let subscriber = self.subscriber(query);
-        if let Some(decision) = self.recall(&question, now) {
+        if let Some(remembered) = self.recall(&question, now) {
+            let decision = remembered.decision(&self.client.name, question.expires, now);
             self.note(subscriber, &decision);
             return Answer::Ready(decision);
         }
@@ -170,8 +188,12 @@ impl Decisions {
             match self.question_of(query, &subscription) {
                 Err(unaskable) => last = self.unaskable(unaskable),
                 Ok(question) => match self.recall(&question, now) {
-                    Some(allow @ Decision::Allow(_)) => return Answer::Ready(allow),
-                    Some(decision) => last = decision,
+                    Some(remembered) => {
+                        last = remembered.decision(&self.client.name, question.expires, now);
+                        if matches!(last, Decision::Allow(_)) {
+                            return Answer::Ready(last);
+                        }
+                    }
                     None => open.push(question),
                 },
             }
@@ -191,7 +213,7 @@ impl Decisions {
         }))
     }
 
-    fn question(&self, query: &Query<'_>) -> Result<Question, Unaskable> {
+    pub(super) fn question(&self, query: &Query<'_>) -> Result<Question, Unaskable> {
         let principal = &query.client.principal;
         Ok(Question {
             request: self.client.dialect.request(query)?,
@@ -244,7 +266,7 @@ impl Decisions {
     }
 
     /// The decision, if it is known.
-    fn recall(self: &Arc<Self>, question: &Question, now: Now) -> Option<Decision> {
+    pub(super) fn recall(self: &Arc<Self>, question: &Question, now: Now) -> Option<Remembered> {
         let key = self.key(question, self.epoch_of(question));
         let remembered = self.cache.recall(key, now)?;
         count(&self.counters.hits);
@@ -252,24 +274,35 @@ impl Decisions {
             // whoever asks next is glad of it
             let _ = self.flights.join(key, || self.take_off(key, question, now));
         }
-        Some(remembered.decision(&self.client.name, question.expires, now))
+        Some(remembered)
+    }
+
+    async fn decide(self: &Arc<Self>, question: Question, now: Now) -> Decision {
+        let since = time::Instant::now();
+        match self.settle(&question, now).await {
+            Ok(Settled { remembered, is_stale }) => {
+                let name = if is_stale { &self.stale_name } else { &self.client.name };
+                remembered.decision(name, question.expires, now.later(since.elapsed()))
+            }
+            Err(error) => self.unavailable(&error),
+        }
     }
 
     /// Asks the service. If rights are withdrawn meanwhile, its answer counts for nothing, and it is asked
     /// once more.
-    async fn decide(self: &Arc<Self>, question: Question, now: Now) -> Decision {
+    pub(super) async fn settle(self: &Arc<Self>, question: &Question, now: Now) -> Result<Settled, PdpError> {
         count(&self.counters.misses);
         let since = time::Instant::now();
         for _ in 0..2 {
-            let epoch = self.epoch_of(&question);
-            let key = self.key(&question, epoch);
-            let outcome = self.outcome(key, &question, now).await;
-            if self.epoch_of(&question) == epoch {
-                return self.conclude(key, outcome, &question, now.later(since.elapsed()));
+            let epoch = self.epoch_of(question);
+            let key = self.key(question, epoch);
+            let outcome = self.outcome(key, question, now).await;
+            if self.epoch_of(question) == epoch {
+                return self.conclude(key, outcome, now.later(since.elapsed()));
             }
             count(&self.counters.outdated);
         }
-        self.unavailable(&PdpError::Outdated)
+        Err(PdpError::Outdated)
     }
 
     async fn outcome(self: &Arc<Self>, key: u128, question: &Question, now: Now) -> Outcome {
@@ -304,22 +337,20 @@ impl Decisions {
         })
     }
 
-    fn conclude(&self, key: u128, outcome: Outcome, question: &Question, now: Now) -> Decision {
+    fn conclude(&self, key: u128, outcome: Outcome, now: Now) -> Result<Settled, PdpError> {
         match outcome {
-            Ok(remembered) => remembered.decision(&self.client.name, question.expires, now),
-            Err(error) if error.is_outage() => match self.cache.recall_stale(key, now) {
-                Some(remembered) => {
-                    count(&self.counters.stale);
-                    remembered.decision(&self.stale_name, question.expires, now)
-                }
-                None => self.unavailable(&error),
-            },
-            Err(error) => self.unavailable(&error),
+            Ok(remembered) => Ok(Settled { remembered, is_stale: false }),
+            Err(error) if error.is_outage() => {
+                let remembered = self.cache.recall_stale(key, now).ok_or(error)?;
+                count(&self.counters.stale);
+                Ok(Settled { remembered, is_stale: true })
+            }
+            Err(error) => Err(error),
         }
     }
 
     /// The same, with an end.
-    fn in_time(
+    pub(super) fn in_time(
         self: &Arc<Self>,
         deciding: impl Future<Output = Decision> + Send + 'static,
     ) -> BoxFuture<'static, Decision> {
@@ -348,7 +379,7 @@ impl Decisions {
         Decision::Deny(Reason::with_detail(Cause::NotAuthorized, detail))
     }
 
-    fn unavailable(&self, error: &PdpError) -> Decision {
+    pub(super) fn unavailable(&self, error: &PdpError) -> Decision {
         if self.on_error == OnError::Abstain && error.is_outage() {
             return Decision::Abstain;
         }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use mgate_policies::{Action, Client, Query};
 use serde_json::Value;
 
+use super::terms::Terms;
 use crate::neighbour::grpc::Code;
 
 /// How a kind of service is asked, and what its answers mean.
@@ -28,7 +29,7 @@ pub trait Dialect: Send + Sync {
 pub struct Unaskable(pub &'static str);
 
 /// What a service said.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Answered {
     /// Its decision.
     pub verdict: Verdict,
@@ -36,6 +37,8 @@ pub struct Answered {
     pub ttl: Option<Duration>,
     /// Its own words, for people: short, and free of control characters.
     pub words: Option<Arc<str>>,
+    /// With an answer to `connect`, what is true for the session.
+    pub terms: Option<Arc<Terms>>,
 }
 
 /// A decision of a service.
@@ -68,7 +71,7 @@ pub enum AnswerError {
 
 impl From<Verdict> for Answered {
     fn from(verdict: Verdict) -> Self {
-        Self { verdict, ttl: None, words: None }
+        Self { verdict, ttl: None, words: None, terms: None }
     }
 }
 
@@ -83,6 +86,11 @@ impl Answered {
     pub(super) fn lasting(mut self, hints: impl IntoIterator<Item = Option<Duration>>) -> Self {
         self.ttl = hints.into_iter().flatten().chain(self.ttl).min();
         self
+    }
+
+    /// The same with what is true for the session.
+    pub(super) fn with_terms(self, terms: Option<Arc<Terms>>) -> Self {
+        Self { terms, ..self }
     }
 
     /// The same with the service's words.

@@ -17,8 +17,10 @@ mod invalidation;
 mod magistrala;
 mod mainflux;
 mod opa;
+mod session;
 mod subscriptions;
 mod template;
+mod terms;
 mod transport;
 mod vernemq;
 mod webhook;
@@ -41,6 +43,7 @@ pub use self::magistrala::Magistrala;
 pub use self::mainflux::{Mainflux, MainfluxGrpc};
 pub use self::opa::Opa;
 pub use self::template::{Template, TemplateError, UrlTemplate};
+pub use self::terms::Terms;
 pub use self::transport::Transport;
 pub use self::vernemq::VerneMq;
 pub use self::webhook::{Body, Reply, Vocabulary, Webhook};
@@ -69,6 +72,8 @@ pub struct PdpOptions {
     /// the message reaches. Where none is known (of a session that is older than the gateway, say), it is
     /// asked about the message's own topic.
     pub actions: Vec<Action>,
+    /// Whether answers to `connect` may say what the session is allowed, so that nothing else is asked.
+    pub session_terms: bool,
     /// What the policy says while there is no answer to be had.
     pub on_error: OnError,
     /// How answers are remembered.
@@ -115,10 +120,15 @@ impl Policy for Pdp {
     }
 
     fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer {
-        match query.action {
+        let ask = || match query.action {
             action if self.0.asks_about(action) => self.0.ask(query, now),
             Action::Deliver if self.0.asks_about(Action::Subscribe) => self.0.inherit(query, now),
             _ => Answer::Ready(Decision::Abstain),
+        };
+        match query.action {
+            Action::Connect => ask(),
+            _ if self.0.has_session_terms() => self.0.by_session(query, now, ask),
+            _ => ask(),
         }
     }
 

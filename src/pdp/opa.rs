@@ -4,6 +4,7 @@ use mgate_policies::{Action, Query};
 use serde_json::Value;
 
 use super::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict, json, max_age, post_json, seconds};
+use super::terms::Terms;
 use super::{ALL_ACTIONS, entities};
 
 /// The data API of the Open Policy Agent: the question is its `input`.
@@ -49,7 +50,8 @@ impl Dialect for Opa {
             }
         };
         let hints = [seconds(result.get("ttl")), max_age(answer.headers())];
-        Ok(Answered::from(verdict).lasting(hints).saying(result.get("reason")))
+        let terms = Terms::read(result)?;
+        Ok(Answered::from(verdict).lasting(hints).saying(result.get("reason")).with_terms(terms))
     }
 }
 

@@ -537,7 +537,7 @@ fn say_whether(tcp: &mut TcpStream, is_allowed: bool) -> io::Result<()> {
 }
 
 /// Says one after the other.
-fn turns<const N: usize>(answers: [Vec<u8>; N]) -> Service {
+pub(super) fn turns<const N: usize>(answers: [Vec<u8>; N]) -> Service {
     let turn = AtomicUsize::new(0);
     Service::start(move |_, tcp| tcp.write_all(&answers[turn.fetch_add(1, Ordering::SeqCst)]))
 }
@@ -558,7 +558,7 @@ fn close() -> io::Result<()> {
 }
 
 /// Ends a service, so that nobody listens there any longer.
-fn stop(service: Service) {
+pub(super) fn stop(service: Service) {
     let address = service.address();
     drop(service);
     while TcpStream::connect(address).is_ok() {
@@ -566,22 +566,22 @@ fn stop(service: Service) {
     }
 }
 
-fn unused_address() -> SocketAddr {
+pub(super) fn unused_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Action and resource in the words of the service.
-fn asked_about(heard: &Heard) -> String {
+pub(super) fn asked_about(heard: &Heard) -> String {
     let body: Value = serde_json::from_str(&heard.body).unwrap();
     let words = [&body["action"]["name"], &body["resource"]["id"]];
     words.map(|word| word.as_str().unwrap()).join(" ")
 }
 
-async fn decide(pdp: &Pdp, query: &Query<'_>) -> Decision {
+pub(super) async fn decide(pdp: &Pdp, query: &Query<'_>) -> Decision {
     decide_at(pdp, query, Now::read()).await
 }
 
-async fn decide_at(pdp: &Pdp, query: &Query<'_>, now: Now) -> Decision {
+pub(super) async fn decide_at(pdp: &Pdp, query: &Query<'_>, now: Now) -> Decision {
     match pdp.evaluate(query, now) {
         Answer::Ready(decision) => decision,
         Answer::Pending(decision) => decision.await,
@@ -596,18 +596,18 @@ fn later(pdp: &Pdp, query: &Query<'_>) -> impl Future<Output = Decision> + Send 
     }
 }
 
-fn is_allowed(decision: &Decision) -> bool {
+pub(super) fn is_allowed(decision: &Decision) -> bool {
     matches!(decision, Decision::Allow(_))
 }
 
-fn grant(decision: Decision) -> Grant {
+pub(super) fn grant(decision: Decision) -> Grant {
     match decision {
         Decision::Allow(grant) => grant,
         other => panic!("{other:?} is no allow"),
     }
 }
 
-fn cause(decision: &Decision) -> Option<Cause> {
+pub(super) fn cause(decision: &Decision) -> Option<Cause> {
     match decision {
         Decision::Deny(reason) => Some(reason.cause),
         _ => None,
@@ -618,7 +618,7 @@ fn pdp(service: &Service) -> Pdp {
     Pdp::new(options(&service.url("/")))
 }
 
-fn options(url: &str) -> PdpOptions {
+pub(super) fn options(url: &str) -> PdpOptions {
     let timeout = Duration::from_secs(5);
     let http = HttpOptions { ca: Some(Authorities::none()), identity: None, timeout, max_body_bytes: 4096 };
     PdpOptions {
@@ -628,12 +628,13 @@ fn options(url: &str) -> PdpOptions {
         timeout,
         concurrency: NonZeroU16::new(64).unwrap(),
         actions: vec![Action::Connect, Action::Publish, Action::Subscribe, Action::Will],
+        session_terms: false,
         on_error: OnError::default(),
         cache: CacheOptions::default(),
     }
 }
 
 /// Time for a decision that will not come.
-const SHORT: Duration = Duration::from_millis(200);
-const ALLOW: &str = r#"{"decision":true}"#;
-const DENY: &str = r#"{"decision":false}"#;
+pub(super) const SHORT: Duration = Duration::from_millis(200);
+pub(super) const ALLOW: &str = r#"{"decision":true}"#;
+pub(super) const DENY: &str = r#"{"decision":false}"#;

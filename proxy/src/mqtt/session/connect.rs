@@ -70,7 +70,11 @@ impl Session {
         let (action, resource) = (Action::Connect, Resource::Session);
         let query = Query { client, action, resource, payload: b"", qos: 0, retain: false };
         match ask(&query, resumed, cx) {
-            Outcome::Allowed(..) => self.ask_will(frame, None, cx),
+            Outcome::Allowed(grant, _) => {
+                let ends = grant.ends_after.and_then(|after| cx.now.instant.checked_add(after));
+                self.expires = self.expires.into_iter().chain(ends).min();
+                self.ask_will(frame, None, cx)
+            }
             Outcome::Denied(reason) => self.deny_connect(Action::Connect, &frame, reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.wait(Side::Client, frame, Question::Connect(suspended), cx);

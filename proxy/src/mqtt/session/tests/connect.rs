@@ -284,6 +284,21 @@ fn decision_that_is_late_lets_nothing_pass_once_credentials_have_ended() {
     }
 }
 
+#[test]
+fn session_ends_when_its_leave_does() {
+    for version in BOTH {
+        let mut story = Story::new();
+        let brief = packets::NewConnect { client_id: "brief", ..connect(version) };
+        story.client_sends(&brief.bytes());
+        story.upstream_opens();
+        story.upstream_sends(&connack(version, 0, &[]));
+        story.waits(Duration::from_secs(29));
+        assert!(!story.is_closed());
+        story.waits(Duration::from_secs(1));
+        assert!(story.is_closed());
+    }
+}
+
 /// An open session whose credentials last for 30 seconds.
 fn expiring(version: Version) -> Story {
     let mut story = Story::new();

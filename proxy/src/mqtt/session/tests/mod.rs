@@ -174,7 +174,9 @@ impl Policy for Rules {
         } else if says("secret") || query.retain && says("unretained") || query.qos == 2 && says("qos1") {
             Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized)))
         } else {
-            Answer::Ready(Decision::Allow(Grant::default()))
+            let mut grant = Grant::default();
+            grant.ends_after = says("brief").then_some(Duration::from_secs(30));
+            Answer::Ready(Decision::Allow(grant))
         }
     }
 }

@@ -1,0 +1,213 @@
+//! Decisions by what the answer to `connect` says about the whole session.
+
+use std::sync::Arc;
+
+use mgate_policies::{Action, Answer, Cause, Decision, Now, Policy, Query, Reason, Resource};
+use tokio::time;
+
+use super::cache::Remembered;
+use super::decisions::Decisions;
+use crate::question::Question as Kept;
+
+impl Decisions {
+    /// Decides by the terms of the session, where it has any; otherwise as `ask` does.
+    pub(super) fn by_session(
+        self: &Arc<Self>,
+        query: &Query<'_>,
+        now: Now,
+        ask: impl FnOnce() -> Answer,
+    ) -> Answer {
+        let session = Query {
+            action: Action::Connect,
+            resource: Resource::Session,
+            payload: b"",
+            qos: 0,
+            retain: false,
+            ..*query
+        };
+        let Ok(question) = self.question(&session) else { return ask() };
+        if let Some(remembered) = self.recall(&question, now) {
+            return match self.by_terms(&remembered, query, now) {
+                Some(decision) => Answer::Ready(decision),
+                None => ask(),
+            };
+        }
+        let (this, kept, answer) = (Arc::clone(self), kept(query), ask());
+        Answer::Pending(self.in_time(async move {
+            let since = time::Instant::now();
+            let settled = match this.settle(&question, now).await {
+                Ok(settled) => settled,
+                Err(error) => return this.unavailable(&error),
+            };
+            let now = now.later(since.elapsed());
+            let decided = kept.query().ok().and_then(|query| this.by_terms(&settled.remembered, &query, now));
+            match (decided, answer) {
+                (Some(decision), _) | (None, Answer::Ready(decision)) => decision,
+                (None, Answer::Pending(asking)) => asking.await,
+            }
+        }))
+    }
+
+    /// What the terms say, if there are any. A session that could not begin anew may do nothing.
+    fn by_terms(&self, session: &Remembered, query: &Query<'_>, now: Now) -> Option<Decision> {
+        let decision = session.decision(self.shared_name(), query.client.principal.expires, now);
+        let Decision::Allow(grant) = decision else {
+            return matches!(decision, Decision::Deny(_)).then_some(decision);
+        };
+        let rules = session.terms.as_ref()?.rules.as_ref()?;
+        match rules.evaluate(query, now) {
+            Answer::Ready(Decision::Allow(allow)) => Some(Decision::Allow(allow.and(grant))),
+            Answer::Ready(deny @ Decision::Deny(_)) => Some(deny),
+            Answer::Ready(Decision::Abstain) | Answer::Pending(_) => {
+                let detail = format!("{}: nothing in the session's terms allows it", self.name());
+                Some(Decision::Deny(Reason::with_detail(Cause::NotAuthorized, detail)))
+            }
+        }
+    }
+}
+
+/// The question for later; terms know no payloads.
+fn kept(query: &Query<'_>) -> Kept {
+    let resource = match query.resource {
+        Resource::Filter(filter) => filter.to_string(),
+        Resource::Topic(topic) => topic.to_string(),
+        _ => String::new(),
+    };
+    let Query { client, action, qos, retain, .. } = *query;
+    Kept { client: client.clone(), action, resource, qos, retain }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::super::tests::{
+        ALLOW, DENY, asked_about, cause, client, decide_at, deliver, grant, is_allowed, options, publish,
+        subscribe,
+    };
+    use super::super::{ALL_ACTIONS, Pdp, PdpOptions};
+    use super::*;
+    use crate::service::{Heard, Service, json};
+
+    #[tokio::test]
+    async fn terms_decide_without_asking() {
+        let service = Service::saying(json(TERMS));
+        let (pdp, now, client) = (pdp(&service), Now::read(), client());
+        let allowed = [publish(&client, "a/1"), subscribe(&client, "a/+"), deliver(&client, "a/2")];
+        let denied = [publish(&client, "b"), publish(&client, "a/no"), subscribe(&client, "#")];
+        for at in [now, now.later(Duration::from_secs(20))] {
+            assert!(is_allowed(&decide_at(&pdp, &connect(&client), at).await));
+            for query in &allowed {
+                let left = grant(decide_at(&pdp, query, at).await).ttl;
+                assert!(left.is_some_and(|left| left <= Duration::from_secs(30)), "{left:?}");
+            }
+            for query in &denied {
+                assert_eq!(cause(&decide_at(&pdp, query, at).await), Some(Cause::NotAuthorized), "{query:?}");
+            }
+        }
+        assert_eq!(all_asked(&service), ["connect dev-1"]);
+    }
+
+    #[tokio::test]
+    async fn terms_that_ended_are_asked_for_before_anything_else() {
+        let service = Service::saying(json(TERMS));
+        let (pdp, now, client) = (pdp(&service), Now::read(), client());
+        decide_at(&pdp, &connect(&client), now).await;
+        let later = now.later(Duration::from_secs(31));
+        assert!(is_allowed(&decide_at(&pdp, &publish(&client, "a/1"), later).await));
+        assert!(!is_allowed(&decide_at(&pdp, &publish(&client, "b"), later).await));
+        assert_eq!(all_asked(&service), ["connect dev-1", "connect dev-1"]);
+    }
+
+    #[tokio::test]
+    async fn session_that_could_not_begin_anew_may_do_nothing() {
+        let service = Service::start(|heard, tcp| {
+            let body = if asked_about(heard).starts_with("connect") { DENY } else { ALLOW };
+            tcp.write_all(&json(body))
+        });
+        let (pdp, client) = (pdp(&service), client());
+        for _ in 0..2 {
+            let decision = decide_at(&pdp, &publish(&client, "a/1"), Now::read()).await;
+            assert_eq!(cause(&decision), Some(Cause::NotAuthorized));
+        }
+        assert_eq!(all_asked(&service), ["connect dev-1"]);
+    }
+
+    #[tokio::test]
+    async fn without_terms_each_thing_is_asked_about() {
+        let service = Service::saying(json(ALLOW));
+        let (pdp, now, client) = (pdp(&service), Now::read(), client());
+        for topic in ["a/1", "b"] {
+            assert!(is_allowed(&decide_at(&pdp, &publish(&client, topic), now).await));
+        }
+        assert_eq!(all_asked(&service), ["connect dev-1", "publish a/1", "publish b"]);
+    }
+
+    #[tokio::test]
+    async fn terms_count_where_they_are_wanted_alone() {
+        let service = Service::saying(json(TERMS));
+        let pdp = Pdp::new(PdpOptions { session_terms: false, ..wanted(&service) });
+        let (now, client) = (Now::read(), client());
+        decide_at(&pdp, &connect(&client), now).await;
+        decide_at(&pdp, &publish(&client, "b"), now).await;
+        assert_eq!(all_asked(&service), ["connect dev-1", "publish b"]);
+    }
+
+    #[tokio::test]
+    async fn terms_that_are_not_understood_end_in_a_denial() {
+        let service = Service::saying(json(r#"{"decision":true,"context":{"mgate":{"rules":[]}}}"#));
+        let decision = decide_at(&pdp(&service), &connect(&client()), Now::read()).await;
+        assert_eq!(cause(&decision), Some(Cause::Unavailable));
+    }
+
+    #[tokio::test]
+    async fn session_ends_so_long_after_it_was_asked_for() {
+        let service = Service::saying(json(TERMS));
+        let (pdp, now, client) = (pdp(&service), Now::read(), client());
+        for (secs, most) in [(0, 100), (10, 90)] {
+            let at = now.later(Duration::from_secs(secs));
+            let ends_after = grant(decide_at(&pdp, &connect(&client), at).await).ends_after.unwrap();
+            let most = Duration::from_secs(most);
+            assert!(ends_after <= most && ends_after > most - Duration::from_secs(5), "{ends_after:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn terms_are_asked_for_again_while_they_count() {
+        let terms = TERMS.replace("\"disconnect_after\"", "\"refresh_after\":5,\"disconnect_after\"");
+        let service = Service::saying(json(&terms));
+        let (pdp, now, client) = (pdp(&service), Now::read(), client());
+        decide_at(&pdp, &connect(&client), now).await;
+        for (secs, requests) in [(4, 1), (6, 2)] {
+            let at = now.later(Duration::from_secs(secs));
+            assert!(matches!(pdp.evaluate(&publish(&client, "a/1"), at), Answer::Ready(Decision::Allow(_))));
+            while service.heard().len() < requests {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(service.heard().len(), requests);
+        }
+    }
+
+    fn all_asked(service: &Service) -> Vec<String> {
+        service.heard().iter().map(|heard: &Heard| asked_about(heard)).collect()
+    }
+
+    fn connect(client: &mgate_policies::Client) -> Query<'_> {
+        super::super::tests::query(client, Action::Connect, Resource::Session)
+    }
+
+    fn pdp(service: &Service) -> Pdp {
+        Pdp::new(wanted(service))
+    }
+
+    fn wanted(service: &Service) -> PdpOptions {
+        let actions = ALL_ACTIONS.iter().copied().filter(|action| *action != Action::Deliver).collect();
+        PdpOptions { session_terms: true, actions, ..options(&service.url("/")) }
+    }
+
+    const TERMS: &str = r#"{"decision":true,"context":{"ttl":30,"mgate":{"statements":[
+        {"effect":"allow","actions":["publish","subscribe"],"resources":["topic:a/#"]},
+        {"effect":"deny","actions":["publish"],"resources":["topic:a/no"]}
+    ],"disconnect_after":100}}}"#;
+}
