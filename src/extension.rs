@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use mgate_policies::{Answer, Now, Policy, Query, Scope};
+use mgate_policies::{Answer, Editable, Now, Policy, Query, Refusal, Scope, Transform};
 use mgate_proxy::background::{self, within};
 use mgate_proxy::gate::{Authentication, Authenticator, Credentials, Message, Mirror};
 
-/// A policy, an authenticator or a mirror that is called in the background's runtime.
+/// A policy, an authenticator, a mirror or a transform that is called in the background's runtime.
 pub(crate) struct Extension<T: ?Sized>(pub(crate) Arc<T>);
 
 impl Policy for Extension<dyn Policy> {
@@ -47,5 +47,15 @@ impl Authenticator for Extension<dyn Authenticator> {
 impl Mirror for Extension<dyn Mirror> {
     fn message(&self, message: &Message<'_>) {
         within(|| self.0.message(message));
+    }
+}
+
+impl Transform for Extension<dyn Transform> {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply(&self, packet: &mut Editable<'_>, now: Now) -> Result<(), Refusal> {
+        within(|| self.0.apply(packet, now))
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use mgate_policies::Policy;
+use mgate_policies::{Policy, Transform};
 use mgate_proxy::gate::{Authenticator, Mirror};
 use mgate_proxy::listener::Listener;
 use tokio::sync::mpsc;
@@ -38,7 +38,7 @@ pub struct Listening {
     pub address: SocketAddr,
 }
 
-/// Makes a gateway with policies, authenticators and mirrors of one's own.
+/// Makes a gateway with policies, authenticators, mirrors and transforms of one's own.
 #[derive(Default)]
 pub struct Builder {
     extensions: Extensions,
@@ -119,6 +119,12 @@ impl Builder {
     /// Adds a mirror that routes can name, as if there were a `[mirror.<name>]`.
     pub fn mirror(mut self, name: &str, mirror: Arc<dyn Mirror>) -> Self {
         self.extensions.mirrors.push((name.into(), mirror));
+        self
+    }
+
+    /// Adds a transform that routes can name, as if there were a `[transform.<its name>]`.
+    pub fn transform(mut self, transform: Arc<dyn Transform>) -> Self {
+        self.extensions.transforms.push(transform);
         self
     }
 

@@ -17,6 +17,7 @@ mod observer;
 pub mod pdp;
 mod question;
 mod route;
+pub mod transform;
 mod workers;
 
 pub use gateway::Gateway;

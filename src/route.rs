@@ -148,7 +148,7 @@ fn parts(config: RouteConfig, observer: &Arc<dyn Observer>) -> (Ways, Gate, Opti
     let gate = Gate {
         route: config.name,
         authenticators: config.authenticators,
-        transforms: mgate_policies::Transforms::default(),
+        transforms: config.transforms,
         policies: config.policies,
         mirror: config.mirror,
         observer: Arc::clone(observer),

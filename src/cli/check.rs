@@ -49,6 +49,7 @@ fn json_route(route: &RouteConfig) -> Value {
         "listen": route.listen.to_string(),
         "upstream": route.upstream.to_string(),
         "authn": route.authn,
+        "transforms": route.transform_names,
         "policies": route.policy_names,
         "not_enforced": not_enforced(route).collect::<Vec<_>>(),
         "mirror": route.mirror_name,
@@ -61,18 +62,18 @@ fn json_problem(problem: &Problem) -> Value {
 }
 
 fn table(routes: &[RouteConfig]) -> Vec<String> {
-    let head = ["ROUTE", "LISTEN", "UPSTREAM", "AUTHN", "POLICIES", "MIRROR"].map(String::from);
-    let rows: Vec<[String; 6]> = [head].into_iter().chain(routes.iter().map(row)).collect();
-    let widths: [usize; 6] =
+    let head = ["ROUTE", "LISTEN", "UPSTREAM", "AUTHN", "TRANSFORMS", "POLICIES", "MIRROR"].map(String::from);
+    let rows: Vec<[String; 7]> = [head].into_iter().chain(routes.iter().map(row)).collect();
+    let widths: [usize; 7] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
-    let line = |row: &[String; 6]| {
+    let line = |row: &[String; 7]| {
         let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect()
 }
 
-fn row(route: &RouteConfig) -> [String; 6] {
+fn row(route: &RouteConfig) -> [String; 7] {
     let list = |names: &[String], none: &str| if names.is_empty() { none.into() } else { names.join(", ") };
     let policy = |name: &String| match not_enforced(route).any(|other| other == name) {
         true => format!("{name} (not enforced)"),
@@ -84,6 +85,7 @@ fn row(route: &RouteConfig) -> [String; 6] {
         route.listen.to_string(),
         route.upstream.to_string(),
         list(&route.authn, "(anonymous)"),
+        list(&route.transform_names, "-"),
         list(&policies, "(deny all)"),
         route.mirror_name.clone().unwrap_or_else(|| "-".into()),
     ]

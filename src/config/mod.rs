@@ -18,6 +18,7 @@ mod section;
 mod service;
 mod static_policy;
 mod tls;
+mod transform;
 mod values;
 mod yaml;
 
@@ -28,7 +29,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use mgate_policies::static_rules::StaticRules;
-use mgate_policies::{Policy, Standing};
+use mgate_policies::{Policy, Standing, Transform};
 use mgate_proxy::gate::{Authenticator, Mirror};
 
 use self::definitions::Definitions;
@@ -88,6 +89,8 @@ pub struct Extensions {
     pub authenticators: Vec<Arc<dyn Authenticator>>,
     /// Mirrors by name.
     pub mirrors: Vec<(String, Arc<dyn Mirror>)>,
+    /// Transforms, each under its own name.
+    pub transforms: Vec<Arc<dyn Transform>>,
 }
 
 impl Config {
@@ -157,6 +160,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
             Some(Standing { policy, is_enforced })
         }),
         mirrors: Definitions::read(&mut file, "mirror", mirror),
+        transforms: Definitions::read(&mut file, "transform", transform::read),
         files,
         report,
     };
@@ -165,6 +169,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
     context.authn.warn_of_unused(report);
     context.policies.warn_of_unused(report);
     context.mirrors.warn_of_unused(report);
+    context.transforms.warn_of_unused(report);
     file.finish();
     Config {
         workers: workers.and_then(NonZeroUsize::new).unwrap_or(cores),
@@ -193,6 +198,10 @@ impl Extensions {
         }
         for (name, mirror) in self.mirrors {
             context.mirrors.add(&name, Arc::new(Extension(mirror)), report);
+        }
+        for transform in self.transforms {
+            let name = transform.name().to_owned();
+            context.transforms.add(&name, Arc::new(Extension(transform)), report);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Chain, Cidr, Standing};
+use mgate_policies::{Chain, Cidr, Standing, Transform, Transforms};
 use mgate_proxy::gate::{Authenticator, Authenticators, Limits, Mirror};
 use mgate_proxy::mqtt::packet::Version;
 use mgate_proxy::mqtt::{OnDeniedPublish, Options, Versions};
@@ -19,6 +19,7 @@ use super::files::Files;
 use super::problem::{Place, Report};
 use super::section::{Given, Section};
 use super::tls;
+use super::transform;
 use super::values::{Address, Scheme};
 
 /// One listener and where it leads.
@@ -42,6 +43,10 @@ pub struct RouteConfig {
     pub authn: Vec<String>,
     /// Find out who a client is.
     pub authenticators: Authenticators,
+    /// The names of `transforms`.
+    pub transform_names: Vec<String>,
+    /// Change what packets say, before policies are asked.
+    pub transforms: Transforms,
     /// The names of `policies`.
     pub policy_names: Vec<String>,
     /// Say what a client may do.
@@ -61,6 +66,7 @@ pub(super) struct Context<'a> {
     pub(super) authn: Definitions<Authn>,
     pub(super) policies: Definitions<Standing>,
     pub(super) mirrors: Definitions<Arc<dyn Mirror>>,
+    pub(super) transforms: Definitions<Arc<dyn Transform>>,
     pub(super) files: &'a Files<'a>,
     pub(super) report: &'a Report,
 }
@@ -109,6 +115,7 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
     let front = front(&mut section, &limits, keepalive, context);
     let upstream = upstream(&mut section, &limits, context.files);
     let (authn, authenticators) = authenticators(&mut section, asks_for_certificates, context);
+    let (transform_names, transforms) = transform::of_route(&mut section, context);
     let (policy_names, policies) = policies(&mut section, context);
     let mirror_name = section.text("mirror");
     let mirror = mirror_name.as_ref().map(|name| context.mirrors.find(name, context.report).cloned());
@@ -126,6 +133,8 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
         trusted: front.trusted,
         authn,
         authenticators,
+        transform_names,
+        transforms,
         policy_names,
         policies,
         mirror_name: mirror_name.map(|name| name.value),

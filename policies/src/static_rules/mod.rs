@@ -29,7 +29,7 @@ use crate::topic::canonical;
 
 pub use self::compile::{CompileError, MAX_ENTRIES, MAX_STATEMENTS, Problem};
 pub use self::condition::{Condition, ConditionError};
-pub use self::pattern::{LevelPattern, MAX_LEVELS, PatternError, ResourcePattern, TopicPattern};
+pub use self::pattern::{LevelPattern, MAX_LEVELS, PatternError, ResourcePattern, TopicPattern, variable};
 pub use self::statement::{Effect, Statement, Who, WhoError};
 
 /// The built-in policy `static`: statements, found by principal and then level by level.

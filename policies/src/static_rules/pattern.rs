@@ -152,7 +152,8 @@ pub(super) fn may_have_values(name: &str) -> bool {
     BUILT_IN_NAMES.contains(&name) || is_dotted
 }
 
-fn variable(text: &str) -> Result<Option<&str>, PatternError> {
+/// The name in a level that is one whole `${name}`; `None` for a level without a variable.
+pub fn variable(text: &str) -> Result<Option<&str>, PatternError> {
     if !text.contains("${") {
         return Ok(None);
     }

@@ -1,0 +1,64 @@
+//! Transforms: what packets say is changed before policies are asked.
+
+mod mountpoint;
+mod rewrite;
+
+pub use self::mountpoint::{Mountpoint, Prefix};
+pub use self::rewrite::{Pattern, Rewrite, Rule, Template};
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use mgate_policies::{
+        Action, Client, Editable, EditableFilter, EditableMessage, Now, Part, Principal, Protocol, Refusal,
+        Transform,
+    };
+
+    /// Topic and response topic of a message that had `topic` for both.
+    pub(super) fn message_after(
+        transform: &dyn Transform,
+        client: &Client,
+        action: Action,
+        topic: &str,
+    ) -> Result<(String, Option<String>), Refusal> {
+        let message = EditableMessage {
+            action,
+            topic: Cow::Borrowed(topic),
+            response_topic: Some(Cow::Borrowed(topic)),
+            payload: Cow::Borrowed(b"x"),
+            qos: 0,
+            retain: false,
+        };
+        let mut packet = Editable { client, part: Part::Message(message) };
+        transform.apply(&mut packet, Now::read())?;
+        let Part::Message(message) = packet.part else { panic!("it stays a message") };
+        Ok((message.topic.into_owned(), message.response_topic.map(Cow::into_owned)))
+    }
+
+    pub(super) fn filter_after(
+        transform: &dyn Transform,
+        client: &Client,
+        filter: &str,
+    ) -> Result<String, Refusal> {
+        let filter = EditableFilter { filter: Cow::Borrowed(filter), share_group: None, qos: Some(0) };
+        let mut packet = Editable { client, part: Part::Filter(filter) };
+        transform.apply(&mut packet, Now::read())?;
+        let Part::Filter(filter) = packet.part else { panic!("it stays a filter") };
+        Ok(filter.filter.into_owned())
+    }
+
+    /// A client of the tenant `acme`.
+    pub(super) fn client() -> Client {
+        Client {
+            principal: Principal { tenant: "acme".into(), ..Principal::default() },
+            client_id: "dev-1".into(),
+            username: None,
+            peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+            route: "devices".into(),
+            protocol: Protocol::Mqtt,
+            is_encrypted: false,
+        }
+    }
+}
