@@ -3,9 +3,10 @@ use http::{Request, Response, Uri};
 use mgate_policies::{Action, Query};
 use serde_json::Value;
 
+use super::ALL_ACTIONS;
 use super::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict, json, max_age, post_json, seconds};
+use super::entities::{self, Payload};
 use super::terms::Terms;
-use super::{ALL_ACTIONS, entities};
 
 /// OpenID AuthZEN Authorization API 1.0: one evaluation for each question.
 #[derive(Default)]
@@ -30,7 +31,7 @@ impl Dialect for Authzen {
 
     fn request(&self, query: &Query<'_>) -> Result<Request<Bytes>, Unaskable> {
         let mut body = Vec::with_capacity(512);
-        entities::write(query, &mut body)?;
+        entities::write(query, Payload::Hidden, &mut body)?;
         Ok(post_json(&self.endpoint, body))
     }
 

@@ -182,8 +182,8 @@ fn is_token(text: &str) -> bool {
     text.starts_with("eyJ") && text.split('.').count() == 3
 }
 
-/// What may be logged of a service's words.
-pub(super) fn for_people(words: &str) -> Arc<str> {
+/// What may be logged of the words of a service or a plug-in: the first, without control characters.
+pub(crate) fn for_people(words: &str) -> Arc<str> {
     words.chars().filter(|char| !char.is_control()).take(MAX_WORDS).collect::<String>().into()
 }
 

@@ -1,13 +1,24 @@
-//! A question as subject, action, resource and context: what AuthZEN and OPA are asked with.
+//! A question as subject, action, resource and context: what AuthZEN, OPA and plug-ins are asked with.
 
 use std::fmt::Display;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use mgate_policies::{Action, Client, Query, Resource};
 
 use super::dialect::{Unaskable, username};
 
+/// Whether a question tells what the message carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Payload {
+    Hidden,
+    /// In Base64, so that any bytes can be told.
+    #[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "only plug-ins are shown payloads"))]
+    Shown,
+}
+
 /// Writes a question as one JSON object. OpenID AuthZEN Authorization API 1.0 §5
-pub(super) fn write(query: &Query<'_>, out: &mut Vec<u8>) -> Result<(), Unaskable> {
+pub(crate) fn write(query: &Query<'_>, payload: Payload, out: &mut Vec<u8>) -> Result<(), Unaskable> {
     let (kind, id, share_group) = resource(query)?;
     let client = query.client;
     object(out, |entities| {
@@ -22,6 +33,9 @@ pub(super) fn write(query: &Query<'_>, out: &mut Vec<u8>) -> Result<(), Unaskabl
                 action.object("properties", |properties| {
                     properties.bare("qos", query.qos);
                     properties.bare("retain", query.retain);
+                    if payload == Payload::Shown && query.action != Action::Subscribe {
+                        properties.text("payload", &STANDARD.encode(query.payload));
+                    }
                 });
             }
         });
@@ -213,19 +227,32 @@ mod tests {
     }
 
     #[test]
-    fn payload_and_token_are_never_written() {
+    fn payload_is_written_where_it_is_shown() {
+        let client = client();
+        let topic = Resource::Topic(TopicName::parse("a").unwrap());
+        for (payload, expected) in [(&b"\xff21"[..], "/zIx"), (b"", "")] {
+            let mut out = Vec::new();
+            let question = Query { payload, ..query(&client, Action::Publish, topic) };
+            write(&question, Payload::Shown, &mut out).unwrap();
+            let written: Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(written["action"]["properties"]["payload"], expected);
+        }
+    }
+
+    #[test]
+    fn payload_and_token_are_not_written_otherwise() {
         let client = Client { username: Some("eyJhbGciOiJFUzI1NiJ9.e30.c2lnbmF0dXJl".into()), ..client() };
         let topic = Resource::Topic(TopicName::parse("a").unwrap());
         let mut out = Vec::new();
         let question = Query { payload: b"hunter2", ..query(&client, Action::Publish, topic) };
-        write(&question, &mut out).unwrap();
+        write(&question, Payload::Hidden, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(!text.contains("hunter2") && !text.contains("eyJ"), "{text}");
     }
 
     fn written(query: &Query<'_>) -> Value {
         let mut out = Vec::new();
-        write(query, &mut out).unwrap();
+        write(query, Payload::Hidden, &mut out).unwrap();
         serde_json::from_slice(&out).unwrap()
     }
 }

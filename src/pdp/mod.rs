@@ -10,7 +10,7 @@ mod channels;
 mod client;
 mod decisions;
 mod dialect;
-mod entities;
+pub(crate) mod entities;
 mod epochs;
 mod grpc;
 mod invalidation;
@@ -38,6 +38,8 @@ pub use self::broker_auth::{BrokerAuth, BrokerAuthGrpc};
 pub use self::cache::CacheOptions;
 pub use self::client::PdpError;
 pub use self::decisions::Counts;
+#[cfg(feature = "wasm")]
+pub(crate) use self::dialect::for_people;
 pub use self::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict};
 pub use self::magistrala::Magistrala;
 pub use self::mainflux::{Mainflux, MainfluxGrpc};

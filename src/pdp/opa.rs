@@ -3,9 +3,10 @@ use http::{Request, Response, Uri};
 use mgate_policies::{Action, Query};
 use serde_json::Value;
 
+use super::ALL_ACTIONS;
 use super::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict, json, max_age, post_json, seconds};
+use super::entities::{self, Payload};
 use super::terms::Terms;
-use super::{ALL_ACTIONS, entities};
 
 /// The data API of the Open Policy Agent: the question is its `input`.
 pub struct Opa {
@@ -27,7 +28,7 @@ impl Dialect for Opa {
     fn request(&self, query: &Query<'_>) -> Result<Request<Bytes>, Unaskable> {
         let mut body = Vec::with_capacity(512);
         body.extend_from_slice(b"{\"input\":");
-        entities::write(query, &mut body)?;
+        entities::write(query, Payload::Hidden, &mut body)?;
         body.push(b'}');
         Ok(post_json(&self.document, body))
     }
