@@ -1,7 +1,7 @@
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /mgate
 COPY . .
-RUN cargo build --release --locked -p mgate --no-default-features
+RUN cargo build --release --locked -p mgate --no-default-features --features wasm
 
 FROM debian:bookworm-slim
 # certificate authorities, for upstreams with TLS

@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mgate_policies::{Cidr, Now, Scope};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, Problems, RouteConfig, Source, Token};
 use crate::gateway::Listening;
 use crate::health::{Component, Health};
 use crate::log::LogConfig;
+#[cfg(feature = "wasm")]
+use crate::plugin::Plugin;
 use crate::route::Steering;
 use crate::workers::Workers;
 
@@ -77,6 +80,8 @@ struct State {
     health: Health,
     serving: Component,
     last_reload: Option<Reload>,
+    /// Looks after what the configuration is made of; dropping it ends that.
+    _watching: JoinSet<()>,
 }
 
 impl Control {
@@ -179,8 +184,22 @@ impl State {
         let serving = health.component("gateway");
         serving.ready();
         let token = admin.and_then(|admin| admin.token);
-        Self { source, drain_timeout, token, health, serving, last_reload }
+        #[cfg(feature = "wasm")]
+        let watching = look_after(config.plugins, &health);
+        #[cfg(not(feature = "wasm"))]
+        let watching = JoinSet::new();
+        Self { source, drain_timeout, token, health, serving, last_reload, _watching: watching }
     }
+}
+
+/// Keeps an eye on what plug-ins are made of.
+#[cfg(feature = "wasm")]
+fn look_after(plugins: Vec<Arc<Plugin>>, health: &Health) -> JoinSet<()> {
+    let watch = |plugin: Arc<Plugin>| {
+        let part = health.component(&format!("plug-in {}", plugin.name()));
+        plugin.watch(part)
+    };
+    plugins.into_iter().map(watch).collect()
 }
 
 impl Reload {

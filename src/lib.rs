@@ -15,6 +15,8 @@ pub mod mirror;
 pub mod neighbour;
 mod observer;
 pub mod pdp;
+#[cfg(feature = "wasm")]
+pub mod plugin;
 mod question;
 mod route;
 pub mod transform;

@@ -20,7 +20,9 @@ fn every_example_loads_without_warnings() {
         let copy = directory.path().join(path.file_name().unwrap());
         fs::copy(&path, &copy).unwrap();
     }
-    for path in files_in(directory.path()).into_iter().filter(|path| is_configuration(path)) {
+    let is_in_this_build = |path: &Path| cfg!(feature = "wasm") || !path.ends_with("wasm.toml");
+    let paths = files_in(directory.path()).into_iter().filter(|path| is_configuration(path));
+    for path in paths.filter(|path| is_in_this_build(path)) {
         let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(config.warnings, [], "{}", path.display());
         assert!(!config.routes.is_empty(), "{}", path.display());
@@ -74,6 +76,45 @@ fn each_kind_of_decision_service_loads() {
             load(&directory.path().join("mgate.toml"), &[]).unwrap_or_else(|found| panic!("{keys}: {found}"));
         assert_eq!(config.warnings, [], "{keys}");
     }
+}
+
+#[test]
+#[cfg(feature = "wasm")]
+fn each_mistake_with_a_plugin_is_named() {
+    let directory = with_certificates();
+    let mut surprises = Vec::new();
+    for (keys, expected) in WASM_MISTAKES {
+        let text = format!("{ROUTE}[policy.a]\ntype = 'wasm'\n{keys}");
+        let found = problems(&directory, &text, &[]);
+        let found: Vec<&str> = found.iter().map(|line| line.split_once(" policy.a.").unwrap().1).collect();
+        if found != *expected {
+            surprises.push(format!("{keys}: {found:#?}"));
+        }
+    }
+    assert!(surprises.is_empty(), "{}", surprises.join("\n"));
+}
+
+#[test]
+#[cfg(feature = "wasm")]
+fn plugin_that_is_not_there_is_one_problem_among_others() {
+    let directory = with_certificates();
+    let text = format!("{ROUTE}policies = ['a']\n[policy.a]\ntype = 'wasm'\nfile = 'none.wasm'\n");
+    let place = "mgate.toml:8: policy.a.file: cannot be read: No such file or directory (os error 2)";
+    let path = write(&directory, "mgate.toml", &text);
+    let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(lines(&directory, &config.unready), [place]);
+    let other = "mgate.toml:9: policy.a.colour: unknown key (known: enforce, type, file, sha256, config, deadline, memory, payload, repeatable)";
+    assert_eq!(problems(&directory, &format!("{text}colour = 'red'\n"), &[]), [place, other]);
+}
+
+#[test]
+#[cfg(not(feature = "wasm"))]
+fn build_without_plugins_says_so() {
+    let directory = with_certificates();
+    let text = format!("{ROUTE}[policy.a]\ntype = 'wasm'\nfile = 'none.wasm'\n");
+    let expected =
+        "mgate.toml:6: policy.a.type: type \"wasm\" is not in this build, which lacks the feature `wasm`";
+    assert_eq!(problems(&directory, &text, &[]), [expected]);
 }
 
 #[test]
@@ -386,6 +427,28 @@ const MISTAKES: &[(&str, &[&str])] = &[
 const DIALECTS: &str = "authzen, opa, webhook, broker.auth.v1, fluxmq.auth.v1, mainflux-0.13, magistrala-0.14, magistrala-0.15, supermq-0.16, supermq-0.17";
 
 /// Keys of a policy of the type `pdp`, each with what is wrong with it.
+#[cfg(feature = "wasm")]
+const WASM_MISTAKES: &[(&str, &[&str])] = &[
+    ("", &["file: is missing"]),
+    (
+        "file = 1\nsha256 = 'abc'\nconfig = 'x'\ndeadline = '2s'\nmemory = '1KiB'\npayload = 'yes'\nrepeatable = 1",
+        &[
+            "file: must be a string, not an integer",
+            "sha256: \"abc\" is not 64 hexadecimal digits",
+            "config: must be a table, not a string",
+            "deadline: must be from 1ms to 1s",
+            "memory: must be from 65536 bytes to 2147483648 bytes",
+            "payload: must be a boolean, not a string",
+            "repeatable: must be a boolean, not an integer",
+        ],
+    ),
+    (
+        "file = 'none.wasm'\npayload = true\nrepeatable = true",
+        &["repeatable: answers that may hang on the payload cannot be repeatable"],
+    ),
+    ("file = 'none.wasm'\nconfig = { a = [1, nan] }", &["config: JSON has no word for nan"]),
+];
+
 const PDP_MISTAKES: &[(&str, &[&str])] = &[
     ("", &["dialect: is missing", "url: is missing"]),
     (
@@ -683,10 +746,10 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         &["mgate.toml:7: authn.users.file: cannot read none.toml: No such file or directory (os error 2)"],
     ),
     (
-        "[policy.acl]\ntype = 'wasm'\n[policy.other]\ntype = 'magic'\n[policy.third]\ntype = 'static'",
+        "[policy.acl]\ntype = 'jwt_scopes'\n[policy.other]\ntype = 'magic'\n[policy.third]\ntype = 'static'",
         &[
-            "mgate.toml:6: policy.acl.type: type \"wasm\" is not supported by this version (static, pdp)",
-            "mgate.toml:8: policy.other.type: unknown type \"magic\" (static, pdp)",
+            "mgate.toml:6: policy.acl.type: type \"jwt_scopes\" is not supported by this version (static, pdp, wasm)",
+            "mgate.toml:8: policy.other.type: unknown type \"magic\" (static, pdp, wasm)",
             "mgate.toml:9: policy.third.file: is missing",
         ],
     ),

@@ -17,6 +17,9 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
         let config = Config::load(&self.file, &Environment::of_process())?;
+        if !config.unready.is_empty() {
+            return Err(Problems(config.unready).into());
+        }
         if global.json {
             return print(json_config(&config));
         }

@@ -20,6 +20,8 @@ mod static_policy;
 mod tls;
 mod transform;
 mod values;
+#[cfg(feature = "wasm")]
+mod wasm;
 mod yaml;
 
 use std::num::NonZeroUsize;
@@ -35,12 +37,16 @@ use mgate_proxy::gate::{Authenticator, Mirror};
 use self::definitions::Definitions;
 use self::files::Files;
 use self::route::Context;
+#[cfg(feature = "wasm")]
+use self::wasm::Plugins;
 use crate::authn::password_file::PasswordFile;
 use crate::authn::{Anonymous, Identity, Password, X509};
 use crate::extension::Extension;
 use crate::health::Health;
 use crate::log::{self, LogConfig};
 use crate::mirror;
+#[cfg(feature = "wasm")]
+use crate::plugin::Plugin;
 
 pub use self::admin::{AdminConfig, Token};
 pub(crate) use self::document::{Node, Value};
@@ -65,6 +71,11 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// The listeners and where each leads; no two listen at one address.
     pub routes: Vec<RouteConfig>,
+    /// The plug-ins that policies are made of.
+    #[cfg(feature = "wasm")]
+    pub plugins: Vec<Arc<Plugin>>,
+    /// What is not there yet, such as the file of a plug-in: until it is, all that hangs on it is denied.
+    pub unready: Vec<Problem>,
     /// What is probably not meant as it is written.
     pub warnings: Vec<Problem>,
     /// What has to be there for it to be served.
@@ -117,6 +128,10 @@ impl Source {
             let file = Section::root(&node, &place, Some(&self.environment), &report);
             read(file, &Files::beside(&self.path, &report), self.clone(), &report)
         });
+        let unready = config.as_ref().map_or(&[][..], |config| &config.unready);
+        if report.problems() > 0 {
+            unready.iter().for_each(|problem| report.problem(&problem.place, problem.message.as_str()));
+        }
         let warnings = report.finish()?;
         let nothing = Problems(Vec::new());
         config.map(|config| Config { warnings, ..config }).ok_or(nothing)
@@ -152,11 +167,12 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
     let drain_timeout = file.duration("drain_timeout", Duration::ZERO..=HOUR);
     let log = read_log(file.section("log"));
     let admin = admin::read(file.section("admin"), files);
+    let plugins = Plugins::default();
     let mut context = Context {
         authn: Definitions::read(&mut file, "authn", |name, section| authenticator(name, section, files)),
         policies: Definitions::read(&mut file, "policy", |name, mut section| {
             let is_enforced = section.boolean("enforce").unwrap_or(true);
-            let policy = policy(name, section, files, report)?;
+            let policy = policy(name, section, files, &plugins)?;
             Some(Standing { policy, is_enforced })
         }),
         mirrors: Definitions::read(&mut file, "mirror", mirror),
@@ -171,12 +187,19 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
     context.mirrors.warn_of_unused(report);
     context.transforms.warn_of_unused(report);
     file.finish();
+    #[cfg(feature = "wasm")]
+    let (plugins, unready) = plugins.finish();
+    #[cfg(not(feature = "wasm"))]
+    let unready = Vec::new();
     Config {
         workers: workers.and_then(NonZeroUsize::new).unwrap_or(cores),
         drain_timeout: drain_timeout.unwrap_or(DEFAULT_DRAIN_TIMEOUT),
         log,
         admin,
         routes,
+        #[cfg(feature = "wasm")]
+        plugins,
+        unready,
         warnings: Vec::new(),
         health: Health::default(),
         source,
@@ -258,10 +281,10 @@ fn policy(
     name: &str,
     mut section: Section<'_>,
     files: &Files<'_>,
-    report: &Report,
+    plugins: &Plugins,
 ) -> Option<Arc<dyn Policy>> {
     section.require(&["type"]);
-    let kind = section.parse("type", |kind| supported(kind, POLICY_TYPES, &["jwt_scopes", "wasm"]))?.value;
+    let kind = section.parse("type", policy_type)?.value;
     match kind {
         PolicyType::Pdp => {
             let pdp = pdp::read(name, &mut section, files);
@@ -269,7 +292,27 @@ fn policy(
             let pdp: Arc<dyn Policy> = Arc::new(pdp?);
             Some(Arc::new(Extension(pdp)))
         }
-        PolicyType::Static => static_rules(name, section, files, report),
+        PolicyType::Static => static_rules(name, section, files, files.report()),
+        #[cfg(feature = "wasm")]
+        PolicyType::Wasm => {
+            let policy = wasm::read(name, &mut section, files, plugins);
+            section.finish();
+            Some(Arc::new(policy?))
+        }
+        #[cfg(not(feature = "wasm"))]
+        PolicyType::Wasm => {
+            let Plugins = plugins;
+            None
+        }
+    }
+}
+
+fn policy_type(kind: &str) -> Result<PolicyType, String> {
+    match supported(kind, POLICY_TYPES, &["jwt_scopes"])? {
+        PolicyType::Wasm if cfg!(not(feature = "wasm")) => {
+            Err("type \"wasm\" is not in this build, which lacks the feature `wasm`".to_owned())
+        }
+        kind => Ok(kind),
     }
 }
 
@@ -306,10 +349,16 @@ fn supported<T: Copy>(kind: &str, known: &[(&str, T)], to_come: &[&str]) -> Resu
     }
 }
 
+/// Where plug-ins are gathered while policies are read: nowhere.
+#[cfg(not(feature = "wasm"))]
+#[derive(Default)]
+struct Plugins;
+
 #[derive(Clone, Copy)]
 enum PolicyType {
     Pdp,
     Static,
+    Wasm,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -327,7 +376,8 @@ const AUTHN_TYPES: &[(&str, AuthnType)] = &[
     ("x509", AuthnType::X509),
 ];
 
-const POLICY_TYPES: &[(&str, PolicyType)] = &[("static", PolicyType::Static), ("pdp", PolicyType::Pdp)];
+const POLICY_TYPES: &[(&str, PolicyType)] =
+    &[("static", PolicyType::Static), ("pdp", PolicyType::Pdp), ("wasm", PolicyType::Wasm)];
 
 const IDENTITIES: &[(&str, Identity)] = &[
     ("cn", Identity::CommonName),

@@ -164,6 +164,17 @@ impl<'a> Section<'a> {
         section
     }
 
+    /// A table in this one as it was written, for others to make sense of.
+    #[cfg(feature = "wasm")]
+    pub(crate) fn table(&mut self, key: &'static str) -> Option<&'a Node> {
+        self.asked.push(key);
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        if !matches!(entry.node.value, Value::Table(_)) {
+            self.report.problem(&self.place_of(entry), not_this("a table", &entry.node));
+        }
+        Some(&entry.node)
+    }
+
     /// Tables in a list; each goes by what its key `named_by` says, or by its number.
     pub(crate) fn list(&mut self, key: &'static str, named_by: &str) -> Vec<Section<'a>> {
         self.asked.push(key);
