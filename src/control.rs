@@ -169,8 +169,9 @@ impl Control {
     }
 
     fn told(&self, epochs: impl Iterator<Item = u64>) -> Told {
-        let epoch = epochs.max().unwrap_or_default();
-        Told { epoch, sessions: self.workers.upgrade().map_or(0, |workers| workers.connections()) }
+        // counted first: some will be gone as soon as they are told
+        let sessions = self.workers.upgrade().map_or(0, |workers| workers.connections());
+        Told { sessions, epoch: epochs.max().unwrap_or_default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use crate::admin;
 use crate::config::{Config, Environment, Extensions, RouteConfig};
 use crate::control::{Control, Fixed, Steered};
 use crate::route::{Connection, Counted, Route, Steering};
@@ -22,8 +23,9 @@ use crate::workers::Workers;
 /// A gateway that serves; it stops when told to, or when dropped.
 pub struct Gateway {
     control: Arc<Control>,
-    accepting: JoinSet<()>,
     listening: Vec<Listening>,
+    accepting: JoinSet<()>,
+    admin: JoinSet<()>,
     /// Yields nothing: it ends when the last connection has given its sender back.
     connections: mpsc::Receiver<Infallible>,
     workers: Arc<Workers>,
@@ -57,11 +59,11 @@ impl Gateway {
         let routes = std::mem::take(&mut config.routes).into_iter().map(listen);
         let (routes, listeners): (Vec<_>, Vec<_>) =
             routes.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
-        let listening = routes.iter().map(|route: &Steered| route.listening.clone()).collect();
+        let admin = config.admin.as_ref().map(|admin| admin::Listener::bind(admin.listen)).transpose()?;
         let workers = Arc::new(Workers::start(config.workers)?);
         let control = Arc::new(Control::new(config, routes, &workers, fixed));
         let (connection, connections) = mpsc::channel(1);
-        let mut gateway = Self { control, accepting: JoinSet::new(), listening, connections, workers };
+        let mut gateway = Self::idle(control, connections, workers);
         for (route, listener) in gateway.control.routes().iter().zip(listeners) {
             info!(route = %route.listening.route, address = %route.listening.address, "listening");
             let serving = Serving {
@@ -70,6 +72,10 @@ impl Gateway {
                 connection: connection.clone(),
             };
             gateway.accepting.spawn(accept(listener, serving));
+        }
+        if let Some(admin) = admin {
+            info!(address = %admin.address()?, "listening for operators");
+            gateway.admin.spawn(admin.serve(Arc::clone(&gateway.control)));
         }
         Ok(gateway)
     }
@@ -93,7 +99,13 @@ impl Gateway {
         if timeout(self.control.drain_timeout(), self.connections.recv()).await.is_err() {
             warn!(sessions = self.workers.connections(), "sessions did not end in time and are cut off");
         }
+        self.admin.shutdown().await;
         info!("stopped");
+    }
+
+    fn idle(control: Arc<Control>, connections: mpsc::Receiver<Infallible>, workers: Arc<Workers>) -> Self {
+        let listening = control.routes().iter().map(|route| route.listening.clone()).collect();
+        Self { control, listening, accepting: JoinSet::new(), admin: JoinSet::new(), connections, workers }
     }
 }
 

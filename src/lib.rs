@@ -1,5 +1,6 @@
 //! mgate, an IoT API gateway: every packet between devices and their servers is authorized.
 
+mod admin;
 pub mod authn;
 pub mod cli;
 pub mod config;

@@ -757,7 +757,27 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         "[mirror.bus]\ntype = 'nats'\nurl = 'nats://127.0.0.1'",
         &["mgate.toml:6: mirror.bus.type: type \"nats\" is not supported by this version (log)"],
     ),
-    ("[admin]\nlisten = 'http://127.0.0.1:9090'", &["mgate.toml:5: admin: is not supported by this version"]),
+    (
+        "[admin]\ntoken_file = 'localhost.key'",
+        &[
+            "mgate.toml:5: admin.listen: is missing",
+            "mgate.toml:6: admin.token_file: localhost.key: must hold at least 16 visible ASCII characters",
+        ],
+    ),
+    (
+        "[admin]\nlisten = 'http://0.0.0.0:9090'\nport = 1",
+        &[
+            "mgate.toml:5: admin.token_file: is missing: others than this machine reach 0.0.0.0:9090",
+            "mgate.toml:7: admin.port: unknown key (known: listen, token_file)",
+        ],
+    ),
+    (
+        "[admin]\nlisten = 'https://127.0.0.1:9090'\ntoken_file = 'none'",
+        &[
+            "mgate.toml:6: admin.listen: \"https://127.0.0.1:9090\" is not http://host:port",
+            "mgate.toml:7: admin.token_file: cannot read none: No such file or directory (os error 2)",
+        ],
+    ),
     (
         "[[route]]\nname = 'My_devices'\nlisten = 'mqtt://0.0.0.0:1884'\nupstream = 'mqtt://b'",
         &[

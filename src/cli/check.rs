@@ -36,13 +36,13 @@ impl Arguments {
 
 /// What is wrong, for programs.
 pub(super) fn json_problems(problems: &Problems) -> Value {
-    json!({ "problems": problems.0.iter().map(json_problem).collect::<Vec<_>>() })
+    json!({ "problems": problems.0.iter().map(Problem::json).collect::<Vec<_>>() })
 }
 
 fn json_config(config: &Config) -> Value {
     json!({
         "routes": config.routes.iter().map(json_route).collect::<Vec<_>>(),
-        "warnings": config.warnings.iter().map(json_problem).collect::<Vec<_>>(),
+        "warnings": config.warnings.iter().map(Problem::json).collect::<Vec<_>>(),
     })
 }
 
@@ -57,11 +57,6 @@ fn json_route(route: &RouteConfig) -> Value {
         "not_enforced": not_enforced(route).collect::<Vec<_>>(),
         "mirror": route.mirror_name,
     })
-}
-
-fn json_problem(problem: &Problem) -> Value {
-    let place = &problem.place;
-    json!({ "file": *place.file, "line": place.line, "key": place.key, "message": problem.message })
 }
 
 fn table(routes: &[RouteConfig]) -> Vec<String> {

@@ -116,17 +116,11 @@ impl Config {
         environment: &Environment,
         extensions: Extensions,
     ) -> Result<Self, Problems> {
-        Source { path: path.into(), environment: environment.clone(), extensions }.load()
-    }
-}
-
-impl Source {
-    /// Reads it as it is now.
-    pub(crate) fn load(self) -> Result<Config, Problems> {
         let report = Report::default();
-        let config = files::root(&self.path, &report).map(|(node, place)| {
-            let file = Section::root(&node, &place, Some(&self.environment), &report);
-            read(file, &Files::beside(&self.path, &report), self.clone(), &report)
+        let source = Source { path: path.into(), environment: environment.clone(), extensions };
+        let config = files::root(path, &report).map(|(node, place)| {
+            let file = Section::root(&node, &place, Some(environment), &report);
+            read(file, &Files::beside(path, &report), source, &report)
         });
         let unready = config.as_ref().map_or(&[][..], |config| &config.unready);
         if report.problems() > 0 {
@@ -134,7 +128,14 @@ impl Source {
         }
         let warnings = report.finish()?;
         let nothing = Problems(Vec::new());
-        config.map(|config| Config { warnings, ..config }).ok_or(nothing)
+        config.map(|config| Self { warnings, ..config }).ok_or(nothing)
+    }
+}
+
+impl Source {
+    /// Reads it as it is now.
+    pub(crate) fn load(self) -> Result<Config, Problems> {
+        Config::load_with(&self.path, &self.environment, self.extensions)
     }
 }
 

@@ -3,6 +3,8 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Value, json};
+
 /// Where something was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -32,6 +34,14 @@ pub struct Problems(pub Vec<Problem>);
 pub(crate) struct Report {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<Problem>>,
+}
+
+impl Problem {
+    /// The same for programs.
+    pub(crate) fn json(&self) -> Value {
+        let Self { place, message } = self;
+        json!({ "file": *place.file, "line": place.line, "key": place.key, "message": message })
+    }
 }
 
 impl Problems {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "no test file needs all of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+pub(crate) mod admin;
 pub(crate) mod broker;
 pub(crate) mod https;
 pub(crate) mod issuer;
@@ -25,6 +26,7 @@ use mgate_policies::Now;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use self::admin::Admin;
 use self::peer::Peer;
 use self::process::{Lines, Process};
 
@@ -112,6 +114,24 @@ impl Mgate {
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.terminate();
+    }
+
+    /// Sends SIGHUP, and waits until the new configuration is taken over.
+    pub(crate) fn reload(&self) {
+        let reloads = self.log.count("configuration reloaded");
+        self.process.hang_up();
+        wait_until("the configuration is reloaded", || self.log.count("configuration reloaded") > reloads);
+    }
+
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        self.process.hang_up();
+    }
+
+    /// Its admin listener.
+    pub(crate) fn admin(&self) -> Admin {
+        let line: Value = serde_json::from_str(&self.log.wait_for("listening for operators")).unwrap();
+        Admin::at(line["address"].as_str().unwrap().parse().unwrap())
     }
 
     pub(crate) fn wait(&mut self) -> ExitStatus {

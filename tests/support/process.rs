@@ -54,6 +54,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
     /// Waits for its end, and until all that it wrote is read.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait_until("a process ends", || !self.is_running());
@@ -96,6 +101,11 @@ impl Lines {
 
     pub(crate) fn text(&self) -> String {
         self.lines().join("\n")
+    }
+
+    /// How many lines contain `text`.
+    pub(crate) fn count(&self, text: &str) -> usize {
+        self.lines().iter().filter(|line| line.contains(text)).count()
     }
 
     /// Waits for a line that contains `text`, and returns it.
