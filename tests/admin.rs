@@ -1,5 +1,7 @@
 //! What operators and their programs can ask of the admin listener, and who else cannot.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use support::broker::free_port;
@@ -119,6 +121,36 @@ fn whoever_is_slow_or_says_too_much_is_cut_off() {
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert_eq!(admin.exchange(b"GET /livez HTTP/1.1\r\nHost"), "", "headers that do not end");
     assert_eq!(admin.get("/livez").0, 200);
+}
+
+#[test]
+fn command_line_finds_the_listener_in_the_configuration() {
+    let (port, files) = (free_port(), Files::new(&[("acl.toml", ALLOW_ALL), ("token", TOKEN)]));
+    let admin = format!("[admin]\nlisten = 'http://0.0.0.0:{port}'\ntoken_file = 'token'\n");
+    let text = config(free_port(), "", &admin);
+    let mgate = Mgate::start(&files, &text);
+    mgate.log.wait_for("listening for operators");
+    let file = files.path("mgate.toml").to_str().unwrap().to_owned();
+    assert_eq!(
+        run(&["policy", "invalidate", "--principal", "alice", "-c", &file]),
+        (true, "0 sessions told\n".into())
+    );
+    mgate.log.wait_for("principal alice");
+    let (is_good, json) = run(&["policy", "invalidate", "--json", "-c", &file]);
+    assert!(is_good && json.starts_with("{\"epoch\":2,"), "{json}");
+    files.write("mgate.toml", &format!("workers = 99\n{text}"));
+    let expected = "reloaded, 0 sessions told\nneeds a restart to change: workers\n";
+    assert_eq!(run(&["reload", "-c", &file]), (true, expected.into()));
+    files.write("mgate.toml", "nonsense");
+    assert!(!run(&["reload", "-c", &file]).0);
+    files.write("mgate.toml", &config(1, "", ""));
+    assert!(!run(&["reload", "-c", &file]).0, "there is no [admin]");
+}
+
+/// Runs the program; says whether it ended well, and what it printed.
+fn run(arguments: &[&str]) -> (bool, String) {
+    let output = support::mgate(arguments).output().unwrap();
+    (output.status.success(), String::from_utf8(output.stdout).unwrap())
 }
 
 /// A gateway with an admin listener; `more` are further keys of `[admin]`.

@@ -1,5 +1,6 @@
 //! The command line: one file a sub-command.
 
+mod admin;
 mod certs;
 mod check;
 mod completions;
@@ -8,6 +9,7 @@ mod demo;
 mod man;
 mod passwd;
 mod policy;
+mod reload;
 mod run;
 mod signals;
 
@@ -69,6 +71,7 @@ enum Command {
     Certs(certs::Arguments),
     Passwd(passwd::Arguments),
     Policy(policy::Arguments),
+    Reload(reload::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
 }
@@ -83,6 +86,7 @@ impl Command {
             Self::Certs(arguments) => arguments.run(global),
             Self::Passwd(arguments) => arguments.run(global),
             Self::Policy(arguments) => arguments.run(global),
+            Self::Reload(arguments) => arguments.run(global),
             Self::Completions(arguments) => arguments.run(),
             Self::Man(arguments) => arguments.run(),
         }

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
 
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -14,6 +15,8 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// What callers must show; `None` where only this machine can reach it.
     pub token: Option<Token>,
+    /// The file that it stands in.
+    pub token_file: Option<PathBuf>,
 }
 
 /// A secret that can be recognised, but not read.
@@ -61,7 +64,8 @@ pub(super) fn read(mut section: Section<'_>, files: &Files<'_>) -> Option<AdminC
         let message = format!("is missing: others than this machine reach {listen}");
         section.problem("token_file", message);
     }
-    Some(AdminConfig { listen, token: token.flatten() })
+    let token_file = token_file.map(|file| files.path(&file));
+    Some(AdminConfig { listen, token: token.flatten(), token_file })
 }
 
 fn read_token(file: &Given<String>, files: &Files<'_>) -> Option<Token> {

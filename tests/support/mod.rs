@@ -111,6 +111,15 @@ impl Mgate {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// The time that it has kept a processor busy, to a hundredth of a second.
+    pub(crate) fn busy(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        let fields: Vec<_> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        let ticks: u64 = fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        // what Linux counts in, whatever its own clock does
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.terminate();

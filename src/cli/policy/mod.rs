@@ -2,11 +2,12 @@
 
 mod explain;
 mod import;
+mod invalidate;
 mod test;
 
 use super::{Global, Told, print};
 
-/// Test, explain and import policies.
+/// Test, explain and import policies, or tell of changed rights.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -18,6 +19,7 @@ pub(super) struct Arguments {
 enum Action {
     Explain(Box<explain::Arguments>),
     Import(import::Arguments),
+    Invalidate(invalidate::Arguments),
     Test(test::Arguments),
 }
 
@@ -26,6 +28,7 @@ impl Arguments {
         match &self.action {
             Action::Explain(arguments) => arguments.run(global),
             Action::Import(arguments) => arguments.run(global),
+            Action::Invalidate(arguments) => arguments.run(global),
             Action::Test(arguments) => arguments.run(global),
         }
     }

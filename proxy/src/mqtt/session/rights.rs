@@ -160,9 +160,7 @@ impl Session {
                 Change::Unsubscribe => rights.remove(&filter),
             }
         }
-        if rights.is_empty() {
-            self.rights = None;
-        }
+        self.rights.take_if(|rights| rights.is_empty());
     }
 
     /// Asks for one after the other, until one is denied or has to be waited for.
@@ -192,6 +190,7 @@ impl Session {
             review.left.pop();
             review.deadline = now + cx.endpoint.gate.limits.decision_timeout;
         }
+        self.rights.take_if(|rights| rights.is_empty());
         Ok(())
     }
 

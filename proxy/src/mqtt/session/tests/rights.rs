@@ -119,6 +119,7 @@ fn session_goes_on_while_answers_are_awaited() {
     story.reviews(allow());
     story.waits(Duration::from_secs(60));
     assert!(story.closing().is_none());
+    assert!(story.session.rights.is_none(), "nothing is kept where nothing is held");
 }
 
 #[test]
