@@ -142,15 +142,21 @@ impl Session {
 
     /// Notes what was passed on and is not answered yet.
     pub(super) fn note_asked(&mut self, packet_id: u16, change: Change, filters: Vec<(Box<str>, u8)>) {
-        self.rights.get_or_insert_default().unanswered.push(Unanswered { packet_id, change, filters });
+        let rights = self.rights.get_or_insert_default();
+        match rights.take_unanswered(packet_id, change) {
+            None => rights.unanswered.push(Unanswered { packet_id, change, filters }),
+            // an identifier that is in use: which answer belongs to which is not known, so the client has all
+            Some(earlier) if change == Change::Subscribe => {
+                earlier.into_iter().chain(filters).for_each(|(filter, qos)| rights.add(filter, qos));
+            }
+            Some(_) => {}
+        }
     }
 
     /// The upstream answered: which filters it took is what `codes` say.
     pub(super) fn note_answered(&mut self, packet_id: u16, change: Change, codes: &[u8]) {
         let Some(rights) = self.rights.as_deref_mut() else { return };
-        let is_meant = |one: &Unanswered| (one.packet_id, one.change) == (packet_id, change);
-        let Some(at) = rights.unanswered.iter().position(is_meant) else { return };
-        let filters = rights.unanswered.remove(at).filters;
+        let Some(filters) = rights.take_unanswered(packet_id, change) else { return };
         // a code that is missing is none of a refusal; before MQTT 5.0, UNSUBACK has none
         let is_taken = |at: usize| codes.get(at).is_none_or(|code| *code < 0x80);
         for (at, (filter, qos)) in filters.into_iter().enumerate() {
@@ -252,6 +258,12 @@ impl Rights {
     fn has(&self, filter: &str) -> bool {
         let is_asked = |one: &Unanswered| one.filters.iter().any(|(asked, _)| **asked == *filter);
         self.subscriptions.contains_key(filter) || self.unanswered.iter().any(is_asked)
+    }
+
+    fn take_unanswered(&mut self, packet_id: u16, change: Change) -> Option<Vec<(Box<str>, u8)>> {
+        let is_meant = |one: &Unanswered| (one.packet_id, one.change) == (packet_id, change);
+        let at = self.unanswered.iter().position(is_meant)?;
+        Some(self.unanswered.remove(at).filters)
     }
 
     fn add(&mut self, filter: Box<str>, qos: u8) {

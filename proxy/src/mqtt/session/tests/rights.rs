@@ -62,6 +62,16 @@ fn subscriptions_that_are_none_are_not_asked_for() {
 }
 
 #[test]
+fn subscriptions_are_asked_for_where_it_is_not_clear_which_were_answered() {
+    let mut story = Story::open(Version::V311);
+    story.client_sends(&subscribe(Version::V311, 1, &[("a", 0)]));
+    story.client_sends(&subscribe(Version::V311, 1, &[("b", 0)]));
+    story.upstream_sends(&suback(Version::V311, 1, &[0x80]));
+    story.upstream_sends(&suback(Version::V311, 1, &[0]));
+    assert_eq!(story.rules_become(|_| allow_now()), ["connect session", "subscribe b", "subscribe a"]);
+}
+
+#[test]
 fn subscription_that_the_upstream_keeps_is_asked_for() {
     let mut story = Story::open(Version::V5).subscribed(Version::V5, 1, "a");
     story.client_sends(&unsubscribe(Version::V5, 2, "a"));
