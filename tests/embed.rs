@@ -6,14 +6,16 @@ mod support;
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mgate::Gateway;
+use mgate::control::Control;
 use mgate::gateway::Builder;
-use mgate_policies::{Action, Answer, Cause, Decision, Grant, Now, Policy, Query, Reason, Resource};
+use mgate_policies::{Action, Answer, Cause, Decision, Grant, Now, Policy, Query, Reason, Resource, Scope};
 use mgate_proxy::gate::{Message, Mirror};
 use support::packets::{BOTH, PUBACK, Version, ack, connect, publish, publish_with};
 use support::peer::{Peer, Upstream};
@@ -145,9 +147,37 @@ fn example_of_an_own_policy_runs() {
     log.wait_for("the house says no");
 }
 
+#[test]
+fn policy_of_the_program_hears_that_rights_changed_and_outlives_a_reload() {
+    let policy = Arc::new(Revocable::default());
+    let upstream = Upstream::start();
+    let gateway = Embedded::start(Gateway::builder().policy(policy.clone()), &upstream, "");
+    let (mut revoked, _behind) = gateway.session(&upstream, Version::V5, "dev-1");
+    let (mut stays, mut behind) = gateway.session(&upstream, Version::V5, "dev-2");
+    // what is allowed now is remembered until somebody says that rights have changed
+    stays.send(&publish(Version::V5, "a", "x"));
+    behind.expect(&publish(Version::V5, "a", "x"));
+    policy.is_over.store(true, Ordering::SeqCst);
+    let scope = Scope::ClientId("dev-1".into());
+    let told = gateway.control.invalidate(&scope);
+    assert_eq!((told.epoch, told.sessions), (1, 2));
+    assert_eq!(*policy.forgot.lock().unwrap(), [scope]);
+    assert_eq!(revoked.until_closed()[2], 0x87);
+    stays.send(&publish(Version::V5, "a", "x"));
+    behind.expect(&publish(Version::V5, "a", "x"));
+    policy.is_over.store(false, Ordering::SeqCst);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let reload = runtime.block_on(gateway.control.reload());
+    assert!(reload.result.is_ok(), "{reload:?}");
+    policy.is_over.store(true, Ordering::SeqCst);
+    gateway.control.invalidate(&Scope::Everyone);
+    assert_eq!(stays.until_closed()[2], 0x87);
+}
+
 /// A gateway that runs in this process.
 struct Embedded {
     address: SocketAddr,
+    control: Arc<Control>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -158,18 +188,20 @@ impl Embedded {
         let text = config(upstream.port(), more, "").replace("['acl']", "['own']");
         let text = text.replace(support::ACL, "");
         let (stop, stopped) = oneshot::channel();
-        let (started, address) = channel();
+        let (started, running) = channel();
         let thread = thread::spawn(move || {
             let file = Files::new(&[("mgate.toml", &text)]);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let gateway = builder.start(&file.path("mgate.toml")).unwrap();
-                started.send(gateway.listening()[0].address).unwrap();
+                let (address, control) = (gateway.listening()[0].address, Arc::clone(gateway.control()));
+                started.send((address, control)).unwrap();
                 let _ = stopped.await;
                 gateway.stop().await;
             });
         });
-        Self { address: address.recv().unwrap(), stop: Some(stop), thread: Some(thread) }
+        let (address, control) = running.recv().unwrap();
+        Self { address, control, stop: Some(stop), thread: Some(thread) }
     }
 
     fn session(&self, upstream: &Upstream, version: Version, client_id: &str) -> (Peer, Peer) {
@@ -210,6 +242,34 @@ impl Policy for NotTwice {
         }
         seen.push(question);
         allow()
+    }
+}
+
+/// Allows everything until it is over; keeps whose rights changed.
+#[derive(Default)]
+struct Revocable {
+    is_over: AtomicBool,
+    forgot: Mutex<Vec<Scope>>,
+}
+
+impl Policy for Revocable {
+    fn name(&self) -> &str {
+        "own"
+    }
+
+    fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
+        match self.is_over.load(Ordering::SeqCst) {
+            true => Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized))),
+            false => allow(),
+        }
+    }
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    fn forget(&self, scope: &Scope) {
+        self.forgot.lock().unwrap().push(scope.clone());
     }
 }
 

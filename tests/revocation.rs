@@ -12,7 +12,9 @@ use std::time::Duration;
 use mgate_policies::Now;
 use serde_json::Value;
 use support::broker::Broker;
-use support::packets::{BOTH, Connect, Version, connack, connect, publish, suback, subscribe};
+use support::packets::{
+    BOTH, Connect, PINGREQ, PINGRESP, Version, connack, connect, publish, suback, subscribe,
+};
 use support::peer::{Peer, Upstream};
 use support::service::{Heard, Service, json};
 use support::{ALLOW_ALL, Files, Mgate, config, wait_until};
@@ -145,11 +147,32 @@ fn service_that_is_away_after_a_revocation_denies() {
     drop(service);
     wait_until("the service is gone", || std::net::TcpStream::connect(address).is_err());
     // by itself, that it is away takes nobody's session
-    client.send(&support::packets::PINGREQ);
-    behind.expect(&support::packets::PINGREQ);
+    client.send(&PINGREQ);
+    behind.expect(&PINGREQ);
     mgate.admin().post("/authz/invalidate", "{}");
     assert_eq!(client.until_closed()[2], 0x83);
     assert_eq!(behind.until_closed(), b"");
+}
+
+#[test]
+fn more_sessions_than_a_service_can_answer_at_once_are_asked_about_later() {
+    let service = Service::saying(json("{\"decision\":true}"));
+    let upstream = Upstream::start();
+    let text = remote(&upstream, &service).replace("authn = ['users']\n", "");
+    let text = text.replace("[authn", "concurrency = 1\n[authn");
+    let mgate = Mgate::start(&Files::new(&[("users.toml", &users())]), &text);
+    let names: Vec<_> = (0..CROWD).map(|number| format!("dev-{number}")).collect();
+    let mut sessions: Vec<_> = names
+        .iter()
+        .map(|name| upstream.session(mgate.address(), &connect(Version::V5, name), Version::V5))
+        .collect();
+    assert_eq!(service.heard().len(), CROWD, "each is a question of its own");
+    mgate.admin().post("/authz/invalidate", "{}");
+    wait_until("all are asked about", || service.heard().len() == 2 * CROWD);
+    for (client, behind) in &mut sessions {
+        client.send(&PINGREQ);
+        behind.expect(&PINGREQ);
+    }
 }
 
 #[test]
@@ -178,10 +201,10 @@ fn thousands_of_sessions_are_asked_about_within_a_moment() {
         assert_eq!(reload["told"]["sessions"], 2 * count);
         println!("{count} of {} sessions closed {all:?} after SIGHUP, with {busy:?} of work", 2 * count);
         for (_, mut client) in stay {
-            client.write_all(&support::packets::PINGREQ).await.unwrap();
+            client.write_all(&PINGREQ).await.unwrap();
             let mut pong = [0; 2];
             client.read_exact(&mut pong).await.unwrap();
-            assert_eq!(pong, support::packets::PINGRESP);
+            assert_eq!(pong, PINGRESP);
         }
     });
 }
@@ -230,7 +253,7 @@ async fn broker(listener: TcpListener) {
                 let answer = match came[0] {
                     0x10 => connack(Version::V5),
                     0x82 => suback(Version::V5, 1, &[0]),
-                    _ => support::packets::PINGRESP.into(),
+                    _ => PINGRESP.into(),
                 };
                 if tcp.write_all(&answer).await.is_err() {
                     return;
@@ -289,5 +312,8 @@ fn topic(heard: &Heard) -> String {
     let body: Value = serde_json::from_str(&heard.body).unwrap();
     body["resource"]["id"].as_str().unwrap().to_owned()
 }
+
+/// Many more than may wait for a service that is asked one question at a time.
+const CROWD: usize = 60;
 
 const ADMIN: &str = "[admin]\nlisten = 'http://127.0.0.1:0'\n";
