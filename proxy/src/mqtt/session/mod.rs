@@ -24,9 +24,9 @@ pub use self::close::{CloseReason, Violation};
 use self::connect::Opening;
 use self::rights::{Change, Rights};
 use self::subscribe::Verdicts;
+use self::transform::AsItCame;
 use self::waiting::{Question, Waiting};
 use super::Endpoint;
-use super::aliases::Aliases;
 use super::client_ids::Claim;
 use super::codec::{self, FixedHeader};
 use super::flow::Flow;
@@ -144,8 +144,8 @@ enum State {
 #[derive(Default)]
 struct Lane {
     flow: Flow,
-    /// The sender's topic aliases as they came; `flow` has them as transforms made them.
-    sent_aliases: Option<Box<Aliases>>,
+    /// What is remembered of what came, where transforms made something else of it.
+    as_it_came: Option<Box<AsItCame>>,
     memory: Memory,
     waiting: Option<Box<Waiting>>,
     /// Whether a whole frame was left because its time has not come.

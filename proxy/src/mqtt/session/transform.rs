@@ -10,13 +10,23 @@ use mgate_policies::{
 use super::close::suback_code;
 use super::publish::{Arrived, Topic, action_of};
 use super::subscribe::{MAX_PARTIAL_SUBSCRIBES, Verdicts};
-use super::{Close, CloseReason, Context, Session, Violation};
+use super::{Close, CloseReason, Context, Lane, Session, Violation};
 use crate::gate::{Fate, SessionEvent, Side};
+use crate::mqtt::aliases::Aliases;
 use crate::mqtt::codec::{
     FixedHeader, NewConnect, NewMessage, decode, decode_connect, encode_unsuback, rewrite_connect,
-    rewrite_publish, rewrite_subscribe, rewrite_unsubscribe,
+    rewrite_publish, rewrite_subscribe, rewrite_unsubscribe, splice_suback,
 };
 use crate::mqtt::packet::{Connect, Packet, PacketType, Publish, Will};
+
+/// What must be known of the packets of one side as they came.
+#[derive(Default)]
+pub(super) struct AsItCame {
+    /// The sender's topic aliases; those of the flow are as transforms made them.
+    aliases: Aliases,
+    /// UNSUBSCRIBEs of which the upstream saw only a part, by packet identifier.
+    partial_unsubscribes: Vec<(u16, Vec<Option<u8>>)>,
+}
 
 /// What transforms made of the filters of a packet.
 #[derive(Default)]
@@ -194,35 +204,43 @@ impl Session {
         }
         // an UNSUBACK of 3.1.1 says nothing of single filters
         if self.version.is_5() && verdicts.iter().any(Option::is_some) {
-            if self.partial_subscribes.len() == MAX_PARTIAL_SUBSCRIBES {
+            let partial = &mut self.as_it_came(Side::Client).partial_unsubscribes;
+            partial.retain(|(id, _)| *id != packet_id);
+            if partial.len() == MAX_PARTIAL_SUBSCRIBES {
                 return Err(Violation::SubscribesInFlight.from(Side::Client));
             }
-            self.partial_subscribes.retain(|(id, _)| *id != packet_id);
-            self.partial_subscribes.push((packet_id, verdicts));
+            partial.push((packet_id, verdicts));
         }
         self.handle_other(Side::Client, frame, cx)
     }
 
     /// Puts refusals into the upstream's UNSUBACK, if it saw only a part of the UNSUBSCRIBE.
     fn merge_unsuback(&mut self, frame: &[u8], cx: &mut Context<'_>) -> Result<(), Close> {
-        let packet =
-            decode(frame, self.version).map_err(|error| CloseReason::Malformed(Side::Upstream, error))?;
-        match &packet {
-            Packet::UnsubAck(unsuback) if self.merge_suback(unsuback, frame, cx)? => {
-                self.report(Side::Upstream, &packet, Fate::Taken, cx);
-                Ok(())
-            }
-            _ => self.handle_other(Side::Upstream, frame, cx),
-        }
+        let malformed = |error| CloseReason::Malformed(Side::Upstream, error);
+        let packet = decode(frame, self.version).map_err(malformed)?;
+        let Packet::UnsubAck(unsuback) = &packet else { return Ok(()) };
+        let partial = &mut self.as_it_came(Side::Client).partial_unsubscribes;
+        let Some(at) = partial.iter().position(|(id, _)| *id == unsuback.packet_id) else {
+            return self.handle_other(Side::Upstream, frame, cx);
+        };
+        let (_, verdicts) = partial.swap_remove(at);
+        splice_suback(&mut cx.out.to_client, frame, self.version, &verdicts).map_err(malformed)?;
+        self.report(Side::Upstream, &packet, Fate::Taken, cx);
+        Ok(())
     }
 
     /// The topic that the sender means, whatever the receiver was told.
     fn topic_as_sent<'a>(&mut self, from: Side, publish: &Publish<'a>) -> Result<Topic<'a>, Close> {
         let Some(alias) = publish.topic_alias else { return Ok(Topic::InPacket(publish.topic)) };
-        let lane = self.lane_mut(from);
-        let sent = lane.sent_aliases.get_or_insert_with(|| Box::new(lane.flow.aliases.emptied()));
-        let resolved = sent.resolve(alias, publish.topic);
+        let resolved = self.as_it_came(from).aliases.resolve(alias, publish.topic);
         resolved.map(Topic::ByAlias).map_err(|error| Violation::Alias(error).from(from))
+    }
+
+    fn as_it_came(&mut self, from: Side) -> &mut AsItCame {
+        let Lane { as_it_came, flow, .. } = self.lane_mut(from);
+        as_it_came.get_or_insert_with(|| {
+            Box::new(AsItCame { aliases: flow.aliases.emptied(), ..AsItCame::default() })
+        })
     }
 
     /// The frame that says what transforms made of a message. A topic that the receiver does not know by the

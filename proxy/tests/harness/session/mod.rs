@@ -1,6 +1,7 @@
 //! What must hold for a session, whatever its client, its upstream and its policies do.
 
 mod model;
+mod mounted;
 mod packets;
 mod rules;
 mod script;
@@ -9,10 +10,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Action, Chain, Decision, Now, Policy, Transforms};
+use mgate_policies::{Action, Chain, Decision, Now, Policy, Transform, Transforms};
 use mgate_proxy::gate::{Authenticator, Authenticators, Gate, Limits, Side};
 use mgate_proxy::mqtt::codec::decode;
-use mgate_proxy::mqtt::packet::Version;
+use mgate_proxy::mqtt::packet::{Packet, Version};
 use mgate_proxy::mqtt::session::{Context, Input, Outbox, Output, Peer, Session};
 use mgate_proxy::mqtt::{Endpoint, OnDeniedPublish, Options, Versions};
 
@@ -20,6 +21,7 @@ use self::model::{
     AUTH, CONNACK, CONNECT, DISCONNECT, PINGREQ, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, Receiver,
     SUBSCRIBE, UNSUBSCRIBE, filters, will,
 };
+use self::mounted::{Mounted, is_mounted};
 use self::rules::{Delays, Logins, Permit, Rules, Watcher, is_denied};
 use self::script::{Script, Step};
 use crate::wire::{self, Fields, Frame};
@@ -288,16 +290,19 @@ impl World {
                 self.check_permitted(Action::Publish, &message);
             }
             SUBSCRIBE => self.upstream_hears_subscribe(frame),
+            UNSUBSCRIBE => self.upstream_hears_unsubscribe(frame),
             DISCONNECT => self.upstream.is_over = true,
             AUTH => assert!(version.is_5()),
             kind => {
-                assert!([PUBACK, PUBREC, PUBREL, PUBCOMP, UNSUBSCRIBE, PINGREQ].contains(&kind), "{kind}");
+                assert!([PUBACK, PUBREC, PUBREL, PUBCOMP, PINGREQ].contains(&kind), "{kind}");
             }
         }
     }
 
     fn upstream_hears_connect(&self, frame: Frame<'_>) {
-        assert_eq!(frame.bytes, self.connect, "CONNECT goes on as it came");
+        if self.endpoint.gate.transforms.is_empty() {
+            assert_eq!(frame.bytes, self.connect, "CONNECT goes on as it came");
+        }
         let unused = |action| self.rules.unused(action);
         assert!(unused(Action::Connect).is_none_or(|unused| unused == 1), "CONNECT was allowed");
         let will = will(frame).expect("a CONNECT that can be read");
@@ -311,9 +316,28 @@ impl World {
         filters.iter().for_each(|filter| self.check_permitted(Action::Subscribe, filter));
     }
 
+    fn upstream_hears_unsubscribe(&self, frame: Frame<'_>) {
+        let Ok(Packet::Unsubscribe(unsubscribe)) = decode(frame.bytes, self.version) else {
+            panic!("an UNSUBSCRIBE that can be read")
+        };
+        for filter in unsubscribe.filters {
+            let shared = filter.strip_prefix("$share/").and_then(|shared| shared.split_once('/'));
+            self.check_mounted(shared.map_or(filter, |(_, filter)| filter));
+        }
+    }
+
+    /// Nothing of the client reaches the upstream beside what transforms made of it.
+    fn check_mounted(&self, resource: &str) {
+        let has_transforms = !self.endpoint.gate.transforms.is_empty();
+        assert!(!has_transforms || is_mounted(resource), "{resource} is not mounted");
+    }
+
     /// What passes is what was allowed, in that order, and never what nobody may have.
     fn check_permitted(&self, action: Action, permit: &Permit) {
         assert!(!is_denied(&permit.resource), "{action} of {permit:?} passed");
+        if action != Action::Deliver {
+            self.check_mounted(&permit.resource);
+        }
         let is_slow = permit.resource.contains("slow") && matches!(action, Action::Publish | Action::Deliver);
         let is_decided = !is_slow || self.is_granted || self.rules.is_repeatable();
         assert!(is_decided, "{action} of {permit:?} was not decided");
@@ -360,6 +384,12 @@ impl Waits {
     }
 }
 
+/// Half of the sessions of 5.0, and some of 3.1.1.
+fn has_transforms(options: u8) -> bool {
+    let is_slow = options & HAS_RATE != 0 && options & HAS_LOGINS != 0;
+    matches!((options & 0x03, is_slow), (3, _) | (1, true))
+}
+
 fn endpoint(options: u8, rules: &Arc<Rules>) -> Endpoint {
     let mut policies: Vec<Arc<dyn Policy>> = vec![rules.clone()];
     if options & IS_REPEATABLE == 0 {
@@ -369,6 +399,10 @@ fn endpoint(options: u8, rules: &Arc<Rules>) -> Endpoint {
     if options & HAS_LOGINS != 0 {
         authenticators.push(Arc::new(Logins));
     }
+    let mut transforms: Vec<Arc<dyn Transform>> = Vec::new();
+    if has_transforms(options) {
+        transforms.push(Arc::new(Mounted));
+    }
     let limits = Limits {
         packet_bytes: if options & HAS_SMALL_PACKETS == 0 { LARGEST_PACKET } else { 256 },
         messages_per_second: (options & HAS_RATE != 0).then_some(5),
@@ -377,7 +411,7 @@ fn endpoint(options: u8, rules: &Arc<Rules>) -> Endpoint {
     let gate = Gate {
         route: "devices".into(),
         authenticators: Authenticators::new(authenticators),
-        transforms: Transforms::default(),
+        transforms: Transforms::new(transforms),
         policies: Chain::new(policies),
         mirror: None,
         observer: Arc::new(Watcher),
