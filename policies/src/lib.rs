@@ -2,7 +2,7 @@
 //!
 //! A [`Query`] names a *client*, an *action*, a *resource* and its *payload*; a [`Policy`] answers it with a
 //! [`Decision`]; a [`Chain`] puts policies in a row: a deny overrides, and what nobody allows is denied. A
-//! [`Transform`] may change what is in question before anybody is asked.
+//! [`Transform`] changes what a client says before anybody is asked.
 //!
 //! This crate knows no packet, no configuration file and no runtime. It does no input or output, reads no
 //! clock (time comes in as [`Now`]) and depends on nothing but the standard library.

@@ -9,7 +9,10 @@ use crate::now::Now;
 use crate::query::Action;
 use crate::topic::{TopicFilter, TopicName};
 
-/// Changes what a packet says before policies are asked: they judge what is then forwarded and mirrored.
+/// Changes what a packet says.
+///
+/// What a client says is changed before policies are asked: they judge what is then forwarded and mirrored. A
+/// delivery is changed after they allowed it: they know topics as the upstream does, in both directions.
 ///
 /// The same packet of the same client must always become the same: senders repeat messages, and unsubscribe
 /// from what they subscribed to.

@@ -17,7 +17,7 @@ pub struct Gate {
     pub route: Arc<str>,
     /// Finds out who a client is.
     pub authenticators: Authenticators,
-    /// Change what packets say, before policies are asked.
+    /// Change what clients say before policies are asked, and what they are given after.
     pub transforms: Transforms,
     /// Says what it may do.
     pub policies: Chain,

@@ -29,7 +29,7 @@ pub(super) struct Arrived<'a> {
 }
 
 /// Why a message may pass.
-enum Allowed {
+pub(super) enum Allowed {
     /// As the entry of the memory with this number says.
     Before(usize),
     Now(Grant),
@@ -45,7 +45,10 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
         let publish = self.decode_message(from, frame)?;
-        let topic = self.resolve_topic(from, &publish)?;
+        let topic = match is_transformed_last(from, cx) {
+            true => self.topic_as_sent(from, &publish)?,
+            false => self.resolve_topic(from, &publish)?,
+        };
         let arrived = Arrived { from, frame, publish, topic };
         let asked = arrived.asked()?;
         let is_repeatable = cx.endpoint.gate.policies.is_repeatable();
@@ -101,7 +104,12 @@ impl Session {
         is_refused
     }
 
-    fn resolve_topic<'a>(&mut self, from: Side, publish: &Publish<'a>) -> Result<Topic<'a>, Close> {
+    /// The topic that a message is about.
+    pub(super) fn resolve_topic<'a>(
+        &mut self,
+        from: Side,
+        publish: &Publish<'a>,
+    ) -> Result<Topic<'a>, Close> {
         let Some(alias) = publish.topic_alias else { return Ok(Topic::InPacket(publish.topic)) };
         let resolved = self.lane_mut(from).flow.aliases.resolve(alias, publish.topic);
         resolved.map(Topic::ByAlias).map_err(|error| Violation::Alias(error).from(from))
@@ -124,6 +132,18 @@ impl Session {
     }
 
     fn pass(&mut self, arrived: &Arrived<'_>, allowed: &Allowed, cx: &mut Context<'_>) -> Result<(), Close> {
+        match is_transformed_last(arrived.from, cx) {
+            true => self.pass_transformed(arrived, allowed, cx),
+            false => self.forward(arrived, allowed, cx),
+        }
+    }
+
+    pub(super) fn forward(
+        &mut self,
+        arrived: &Arrived<'_>,
+        allowed: &Allowed,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Close> {
         let Arrived { from, publish, .. } = arrived;
         let frame = self.frame_to_pass(arrived)?;
         let flow = &mut self.lane_mut(*from).flow;
@@ -250,6 +270,12 @@ impl Topic<'_> {
 /// The first byte and those of the remaining length. MQTT 5.0 §2.1.1
 fn header_len(frame: &[u8]) -> usize {
     2 + frame.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count()
+}
+
+/// Whether transforms come behind the policies, which know the topics of the upstream in both directions.
+#[inline]
+fn is_transformed_last(from: Side, cx: &Context<'_>) -> bool {
+    from == Side::Upstream && !cx.endpoint.gate.transforms.is_empty()
 }
 
 pub(super) fn action_of(from: Side) -> Action {

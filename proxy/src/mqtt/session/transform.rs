@@ -1,4 +1,5 @@
-//! Transforms: what a packet says is changed before anybody judges it; from then on it is as if it had come so.
+//! Transforms: what the client says is changed before anybody judges it, and from then on is as if it had come
+//! so. What it is given is changed last: policies know the topics of the upstream in both directions.
 
 use std::borrow::Cow;
 
@@ -8,7 +9,7 @@ use mgate_policies::{
 };
 
 use super::close::suback_code;
-use super::publish::{Arrived, Topic, action_of};
+use super::publish::{Allowed, Arrived, Topic, action_of};
 use super::subscribe::{MAX_PARTIAL_SUBSCRIBES, Verdicts};
 use super::{Close, CloseReason, Context, Lane, Session, Violation};
 use crate::gate::{Fate, SessionEvent, Side};
@@ -51,7 +52,7 @@ impl Session {
             return self.handle_frame(side, header, frame, cx);
         }
         match header.packet_type {
-            PacketType::Publish => self.transform_publish(side, frame, cx),
+            PacketType::Publish if side == Side::Client => self.transform_publish(frame, cx),
             PacketType::Subscribe => self.transform_subscribe(frame, cx),
             PacketType::Unsubscribe => self.transform_unsubscribe(frame, cx),
             PacketType::UnsubAck => self.merge_unsuback(frame, cx),
@@ -100,20 +101,49 @@ impl Session {
         Ok(Some(rewritten))
     }
 
-    fn transform_publish(&mut self, from: Side, frame: &[u8], cx: &mut Context<'_>) -> Result<(), Close> {
+    /// A delivery that policies allowed goes on, as transforms make it.
+    pub(super) fn pass_transformed(
+        &mut self,
+        arrived: &Arrived<'_>,
+        allowed: &Allowed,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Close> {
+        let frame = match self.transformed_publish(arrived, cx) {
+            Ok(frame) => frame,
+            Err(refusal) => return self.refuse_publish(arrived, &refusal, cx),
+        };
+        let from = arrived.from;
+        let publish = self.decode_message(from, &frame)?;
+        let topic = self.resolve_topic(from, &publish)?;
+        self.forward(&Arrived { from, frame: &frame, publish, topic }, allowed, cx)
+    }
+
+    fn transform_publish(&mut self, frame: &[u8], cx: &mut Context<'_>) -> Result<(), Close> {
+        let from = Side::Client;
         let publish = self.decode_message(from, frame)?;
         let topic = self.topic_as_sent(from, &publish)?;
         let arrived = Arrived { from, frame, publish, topic };
         match self.transformed_publish(&arrived, cx) {
             Ok(frame) => self.publish(from, &frame, None, cx),
-            Err(Refusal::Denied(reason)) => self.deny(&arrived, &reason, cx),
-            Err(Refusal::Dropped(reason)) => {
-                self.report_drop(action_of(from), arrived.topic.as_str(), &reason, cx);
-                self.report(from, &Packet::Publish(publish), Fate::Taken, cx);
-                self.acknowledge(from, &publish, (0, None), cx);
-                Ok(())
-            }
+            Err(refusal) => self.refuse_publish(&arrived, &refusal, cx),
         }
+    }
+
+    fn refuse_publish(
+        &mut self,
+        arrived: &Arrived<'_>,
+        refusal: &Refusal,
+        cx: &mut Context<'_>,
+    ) -> Result<(), Close> {
+        let Arrived { from, publish, topic, .. } = arrived;
+        let reason = match refusal {
+            Refusal::Denied(reason) => return self.deny(arrived, reason, cx),
+            Refusal::Dropped(reason) => reason,
+        };
+        self.report_drop(action_of(*from), topic.as_str(), reason, cx);
+        self.report(*from, &Packet::Publish(*publish), Fate::Taken, cx);
+        self.acknowledge(*from, publish, (0, None), cx);
+        Ok(())
     }
 
     fn transform_subscribe(&mut self, frame: &[u8], cx: &mut Context<'_>) -> Result<(), Close> {
@@ -230,7 +260,11 @@ impl Session {
     }
 
     /// The topic that the sender means, whatever the receiver was told.
-    fn topic_as_sent<'a>(&mut self, from: Side, publish: &Publish<'a>) -> Result<Topic<'a>, Close> {
+    pub(super) fn topic_as_sent<'a>(
+        &mut self,
+        from: Side,
+        publish: &Publish<'a>,
+    ) -> Result<Topic<'a>, Close> {
         let Some(alias) = publish.topic_alias else { return Ok(Topic::InPacket(publish.topic)) };
         let resolved = self.as_it_came(from).aliases.resolve(alias, publish.topic);
         resolved.map(Topic::ByAlias).map_err(|error| Violation::Alias(error).from(from))

@@ -39,13 +39,20 @@ pub(crate) fn is_mounted(resource: &str) -> bool {
     resource.starts_with(MOUNT)
 }
 
+/// What the upstream may have called the topic of a delivery.
+pub(crate) fn before_delivery(topic: &str) -> Vec<String> {
+    let bare = topic.strip_prefix(ELSEWHERE).map(str::to_owned);
+    bare.into_iter().chain([[MOUNT, topic].concat()]).collect()
+}
+
 fn mount(text: &mut Cow<'_, str>) {
     *text = Cow::Owned([MOUNT, text].concat());
 }
 
 fn unmount(text: &mut Cow<'_, str>) {
     let bare = text.strip_prefix(MOUNT).filter(|bare| !bare.is_empty());
-    *text = Cow::Owned(bare.map_or_else(|| ["c/", text].concat(), str::to_owned));
+    *text = Cow::Owned(bare.map_or_else(|| [ELSEWHERE, text].concat(), str::to_owned));
 }
 
 const MOUNT: &str = "m/";
+const ELSEWHERE: &str = "c/";

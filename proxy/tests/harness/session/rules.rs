@@ -76,6 +76,11 @@ impl Rules {
         })
     }
 
+    /// Forgets the permits for an action.
+    pub(crate) fn forget(&self, action: Action) {
+        self.unused.lock().expect("nobody panics with it").retain(|(permitted, _)| *permitted != action);
+    }
+
     /// How many permits for an action are unused, if that says anything.
     pub(crate) fn unused(&self, action: Action) -> Option<usize> {
         let permits = self.unused.lock().expect("nobody panics with it");

@@ -160,6 +160,25 @@ fn policies_are_asked_for_the_new_topic() {
 }
 
 #[test]
+fn policies_know_deliveries_by_their_name_at_the_upstream() {
+    for version in BOTH {
+        let renames = |from: &'static str, to: &'static str| {
+            Edit::message(move |message| {
+                message.topic = message.topic.replace(from, to).into();
+                Ok(())
+            })
+        };
+        let mut story = transformed(vec![renames("secret", "open")]).opened(version);
+        story.upstream_sends(&publish(version, 0x32, "secret", 7, &[]));
+        assert_eq!(story.hears(), (Vec::new(), ack(0x40, 7)));
+        assert_eq!(story.denials(), [(Action::Deliver, "secret".to_owned())]);
+        let mut story = transformed(vec![renames("open", "secret")]).opened(version);
+        story.upstream_sends(&publish(version, 0x32, "open", 7, &[]));
+        assert_eq!(story.client_hears(), publish(version, 0x32, "secret", 7, &[]));
+    }
+}
+
+#[test]
 fn what_was_allowed_is_remembered_under_the_new_topic() {
     let by_payload = Edit::message(|message| {
         if message.payload.as_ref() == b"payload" {
