@@ -178,3 +178,89 @@ fn field(bytes: &[u8]) -> Result<Vec<u8>, DecodeError> {
 
 const RESPONSE_TOPIC: PropertyId = PropertyId::ResponseTopic;
 const FLAGS_AND_KEEP_ALIVE: usize = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::codec::{decode_connect, decode_publish};
+
+    #[test]
+    fn publish_keeps_what_is_not_changed() {
+        let publish = decode_publish(PUBLISH, 2, Version::V5).unwrap();
+        let same = NewMessage { topic: "a", response_topic: Some("r"), payload: b"x" };
+        assert_eq!(rewritten(&publish, &same), PUBLISH);
+        let new = NewMessage { topic: "t/a", response_topic: Some("t/r"), payload: b"yy" };
+        let out = rewritten(&publish, &new);
+        let publish = decode_publish(&out, 2, Version::V5).unwrap();
+        assert_eq!(
+            (publish.topic, publish.response_topic, publish.payload),
+            ("t/a", Some("t/r"), &b"yy"[..])
+        );
+        assert_eq!(
+            (publish.packet_id, publish.qos, publish.retain, publish.topic_alias),
+            (9, 1, true, Some(3))
+        );
+        let ids: Vec<_> = publish.properties.iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, [PropertyId::TopicAlias, PropertyId::UserProperty, PropertyId::ResponseTopic]);
+    }
+
+    #[test]
+    fn response_topic_can_go_away() {
+        let publish = decode_publish(PUBLISH, 2, Version::V5).unwrap();
+        let out = rewritten(&publish, &NewMessage { topic: "a", response_topic: None, payload: b"x" });
+        let publish = decode_publish(&out, 2, Version::V5).unwrap();
+        assert_eq!((publish.response_topic, publish.topic_alias), (None, Some(3)));
+    }
+
+    #[test]
+    fn connect_keeps_what_is_not_changed() {
+        let connect = decode_connect(CONNECT).unwrap();
+        let will = NewMessage { topic: "w", response_topic: None, payload: b"bye" };
+        let same = NewConnect {
+            client_id: "dev",
+            username: Some("alice"),
+            password: Some(b"\xff\0"),
+            will: Some(will),
+        };
+        let mut out = Vec::new();
+        rewrite_connect(&mut out, CONNECT, &connect, &same).unwrap();
+        assert_eq!(out, CONNECT);
+        let new = NewConnect { client_id: "t-dev", username: None, password: None, ..same };
+        let mut out = Vec::new();
+        rewrite_connect(&mut out, CONNECT, &connect, &new).unwrap();
+        let changed = decode_connect(&out).unwrap();
+        assert_eq!((changed.client_id, changed.username, changed.password), ("t-dev", None, None));
+        assert_eq!(changed.will, connect.will);
+        assert_eq!(changed.properties, connect.properties);
+        assert_eq!((changed.keep_alive_secs, changed.clean_start), (60, true));
+    }
+
+    #[test]
+    fn unsubscribe_without_any_filter_is_not_written() {
+        let mut out = Vec::new();
+        let frame = b"\xa2\x05\0\x01\0\x01a";
+        assert_eq!(rewrite_unsubscribe(&mut out, frame, Version::V311, &[]), Err(DecodeError::NoFilters));
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn text_longer_than_its_length_can_say_is_refused() {
+        let mut out = Vec::new();
+        let long = vec![Some("t".repeat(65_536))];
+        let frame = b"\x82\x06\0\x01\0\x01a\0";
+        assert_eq!(rewrite_subscribe(&mut out, frame, Version::V311, &long), Err(DecodeError::TooLong));
+        assert!(out.is_empty());
+    }
+
+    fn rewritten(publish: &Publish<'_>, new: &NewMessage<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        rewrite_publish(&mut out, PUBLISH, Version::V5, publish, new).unwrap();
+        out
+    }
+
+    /// QoS 1, retained; topic `a`, packet identifier 9, response topic last, payload `x`.
+    const PUBLISH: &[u8] = b"\x33\x14\0\x01a\0\x09\x0e\x23\0\x03\x26\0\x01k\0\x01v\x08\0\x01rx";
+    const CONNECT: &[u8] = b"\x10\x3f\0\x04MQTT\x05\xf6\0\x3c\
+        \x16\x11\0\0\0\x0a\x21\0\x14\x27\0\0\x04\0\x22\0\x08\x17\0\x15\0\x01M\0\x03dev\
+        \x05\x18\0\0\0\x05\0\x01w\0\x03bye\0\x05alice\0\x02\xff\0";
+}

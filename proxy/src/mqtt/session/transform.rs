@@ -67,11 +67,10 @@ impl Session {
         frame: &[u8],
         cx: &Context<'_>,
     ) -> Result<Option<Vec<u8>>, (Action, Reason)> {
-        let transforms = &cx.endpoint.gate.transforms;
-        let Ok(connect) = decode_connect(frame) else { return Ok(None) };
-        if transforms.is_empty() {
+        if cx.endpoint.gate.transforms.is_empty() {
             return Ok(None);
         }
+        let Ok(connect) = decode_connect(frame) else { return Err(no_connect(cx)) };
         let login = self.transformed_login(&connect, cx).map_err(|reason| (Action::Connect, reason))?;
         if let Some(client) = &mut self.client {
             client.client_id = login.client_id.as_ref().into();
@@ -86,19 +85,10 @@ impl Session {
             password: login.password.as_deref(),
             will: will.as_ref().map(said),
         };
-        if is_same_connect(&connect, &new) {
-            return Ok(None);
+        match is_same_connect(&connect, &new) {
+            true => Ok(None),
+            false => rewritten_connect(frame, &connect, &new, cx).map(Some),
         }
-        let mut rewritten = Vec::with_capacity(frame.len() + MORE);
-        let is_written = rewrite_connect(&mut rewritten, frame, &connect, &new).is_ok();
-        let is_good = |new: Connect<'_>| !new.lacks_client_id();
-        if !is_written || !decode_connect(&rewritten).is_ok_and(is_good) {
-            return Err((Action::Connect, made_by(transforms, Cause::Unavailable, "a CONNECT that is none")));
-        }
-        if rewritten.len() > cx.endpoint.gate.limits.packet_bytes {
-            return Err((Action::Connect, too_long(transforms)));
-        }
-        Ok(Some(rewritten))
     }
 
     /// A delivery that policies allowed goes on, as transforms make it.
@@ -433,6 +423,29 @@ impl Filters {
         }
         verdicts
     }
+}
+
+fn rewritten_connect(
+    frame: &[u8],
+    connect: &Connect<'_>,
+    new: &NewConnect<'_>,
+    cx: &Context<'_>,
+) -> Result<Vec<u8>, (Action, Reason)> {
+    let mut rewritten = Vec::with_capacity(frame.len() + MORE);
+    let is_written = rewrite_connect(&mut rewritten, frame, connect, new).is_ok();
+    let is_good = is_written && decode_connect(&rewritten).is_ok_and(|connect| !connect.lacks_client_id());
+    if !is_good {
+        return Err(no_connect(cx));
+    }
+    if rewritten.len() > cx.endpoint.gate.limits.packet_bytes {
+        return Err((Action::Connect, too_long(&cx.endpoint.gate.transforms)));
+    }
+    Ok(rewritten)
+}
+
+fn no_connect(cx: &Context<'_>) -> (Action, Reason) {
+    let transforms = &cx.endpoint.gate.transforms;
+    (Action::Connect, made_by(transforms, Cause::Unavailable, "a CONNECT that is none"))
 }
 
 fn said<'a>(message: &'a EditableMessage<'_>) -> NewMessage<'a> {

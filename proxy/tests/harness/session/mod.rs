@@ -352,9 +352,9 @@ impl World {
     }
 
     /// Policies know a delivery by what the upstream calls it.
-    fn check_delivered(&self, message: Permit) {
+    fn check_delivered(&self, message: &Permit) {
         if self.endpoint.gate.transforms.is_empty() {
-            return self.check_permitted(Action::Deliver, &message);
+            return self.check_permitted(Action::Deliver, message);
         }
         let is_permitted = |resource| {
             let permit = Permit { resource, ..message.clone() };
@@ -377,7 +377,7 @@ impl World {
             CONNACK => self.client.is_over = frame.body[1] != 0,
             PUBLISH => {
                 let message = self.client.message(frame, version.is_5());
-                self.check_delivered(message);
+                self.check_delivered(&message);
             }
             DISCONNECT => self.client.is_over = true,
             kind => assert!(![CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ].contains(&kind), "{kind}"),
