@@ -301,6 +301,19 @@ fn program_shows_what_a_good_configuration_does() {
 }
 
 #[test]
+fn program_shows_the_transforms_of_a_route() {
+    let directory = with_certificates();
+    let rest = "transforms = ['mine']\n[transform.mine]\ntype = 'mountpoint'\nprefix = 'a/'\n";
+    let path = write(&directory, "mgate.toml", &format!("{ROUTE}{rest}"));
+    let output = mgate(&["check", path.to_str().unwrap()]);
+    let shown = String::from_utf8(output.stdout).unwrap();
+    assert!(shown.contains("TRANSFORMS") && shown.contains("(anonymous)  mine"), "{shown}");
+    let output = mgate(&["check", "--json", path.to_str().unwrap()]);
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shown["routes"][0]["transforms"], serde_json::json!(["mine"]));
+}
+
+#[test]
 fn wrong_arguments_end_with_2_and_a_missing_file_is_named() {
     assert_eq!(mgate(&["run", "--no-such-option"]).status.code(), Some(2));
     let output = mgate(&["check", "no-such-file.toml"]);
@@ -693,6 +706,35 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         &[
             "mgate.toml:6: route.my-devices.policies: no [policy.acl] in this file",
             "mgate.toml:7: route.my-devices.policies: must be a string, not an integer",
+        ],
+    ),
+    (
+        "transforms = ['mine', 'names']\n[transform.mine]\ntype = 'mountpoint'\nprefix = 'tenants/${tenant}'",
+        &[
+            "mgate.toml:5: route.my-devices.transforms: no [transform.names] in this file",
+            "mgate.toml:8: transform.mine.prefix: \"tenants/${tenant}\" does not end with /: it would begin other clients' topics too",
+        ],
+    ),
+    (
+        "[transform.a]\ntype = 'mountpoint'\n[transform.b]\ntype = 'mountpoint'\nprefix = 't-${tenant}/'\nrules = []",
+        &[
+            "mgate.toml:5: transform.a.prefix: is missing",
+            "mgate.toml:9: transform.b.prefix: \"t-${tenant}\": a variable is written `${name}` and takes a whole level",
+            "mgate.toml:10: transform.b.rules: unknown key (known: type, prefix)",
+        ],
+    ),
+    (
+        "[transform.a]\ntype = 'rewrite'\nrules = [\n{ from = 'a/#/b', to = 'x' },\n{ from = 'a/+', to = 'b/${2}', actions = ['connect'] },\n{ form = 'a' },\n]\n[transform.b]\ntype = 'rewrite'\nrules = []\n[transform.c]\ntype = 'wasm'\n[transform.d]\ntype = 'rewrites'",
+        &[
+            "mgate.toml:8: transform.a.rules[0].from: \"a/#/b\": wildcard or U+0000 where none may stand in a topic",
+            "mgate.toml:9: transform.a.rules[1].to: \"b/${2}\": ${2} stands for nothing: \"from\" has 1",
+            "mgate.toml:9: transform.a.rules[1].actions: unknown value \"connect\" (publish, will, subscribe, deliver)",
+            "mgate.toml:10: transform.a.rules[2].from: is missing",
+            "mgate.toml:10: transform.a.rules[2].to: is missing",
+            "mgate.toml:10: transform.a.rules[2].form: unknown key (did you mean `from`?)",
+            "mgate.toml:14: transform.b.rules: must not be empty",
+            "mgate.toml:16: transform.c.type: type \"wasm\" is not supported by this version (mountpoint, rewrite)",
+            "mgate.toml:18: transform.d.type: unknown type \"rewrites\" (mountpoint, rewrite)",
         ],
     ),
     ("mirror = 'bus'", &["mgate.toml:5: route.my-devices.mirror: no [mirror.bus] in this file"]),

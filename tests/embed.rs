@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +16,15 @@ use std::time::Duration;
 use mgate::Gateway;
 use mgate::control::Control;
 use mgate::gateway::Builder;
-use mgate_policies::{Action, Answer, Cause, Decision, Grant, Now, Policy, Query, Reason, Resource, Scope};
+use mgate_policies::{
+    Action, Answer, Cause, Decision, Editable, Grant, Now, Part, Policy, Query, Reason, Refusal, Resource, Scope,
+    Transform,
+};
 use mgate_proxy::gate::{Message, Mirror};
+use support::broker::{Broker, mosquitto_sub};
 use support::packets::{BOTH, PUBACK, Version, ack, connect, publish, publish_with};
 use support::peer::{Peer, Upstream};
-use support::process::Process;
+use support::process::{Lines, Process};
 use support::{Files, config, manifest};
 use tokio::sync::{Notify, oneshot};
 
@@ -124,26 +129,38 @@ fn policy_finds_all_that_tokio_offers() {
 }
 
 #[test]
+fn transform_of_the_program_changes_what_its_policy_sees() {
+    let policy = Arc::new(NotTwice::default());
+    let upstream = Upstream::start();
+    let builder = Gateway::builder().policy(policy.clone()).transform(Arc::new(Shouting));
+    let gateway = Embedded::start(builder, &upstream, "transforms = ['shouting']");
+    for version in BOTH {
+        let (mut client, mut behind) = gateway.session(&upstream, version, &format!("{version:?}"));
+        client.send(&publish(version, "a/b", &format!("hello {version:?}")));
+        behind.expect(&publish(version, "a/b", &format!("HELLO {version:?}").to_uppercase()));
+    }
+    assert_eq!(policy.seen.lock().unwrap()[1], "Publish a/b HELLO V311");
+}
+
+#[test]
 fn example_of_an_own_policy_runs() {
     let upstream = Upstream::start();
-    let address = std::env::current_exe().unwrap();
-    let program = address.ancestors().nth(2).unwrap().join("examples/own_policy");
-    assert!(program.exists(), "it is not built: run scripts/test, or cargo build --example own_policy");
-    let mut command = Command::new(program);
-    command.arg(manifest("examples/own_policy/mgate.toml"));
-    command.env("MGATE_ROUTE_DEVICES_LISTEN", "mqtt://127.0.0.1:0");
-    command.env("MGATE_ROUTE_DEVICES_UPSTREAM", format!("mqtt://127.0.0.1:{}", upstream.port()));
-    let (_program, log) = Process::start_with_stderr(&mut command);
-    let line = log.wait_for("address=");
-    let address = line.rsplit_once("address=").unwrap().1.parse().unwrap();
+    let (_program, log, address) = example(upstream.port());
     let (mut client, mut behind) = upstream.session(address, &connect(Version::V5, "dev-1"), Version::V5);
     let message = |id, topic, payload| publish_with(Version::V5, (1, id), topic, b"", payload);
     client.send(&message(1, "numbers/dev-1", "21.5"));
     behind.expect(&message(1, "numbers/dev-1", "21.5"));
-    for (topic, payload) in [("numbers/dev-1", "warm"), ("numbers/dev-2", "21.5"), ("doors/open", "1")] {
+    for (topic, payload) in [
+        ("numbers/dev-1", "warm"),
+        ("numbers/dev-2", "21.5"),
+        ("numbers/dev-1/fahrenheit", "warm"),
+        ("numbers/dev-2/fahrenheit", "70.7"),
+        ("doors/open", "1"),
+    ] {
         client.send(&message(2, topic, payload));
         assert_eq!(client.packet()[2..5], [0, 2, 0x87], "{topic} {payload}");
     }
+    log.wait_for("transform celsius: no degrees");
     log.wait_for("the house says no");
 }
 
@@ -172,6 +189,38 @@ fn policy_of_the_program_hears_that_rights_changed_and_outlives_a_reload() {
     policy.is_over.store(true, Ordering::SeqCst);
     gateway.control.invalidate(&Scope::Everyone);
     assert_eq!(stays.until_closed()[2], 0x87);
+}
+
+#[test]
+fn example_of_an_own_transform_runs_between_mosquitto_and_its_clients() {
+    let broker = Broker::mosquitto();
+    let (_program, _log, address) = example(broker.port);
+    let mut subscriber = mosquitto_sub(broker.port, "mqttv311", "got %t %p");
+    let (_subscriber, lines) = Process::start_with_stdout(subscriber.args(["-t", "numbers/#"]));
+    lines.wait_for("Subscribed");
+    for version in ["mqttv311", "mqttv5"] {
+        let mut publisher = Command::new("mosquitto_pub");
+        publisher.args(["-V", version, "-h", "127.0.0.1", "-p", &address.port().to_string(), "-i", version]);
+        let topic = format!("numbers/{version}/fahrenheit");
+        publisher.args(["-q", "1", "-t", &topic, "-m", "70.7"]);
+        assert!(Process::start(&mut publisher).wait().success(), "{version}");
+        lines.wait_for(&format!("got numbers/{version} 21.5"));
+    }
+}
+
+/// The program in `examples/own_policy`, what it says, and where it listens.
+fn example(upstream: u16) -> (Process, Lines, SocketAddr) {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples/own_policy");
+    assert!(program.exists(), "it is not built: run scripts/test, or cargo build --example own_policy");
+    let mut command = Command::new(program);
+    command.arg(manifest("examples/own_policy/mgate.toml"));
+    command.env("MGATE_ROUTE_DEVICES_LISTEN", "mqtt://127.0.0.1:0");
+    command.env("MGATE_ROUTE_DEVICES_UPSTREAM", format!("mqtt://127.0.0.1:{upstream}"));
+    let (program, log) = Process::start_with_stderr(&mut command);
+    let line = log.wait_for("address=");
+    let address = line.rsplit_once("address=").unwrap().1.parse().unwrap();
+    (program, log, address)
 }
 
 /// A gateway that runs in this process.
@@ -323,6 +372,22 @@ impl Policy for Patient {
             task.await.unwrap();
             Decision::Allow(Grant::default())
         }))
+    }
+}
+
+/// Says everything in capitals.
+struct Shouting;
+
+impl Transform for Shouting {
+    fn name(&self) -> &str {
+        "shouting"
+    }
+
+    fn apply(&self, packet: &mut Editable<'_>, _: Now) -> Result<(), Refusal> {
+        if let Part::Message(message) = &mut packet.part {
+            message.payload = Cow::Owned(message.payload.to_ascii_uppercase());
+        }
+        Ok(())
     }
 }
 

@@ -154,6 +154,25 @@ fn client_is_given_what_it_subscribed_to() {
 }
 
 #[test]
+fn client_behind_a_mountpoint_is_given_what_it_subscribed_to() {
+    let (service, upstream) = (Service::start(by_name), Upstream::start());
+    let more = "[transform.mine]\ntype = 'mountpoint'\nprefix = 'clients/${client_id}/'\n";
+    let text =
+        config(&upstream, &service.url("/"), more).replace("['auth']", "['auth']\ntransforms = ['mine']");
+    let mgate = Mgate::start(&Files::new(&[]), &text);
+    for version in BOTH {
+        let (mut client, mut behind) = session(&mgate, &upstream, version);
+        client.send(&subscribe(version, 1, &[("good/#", 0)]));
+        behind.expect(&subscribe(version, 1, &[("clients/dev-1/good/#", 0)]));
+        behind.send(&suback(version, 1, &[0]));
+        client.expect(&suback(version, 1, &[0]));
+        behind.send(&publish(version, "clients/dev-1/other", "not subscribed to"));
+        behind.send(&publish(version, "clients/dev-1/good/a", "x"));
+        client.expect(&publish(version, "good/a", "x"));
+    }
+}
+
+#[test]
 fn secrets_are_neither_sent_nor_logged() {
     let (service, upstream) = (Service::start(by_name), Upstream::start());
     let files = Files::new(&[

@@ -1,10 +1,12 @@
-//! A policy in Rust, built into a gateway of one's own.
+//! A policy and a transform in Rust, built into a gateway of one's own.
 //!
 //! Devices may publish numbers, each about itself only; who wants to open a door has to wait for what another
-//! service says. The file beside this one says where to listen, and its route names the policy:
+//! service says. What devices publish in degrees Fahrenheit goes on in degrees Celsius. The file beside this
+//! one says where to listen, and its route names policy and transform:
 //!
 //!     cargo run --example own_policy -- examples/own_policy/mgate.toml
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +14,17 @@ use std::time::Duration;
 use anyhow::Context;
 use mgate::Gateway;
 use mgate::log::{self, LogConfig};
-use mgate_policies::{Action, Answer, Cause, Decision, Grant, Now, Policy, Query, Reason, Resource};
+use mgate_policies::{
+    Action, Answer, Cause, Decision, Editable, Grant, Now, Part, Policy, Query, Reason, Refusal, Resource,
+    Transform,
+};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let file = std::env::args_os().nth(1).map(PathBuf::from).context("which configuration file?")?;
     log::start(&LogConfig::default())?;
-    let gateway = Gateway::builder().policy(Arc::new(NumbersOnly)).start(&file)?;
+    let gateway =
+        Gateway::builder().policy(Arc::new(NumbersOnly)).transform(Arc::new(Celsius)).start(&file)?;
     tokio::signal::ctrl_c().await?;
     gateway.stop().await;
     Ok(())
@@ -49,6 +55,29 @@ impl Policy for NumbersOnly {
             // Another policy of the route may allow it; if none does, it is denied.
             _ => Answer::Ready(Decision::Abstain),
         }
+    }
+}
+
+/// The transform; the policy sees what it made of a message.
+struct Celsius;
+
+impl Transform for Celsius {
+    fn name(&self) -> &str {
+        "celsius"
+    }
+
+    // Called for every packet, too. What is not touched goes on byte for byte as it came.
+    fn apply(&self, packet: &mut Editable<'_>, _now: Now) -> Result<(), Refusal> {
+        let Part::Message(message) = &mut packet.part else { return Ok(()) };
+        let Some(topic) = message.topic.strip_suffix("/fahrenheit") else { return Ok(()) };
+        if message.action != Action::Publish {
+            return Ok(());
+        }
+        let degrees = std::str::from_utf8(&message.payload).ok().and_then(|text| text.parse::<f64>().ok());
+        let degrees = degrees.ok_or_else(|| Refusal::denied("no degrees"))?;
+        message.payload = Cow::Owned(format!("{:.1}", (degrees - 32.0) / 1.8).into_bytes());
+        message.topic = Cow::Owned(topic.to_owned());
+        Ok(())
     }
 }
 

@@ -45,7 +45,7 @@ pub struct RouteConfig {
     pub authenticators: Authenticators,
     /// The names of `transforms`.
     pub transform_names: Vec<String>,
-    /// Change what packets say, before policies are asked.
+    /// Change what packets say.
     pub transforms: Transforms,
     /// The names of `policies`.
     pub policy_names: Vec<String>,

@@ -1,4 +1,4 @@
-//! Transforms: what packets say is changed before policies are asked.
+//! Transforms, which change what packets say.
 
 mod mountpoint;
 mod rewrite;

@@ -57,6 +57,14 @@ impl Broker {
     }
 }
 
+/// `mosquitto_sub` in this version of MQTT, which says each thing at once and prints messages as `format` says.
+pub(crate) fn mosquitto_sub(port: u16, version: &str, format: &str) -> Command {
+    let mut command = Command::new("stdbuf");
+    command.args(["-oL", "mosquitto_sub", "-d", "-V", version, "-h", "127.0.0.1", "-p", &port.to_string()]);
+    command.args(["-F", format]);
+    command
+}
+
 /// A port at which nobody listens now.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()

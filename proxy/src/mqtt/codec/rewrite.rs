@@ -259,7 +259,7 @@ mod tests {
     }
 
     /// QoS 1, retained; topic `a`, packet identifier 9, response topic last, payload `x`.
-    const PUBLISH: &[u8] = b"\x33\x14\0\x01a\0\x09\x0e\x23\0\x03\x26\0\x01k\0\x01v\x08\0\x01rx";
+    const PUBLISH: &[u8] = b"\x33\x15\0\x01a\0\x09\x0e\x23\0\x03\x26\0\x01k\0\x01v\x08\0\x01rx";
     const CONNECT: &[u8] = b"\x10\x3f\0\x04MQTT\x05\xf6\0\x3c\
         \x16\x11\0\0\0\x0a\x21\0\x14\x27\0\0\x04\0\x22\0\x08\x17\0\x15\0\x01M\0\x03dev\
         \x05\x18\0\0\0\x05\0\x01w\0\x03bye\0\x05alice\0\x02\xff\0";
