@@ -21,8 +21,8 @@ pub enum LoadError {
     Import {
         /// The name, with the module that it is asked of: `env.abort`.
         name: String,
-        /// What is wrong with it.
-        problem: &'static str,
+        /// What is offered under this name, if anything is.
+        offered: Option<&'static str>,
     },
     /// It is not a WebAssembly module, or uses what is switched off.
     Invalid(String),
@@ -65,7 +65,10 @@ impl fmt::Display for LoadError {
             Self::Call(error) => write!(f, "it does not start: {error}"),
             Self::Export { name, wanted } => write!(f, "it must export `{name}`: {wanted}"),
             Self::Host(problem) => write!(f, "no plug-in can be run: {problem}"),
-            Self::Import { name, problem } => write!(f, "it imports `{name}`, {problem}"),
+            Self::Import { name, offered: None } => {
+                write!(f, "it imports `{name}`, which is not offered (mgate.log, mgate.now_ms)")
+            }
+            Self::Import { name, offered: Some(what) } => write!(f, "it imports `{name}`, which is {what}"),
             Self::Invalid(problem) => write!(f, "it is no module that can be used: {problem}"),
             Self::Refused { code, words } => {
                 write!(f, "it refuses its configuration with code {code}")?;
