@@ -11,7 +11,7 @@ use mgate_policies::{
 };
 use tokio::sync::Semaphore;
 use tokio::time;
-use tracing::debug;
+use tracing::info;
 
 use super::cache::{DecisionCache, Remembered};
 use super::client::{PdpError, ServiceClient};
@@ -129,7 +129,7 @@ impl Decisions {
 
     /// Forgets what others say that is true no longer.
     fn withdraw(&self, invalidation: &Invalidation) {
-        debug!(policy = %self.client.name, ?invalidation, "rights were withdrawn");
+        info!(policy = %self.client.name, ?invalidation, "rights were withdrawn");
         match invalidation {
             Invalidation::Everything => self.epochs.bump(),
             Invalidation::Principal { tenant, id } => self.epochs.bump_one(tenant.as_deref(), id),

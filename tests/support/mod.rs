@@ -7,6 +7,7 @@ pub(crate) mod admin;
 pub(crate) mod broker;
 pub(crate) mod https;
 pub(crate) mod issuer;
+pub(crate) mod nats;
 pub(crate) mod packets;
 pub(crate) mod peer;
 pub(crate) mod process;

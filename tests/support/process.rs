@@ -108,6 +108,11 @@ impl Lines {
         self.lines().iter().filter(|line| line.contains(text)).count()
     }
 
+    /// Waits until `text` was written in so many lines.
+    pub(crate) fn wait_for_times(&self, text: &str, times: usize) {
+        wait_until(&format!("\"{text}\" is written {times} times"), || self.count(text) >= times);
+    }
+
     /// Waits for a line that contains `text`, and returns it.
     pub(crate) fn wait_for(&self, text: &str) -> String {
         let find = || self.lines().into_iter().find(|line| line.contains(text));

@@ -1,0 +1,175 @@
+//! Decisions by a service behind a real NATS server.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::broker::free_port;
+use support::nats::{Asked, NatsServer, Responder};
+use support::packets::{BOTH, PUBACK, Version, connect, publish, publish_with};
+use support::peer::{Peer, Upstream};
+use support::{Files, Mgate, wait_until};
+
+#[test]
+fn service_behind_nats_decides() {
+    let (nats, upstream) = (NatsServer::start(free_port(), &[]), Upstream::start());
+    let service = Responder::start(nats.port(), "", "mgate.authz.v1.evaluation", by_name);
+    let mgate = start(&nats, &upstream, "timeout = '2s'");
+    for version in BOTH {
+        let (mut client, mut behind) = session(&mgate, &upstream, version);
+        client.send(&publish_with(version, (1, 1), "bad", b"", "x"));
+        assert_eq!(acknowledged(&client.packet()), denied(version, 0x87));
+        client.send(&publish_with(version, (1, 2), "good", b"", "x"));
+        behind.expect(&publish_with(version, (1, 2), "good", b"", "x"));
+    }
+    let asked = service.heard().remove(0);
+    assert!(asked.headers.contains("Nats-Expected-Deadline-Ms: 2000\r\n"), "{}", asked.headers);
+    let body: Value = serde_json::from_str(&asked.body).unwrap();
+    assert_eq!(body["action"], json!({ "name": "connect" }));
+}
+
+#[test]
+fn whatever_is_no_answer_is_a_denial() {
+    let (nats, upstream) = (NatsServer::start(free_port(), &[]), Upstream::start());
+    let service = Responder::start(nats.port(), "", "a.b", |asked| match topic(asked).as_str() {
+        "silence" => None,
+        "html" => Some("<html>".into()),
+        "empty" => Some(String::new()),
+        "nothing" => Some("{}".into()),
+        "text" => Some("{\"decision\":\"true\"}".into()),
+        "half" => Some("{\"decision\":true".into()),
+        "long" => Some(format!("{{\"decision\":true}}{}", " ".repeat(65_536))),
+        _ => by_name(asked),
+    });
+    let mgate = start(&nats, &upstream, "nats = { subject = 'a.b' }");
+    let (mut client, mut behind) = session(&mgate, &upstream, Version::V5);
+    let wrongs = ["silence", "html", "empty", "nothing", "text", "half", "long"];
+    for (id, topic) in (1..).step_by(2).zip(wrongs) {
+        client.send(&publish_with(Version::V5, (1, id), topic, b"", "x"));
+        assert_eq!(acknowledged(&client.packet()), 0x83, "{topic}");
+        // what is asked next is answered
+        let good = publish_with(Version::V5, (1, id + 1), &format!("good/{topic}"), b"", "x");
+        client.send(&good);
+        behind.expect(&good);
+    }
+    assert_eq!(service.heard().len(), 1 + 2 * wrongs.len());
+}
+
+#[test]
+fn nobody_who_answers_is_a_denial_at_once() {
+    let (nats, upstream) = (NatsServer::start(free_port(), &[]), Upstream::start());
+    let service = Responder::start(nats.port(), "", "mgate.authz.v1.evaluation", by_name);
+    // the test would not wait as long as a decision may
+    let mgate = start(&nats, &upstream, "timeout = '60s'\ncache = { allow_ttl = '0s' }");
+    let (mut client, mut behind) = session(&mgate, &upstream, Version::V5);
+    drop(service);
+    wait_until("the service is gone", || {
+        client.send(&publish_with(Version::V5, (1, 1), "good", b"", "x"));
+        client.send(&publish_with(Version::V5, (1, 2), "bad", b"", "x"));
+        let first = client.packet();
+        first[2..4] == [0, 1] && {
+            client.packet();
+            true
+        }
+    });
+    mgate.log.wait_for("nobody answers on the subject");
+    wait_until("another one is asked", || {
+        let _service = Responder::start(nats.port(), "", "mgate.authz.v1.evaluation", by_name);
+        client.send(&publish_with(Version::V5, (0, 0), "good/again", b"", "x"));
+        client.send(&publish_with(Version::V5, (1, 3), "bad", b"", "x"));
+        acknowledged(&client.packet()) == 0x87
+    });
+    behind.send(&publish(Version::V5, "to/the/client", "x"));
+}
+
+#[test]
+fn server_that_comes_back_is_asked_again_and_everything_with_it() {
+    let (port, upstream) = (free_port(), Upstream::start());
+    let nats = NatsServer::start(port, &[]);
+    let service = Responder::start(port, "", "mgate.authz.v1.evaluation", by_name);
+    let mgate = start(&nats, &upstream, "cache = { allow_ttl = '60s' }");
+    let (mut client, mut behind) = session(&mgate, &upstream, Version::V5);
+    let good = publish(Version::V5, "good", "x");
+    client.send(&good);
+    behind.expect(&good);
+    nats.kill();
+    mgate.log.wait_for("the connection to NATS broke");
+    // what is known still counts, what is new does not
+    client.send(&good);
+    behind.expect(&good);
+    client.send(&publish_with(Version::V5, (1, 1), "good/new", b"", "x"));
+    assert_eq!(acknowledged(&client.packet()), 0x83);
+    drop(service);
+    let _nats = NatsServer::start(port, &[]);
+    let service = Responder::start(port, "", "mgate.authz.v1.evaluation", by_name);
+    // whatever was said meanwhile was missed: all is asked again
+    wait_until("what was known is asked about", || {
+        client.send(&publish_with(Version::V5, (1, 2), "good", b"", "x"));
+        client.send(&publish_with(Version::V5, (1, 3), "bad", b"", "x"));
+        while client.packet()[2..4] != [0, 3] {}
+        service.heard().iter().any(|asked| topic(asked) == "good")
+    });
+}
+
+#[test]
+fn withdrawn_rights_are_heard_of() {
+    let (nats, upstream) = (NatsServer::start(free_port(), &["--auth", "t0ken"]), Upstream::start());
+    let login = ",\"auth_token\":\"t0ken\"";
+    let service = Responder::start(nats.port(), login, "mgate.authz.v1.evaluation", by_name);
+    let files = Files::new(&[("token", "t0ken\n")]);
+    let keys = "cache = { allow_ttl = '60s' }\nnats = { token_file = 'token' }";
+    let mgate = Mgate::start(&files, &config(&nats, &upstream, keys));
+    let (mut client, mut behind) = session(&mgate, &upstream, Version::V5);
+    let good = publish(Version::V5, "good", "x");
+    let about_good = || service.heard().iter().filter(|asked| topic(asked) == "good").count();
+    for requests in 1..3 {
+        for _ in 0..2 {
+            client.send(&good);
+            behind.expect(&good);
+        }
+        assert_eq!(about_good(), requests);
+        nats.publish(login, "mgate.authz.v1.invalidate", "{\"principal\":\"\"}");
+        mgate.log.wait_for_times("rights were withdrawn", requests);
+    }
+    assert!(!mgate.log.text().contains("t0ken"));
+}
+
+fn start(nats: &NatsServer, upstream: &Upstream, keys: &str) -> Mgate {
+    Mgate::start(&Files::new(&[]), &config(nats, upstream, keys))
+}
+
+fn config(nats: &NatsServer, upstream: &Upstream, keys: &str) -> String {
+    format!(
+        "[[route]]\nname = 'devices'\nlisten = 'mqtt://127.0.0.1:0'\nupstream = 'mqtt://127.0.0.1:{}'\n\
+         policies = ['auth']\n[policy.auth]\ntype = 'pdp'\ndialect = 'authzen'\n\
+         url = 'nats://127.0.0.1:{}'\n{keys}\n",
+        upstream.port(),
+        nats.port()
+    )
+}
+
+fn session(mgate: &Mgate, upstream: &Upstream, version: Version) -> (Peer, Peer) {
+    upstream.session(mgate.address(), &connect(version, "dev-1"), version)
+}
+
+/// Says no to what has `bad` in its name.
+fn by_name(asked: &Asked) -> Option<String> {
+    let is_allowed = !topic(asked).contains("bad");
+    Some(format!("{{\"decision\":{is_allowed}}}"))
+}
+
+fn topic(asked: &Asked) -> String {
+    let body: Value = serde_json::from_str(&asked.body).unwrap();
+    body["resource"]["id"].as_str().unwrap().to_owned()
+}
+
+/// The code of a PUBACK; before MQTT 5.0 there is none.
+fn acknowledged(puback: &[u8]) -> u8 {
+    assert_eq!(puback[0], PUBACK, "{puback:02x?}");
+    puback.get(4).copied().unwrap_or_default()
+}
+
+fn denied(version: Version, code: u8) -> u8 {
+    if version == Version::V5 { code } else { 0 }
+}
