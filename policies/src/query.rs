@@ -30,6 +30,12 @@ pub trait Policy: Send + Sync {
     /// Forgets what it decided for those whose rights changed, decisions on their way included. Called before
     /// live sessions ask again; it must not wait.
     fn forget(&self, _scope: &Scope) {}
+
+    /// Whether the value of `${name}` takes the place of a level in its topics, or is compared with names. What
+    /// clients choose themselves, such as `client_id`, may then be held to what can stand there.
+    fn uses_name(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// One question: may this client do that?

@@ -17,10 +17,11 @@ mod index;
 mod pattern;
 mod statement;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use self::edges::Edges;
 use self::index::{Actions, Ask, ClientIds, Rule, Topics};
+use self::pattern::names;
 use crate::client::Client;
 use crate::decision::{Answer, Cause, Decision, Grant, Reason};
 use crate::now::Now;
@@ -37,6 +38,8 @@ pub use self::statement::{Effect, Statement, Who, WhoError};
 pub struct StaticRules {
     name: Box<str>,
     rules: Vec<Rule>,
+    /// The names that stand for values in its resources.
+    names: HashSet<Box<str>>,
     anyone: Spoken,
     clients: HashMap<Box<str>, Spoken>,
     groups: HashMap<Box<str>, Spoken>,
@@ -54,6 +57,7 @@ impl StaticRules {
         let mut compiled = Self {
             name: name.into(),
             rules: Vec::with_capacity(statements.len()),
+            names: statements.iter().flat_map(|said| &said.resources).flat_map(names).collect(),
             anyone: Spoken::default(),
             clients: HashMap::new(),
             groups: HashMap::new(),
@@ -122,6 +126,10 @@ impl Policy for StaticRules {
 
     fn is_repeatable(&self) -> bool {
         true
+    }
+
+    fn uses_name(&self, name: &str) -> bool {
+        self.names.contains(name)
     }
 }
 

@@ -147,6 +147,21 @@ impl fmt::Display for PatternError {
 impl Error for PatternError {}
 
 /// Says whether a client can have values under `name`: a built-in name, or a dotted attribute.
+/// The variables in a resource.
+pub(super) fn names(resource: &ResourcePattern) -> Vec<Box<str>> {
+    match resource {
+        ResourcePattern::ClientId(LevelPattern(Name::Variable(name))) => vec![name.clone()],
+        ResourcePattern::ClientId(_) => Vec::new(),
+        ResourcePattern::Topic(pattern) => {
+            let variable = |level: &Level| match level {
+                Level::Variable(name) => Some(name.clone()),
+                Level::Any | Level::Literal(_) => None,
+            };
+            pattern.levels.iter().filter_map(variable).collect()
+        }
+    }
+}
+
 pub(super) fn may_have_values(name: &str) -> bool {
     let is_dotted = name.contains('.') && name.split('.').all(|part| !part.is_empty());
     BUILT_IN_NAMES.contains(&name) || is_dotted

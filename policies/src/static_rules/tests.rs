@@ -35,6 +35,15 @@ fn deny_beats_allow_in_any_order() {
 }
 
 #[test]
+fn names_in_resources_are_known() {
+    let rules = allowing("*", &[Action::Publish], "topic:a/${username}/# topic:${claims.x}");
+    let used = ["username", "claims.x", "client_id", "a"].map(|name| rules.uses_name(name));
+    assert_eq!(used, [true, true, false, false]);
+    let rules = allowing("*", &[Action::Connect], "client_id:${principal} client_id:x");
+    assert_eq!(["principal", "username"].map(|name| rules.uses_name(name)), [true, false]);
+}
+
+#[test]
 fn patterns_match_to_their_end() {
     let rules = allowing("*", &[Action::Publish], "topic:allowed topic:deep/allowed topic:+/one");
     for (name, expected) in [
