@@ -135,6 +135,7 @@ impl Control {
             Some(config) => route.steering.renew(config),
             None => route.steering.revoke(&Scope::Everyone),
         }));
+        self.start_authenticators();
         Reloaded { told, needs_restart, warnings }
     }
 
@@ -166,6 +167,14 @@ impl Control {
     pub(crate) fn stop(&self) {
         self.state().serving.not_ready("is stopping");
         self.routes.iter().for_each(|route| route.steering.stop());
+    }
+
+    /// Lets authenticators begin with what takes time, before a client waits for it.
+    pub(crate) fn start_authenticators(&self) {
+        let start = |route: &Steered| route.steering.endpoint().gate.authenticators.start();
+        if let Some(workers) = self.workers.upgrade() {
+            workers.in_background(|| self.routes.iter().for_each(start));
+        }
     }
 
     fn told(&self, epochs: impl Iterator<Item = u64>) -> Told {

@@ -29,6 +29,10 @@ impl Policy for Extension<dyn Policy> {
     fn forget(&self, scope: &Scope) {
         within(|| self.0.forget(scope));
     }
+
+    fn uses_name(&self, name: &str) -> bool {
+        self.0.uses_name(name)
+    }
 }
 
 impl Authenticator for Extension<dyn Authenticator> {
@@ -41,6 +45,10 @@ impl Authenticator for Extension<dyn Authenticator> {
             Authentication::Pending(future) => Authentication::Pending(Box::pin(background::run(future))),
             ready @ Authentication::Ready(_) => ready,
         }
+    }
+
+    fn start(&self) {
+        within(|| self.0.start());
     }
 }
 

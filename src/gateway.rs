@@ -62,6 +62,7 @@ impl Gateway {
         let admin = config.admin.as_ref().map(|admin| admin::Listener::bind(admin.listen)).transpose()?;
         let workers = Arc::new(Workers::start(config.workers)?);
         let control = Arc::new(Control::new(config, routes, &workers, fixed));
+        control.start_authenticators();
         let (connection, connections) = mpsc::channel(1);
         let mut gateway = Self::idle(control, connections, workers);
         for (route, listener) in gateway.control.routes().iter().zip(listeners) {

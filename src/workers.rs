@@ -12,7 +12,10 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Threads with a runtime each: a connection stays where it was put, so that nothing it does wakes or waits
 /// for another thread.
-pub(crate) struct Workers(Vec<Worker>);
+pub(crate) struct Workers {
+    row: Vec<Worker>,
+    background: Handle,
+}
 
 struct Worker {
     handle: Handle,
@@ -33,10 +36,15 @@ struct Background {
 impl Workers {
     pub(crate) fn start(count: NonZeroUsize) -> io::Result<Self> {
         let background = Background::start()?;
-        (0..count.get())
-            .map(|number| Worker::start(number, background.clone()))
-            .collect::<io::Result<_>>()
-            .map(Self)
+        let start = |number| Worker::start(number, background.clone());
+        let row = (0..count.get()).map(start).collect::<io::Result<_>>()?;
+        Ok(Self { row, background: background.handle })
+    }
+
+    /// Calls `act` as if in the background.
+    pub(crate) fn in_background(&self, act: impl FnOnce()) {
+        let _entered = self.background.enter();
+        act();
     }
 
     /// Spawns on the worker with the fewest connections what `serve` makes of its load, to be kept as long as
@@ -45,13 +53,13 @@ impl Workers {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        if let Some(worker) = self.0.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) {
+        if let Some(worker) = self.row.iter().min_by_key(|worker| Arc::strong_count(&worker.load)) {
             worker.handle.spawn(serve(Arc::clone(&worker.load)));
         }
     }
 
     pub(crate) fn connections(&self) -> usize {
-        self.0.iter().map(|worker| Arc::strong_count(&worker.load) - 1).sum()
+        self.row.iter().map(|worker| Arc::strong_count(&worker.load) - 1).sum()
     }
 }
 

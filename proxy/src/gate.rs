@@ -102,6 +102,10 @@ pub trait Authenticator: Send + Sync {
     /// Judges what the client shows. What takes more than microseconds belongs into
     /// [`Authentication::Pending`].
     fn authenticate(&self, credentials: &Credentials<'_>, now: Now) -> Authentication;
+
+    /// Begins what takes time before the first client comes. Called where [`Authenticator::authenticate`] is,
+    /// maybe more than once.
+    fn start(&self) {}
 }
 
 /// What an authenticator says.
@@ -141,6 +145,11 @@ impl Authenticators {
     /// Asks in the given order. None at all makes every client anonymous (an empty principal).
     pub fn new(row: Vec<Arc<dyn Authenticator>>) -> Self {
         Self(row)
+    }
+
+    /// Tells all that clients will come.
+    pub fn start(&self) {
+        self.0.iter().for_each(|authenticator| authenticator.start());
     }
 
     /// Asks from the first on.

@@ -92,6 +92,12 @@ impl Authenticator for Jwt {
             }
         }
     }
+
+    fn start(&self) {
+        if let IssuerKeys::Remote(keys) = &self.keys {
+            keys.start();
+        }
+    }
 }
 
 fn verdict(result: Result<(), Fault>, principal: Principal) -> Verdict {

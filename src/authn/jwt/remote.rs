@@ -16,7 +16,7 @@ use super::token::Signed;
 use crate::authn::fault::Fault;
 use crate::neighbour::http::HttpClient;
 
-/// Keys that an issuer publishes, fetched in the background from the first token on.
+/// Keys that an issuer publishes, fetched in the background from the start on.
 ///
 /// A fetch that fails changes nothing until the keys are too old. Whoever comes while there are none waits
 /// for them. A token that names an unknown key has them fetched at once, though not often.
@@ -109,9 +109,14 @@ impl RemoteKeys {
         Self { shared: Arc::new(shared), fetching: OnceLock::new() }
     }
 
+    /// Begins to fetch, once.
+    pub(super) fn start(&self) {
+        self.fetching.get_or_init(|| tokio::spawn(Arc::clone(&self.shared).fetch_for_ever()).abort_handle());
+    }
+
     /// Judges with the keys that are there, or waits for those that are to come.
     pub(super) fn verify(&self, signed: Signed, now: Instant) -> Checked {
-        self.fetching.get_or_init(|| tokio::spawn(Arc::clone(&self.shared).fetch_for_ever()).abort_handle());
+        self.start();
         let published = self.shared.published.borrow().clone();
         let Some(result) = published.verify(&signed, now) else { return self.shared.verify_after(0, signed) };
         let may_be_new = matches!(result, Err(Fault::Unavailable | Fault::UnknownKey));
@@ -272,6 +277,17 @@ mod tests {
     use super::super::algorithm::Algorithm;
     use super::*;
     use crate::issuer::{base64url, jwks};
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_are_there_before_the_first_token() {
+        let issuer = Issuer::new(&["a"]);
+        let keys = issuer.keys();
+        keys.start();
+        keys.start();
+        advance_by(FETCH_TIME).await;
+        assert_eq!(at_once(&keys, issuer.signed("a")), Ok(()));
+        assert_eq!(issuer.fetches(), 1);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn first_token_waits_for_the_keys() {
