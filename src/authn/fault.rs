@@ -16,7 +16,12 @@ pub(super) enum Fault {
     /// The claim that the configuration calls so is missing or of another kind.
     Claim(&'static str),
     IdentityCharset(&'static str),
+    /// Its issuer says that it is not good, or not known.
+    Inactive,
+    Issuer,
     KeyId,
+    /// No access token.
+    Kind,
     NoExpiry,
     NotYet(&'static str),
     RequiredClaim(Box<str>),
@@ -52,6 +57,9 @@ impl fmt::Display for Fault {
             Self::IdentityCharset(key) => {
                 write!(f, "identity_charset: the claim for `{key}` is empty or has `/`, `+`, `#` or U+0000")
             }
+            Self::Inactive => f.write_str("the token is not active"),
+            Self::Issuer => f.write_str("the token is another issuer's"),
+            Self::Kind => f.write_str("the token is no access token"),
             Self::KeyId => f.write_str("the token's `kid` is no string"),
             Self::NoExpiry => f.write_str("the token has no `exp`"),
             Self::NotYet(claim) => write!(f, "the token's `{claim}` is in the future"),

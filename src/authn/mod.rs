@@ -4,14 +4,21 @@ mod acl;
 mod anonymous;
 mod claims;
 mod fault;
+mod form;
+mod identity_charset;
+mod inquiry;
+pub mod introspection;
 pub mod jwt;
 mod password;
 pub mod password_file;
+pub mod remote;
 mod token_place;
 mod x509;
 
 pub use anonymous::Anonymous;
 pub use claims::ClaimRules;
+pub use identity_charset::IdentityCharset;
+pub use inquiry::InquiryOptions;
 pub use password::Password;
 pub use token_place::{TokenPlace, UnknownPlace};
 pub use x509::{Identity, X509};
@@ -33,6 +40,18 @@ mod tests {
         match authenticator.authenticate(credentials, Now::read()) {
             Authentication::Ready(verdict) => verdict,
             Authentication::Pending(_) => panic!("{} needs no time", authenticator.name()),
+        }
+    }
+
+    /// What is said after all waiting.
+    pub(super) async fn judged(
+        authenticator: &dyn Authenticator,
+        credentials: &Credentials<'_>,
+        now: Now,
+    ) -> Verdict {
+        match authenticator.authenticate(credentials, now) {
+            Authentication::Ready(verdict) => verdict,
+            Authentication::Pending(verdict) => verdict.await,
         }
     }
 

@@ -89,6 +89,12 @@ impl Identity {
     }
 }
 
+/// The common name of a certificate in DER.
+pub(super) fn common_name(der: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(der).ok()?;
+    attributes(der, &certificate).values(Identity::CommonName.attribute()).next().map(str::to_owned)
+}
+
 fn attributes(der: &[u8], certificate: &X509Certificate<'_>) -> Attributes {
     let mut attributes = Attributes::default();
     for name in certificate.subject().iter_common_name().filter_map(|name| name.as_str().ok()) {

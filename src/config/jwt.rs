@@ -1,20 +1,19 @@
 //! `[authn.NAME]` with `type = "jwt"`.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::Uri;
 use mgate_proxy::transport::Authorities;
 
 use super::claims::{self, not_empty};
 use super::files::Files;
 use super::section::Section;
+use super::service::secure_url;
 use super::values;
 use crate::authn::jwt::{
     ALGORITHMS, Algorithm, IssuerKeys, Jwt, JwtOptions, KeyError, KeySet, RemoteKeys, Schedule, fetch_from,
 };
-use crate::neighbour::http::{HttpClient, HttpOptions, parse_url};
+use crate::neighbour::http::{HttpClient, HttpOptions};
 
 /// The authenticator, if nothing is wrong with it.
 pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Jwt> {
@@ -108,7 +107,7 @@ fn secret(text: &[u8], algorithms: &[Algorithm]) -> Result<KeySet, KeyError> {
 }
 
 fn remote(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<IssuerKeys> {
-    let url = section.parse("jwks_url", url);
+    let url = section.parse("jwks_url", secure_url);
     let has_ca = section.has("jwks_ca");
     let ca = section.text("jwks_ca").and_then(|name| files.load(&name, Authorities::from_pem));
     let refresh = section.duration("jwks_refresh", REFRESH).unwrap_or(DEFAULT_REFRESH);
@@ -124,17 +123,6 @@ fn remote(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Is
     let client = section.check(section.place(), HttpClient::new(options))?;
     let fetch = fetch_from(client, url?.value);
     Some(IssuerKeys::Remote(RemoteKeys::new(name, Schedule { refresh, max_age }, fetch)))
-}
-
-/// Keys must not be changed on their way.
-fn url(text: &str) -> Result<Uri, String> {
-    let url = parse_url(text).map_err(|error| error.to_string())?;
-    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let is_here = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
-    match url.scheme_str() == Some("https") || is_here {
-        true => Ok(url),
-        false => Err("must begin with https://, unless it is of this machine".into()),
-    }
 }
 
 const SOURCES: &[&str] = &["jwks_file", "jwks_url", "public_key_file", "secret_file"];

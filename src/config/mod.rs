@@ -9,10 +9,12 @@ mod definitions;
 mod document;
 mod environment;
 mod files;
+mod introspection;
 mod jwt;
 mod pdp;
 mod policy_test;
 mod problem;
+mod remote;
 mod route;
 mod section;
 mod service;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+use mgate_policies::jwt_scopes::JwtScopes;
 use mgate_policies::static_rules::StaticRules;
 use mgate_policies::{Policy, Standing, Transform};
 use mgate_proxy::gate::{Authenticator, Mirror};
@@ -245,13 +248,12 @@ fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Opt
     let kind = section.one_of("type", AUTHN_TYPES)?;
     let authenticator = match kind {
         AuthnType::Anonymous => Some(Arc::new(Anonymous::new(name)) as Arc<_>),
-        AuthnType::Jwt => jwt::read(name, &mut section, files).map(|jwt| {
-            let jwt: Arc<dyn Authenticator> = Arc::new(jwt);
-            Arc::new(Extension(jwt)) as Arc<_>
-        }),
+        AuthnType::Introspection => introspection::read(name, &mut section, files).map(in_background),
+        AuthnType::Jwt => jwt::read(name, &mut section, files).map(in_background),
         AuthnType::Password => {
             users(&mut section, files).map(|file| Arc::new(Password::new(name, file)) as Arc<_>)
         }
+        AuthnType::Remote => remote::read(name, &mut section, files).map(in_background),
         AuthnType::X509 => {
             let identity = section.one_of("id", IDENTITIES).unwrap_or(Identity::CommonName);
             Some(Arc::new(X509::new(name, identity)) as Arc<_>)
@@ -259,6 +261,12 @@ fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Opt
     };
     section.finish();
     Some(route::Authn { authenticator: authenticator?, needs_certificates: kind == AuthnType::X509 })
+}
+
+/// An authenticator that needs what a worker's runtime does not have.
+fn in_background(authenticator: impl Authenticator + 'static) -> Arc<dyn Authenticator> {
+    let authenticator: Arc<dyn Authenticator> = Arc::new(authenticator);
+    Arc::new(Extension(authenticator))
 }
 
 fn users(section: &mut Section<'_>, files: &Files<'_>) -> Option<PasswordFile> {
@@ -293,6 +301,7 @@ fn policy(
             let pdp: Arc<dyn Policy> = Arc::new(pdp?);
             Some(Arc::new(Extension(pdp)))
         }
+        PolicyType::JwtScopes => jwt_scopes(name, section),
         PolicyType::Static => static_rules(name, section, files, files.report()),
         #[cfg(feature = "wasm")]
         PolicyType::Wasm => {
@@ -309,12 +318,20 @@ fn policy(
 }
 
 fn policy_type(kind: &str) -> Result<PolicyType, String> {
-    match supported(kind, POLICY_TYPES, &["jwt_scopes"])? {
+    match supported(kind, POLICY_TYPES, &[])? {
         PolicyType::Wasm if cfg!(not(feature = "wasm")) => {
             Err("type \"wasm\" is not in this build, which lacks the feature `wasm`".to_owned())
         }
         kind => Ok(kind),
     }
+}
+
+fn jwt_scopes(name: &str, mut section: Section<'_>) -> Option<Arc<dyn Policy>> {
+    let claim = section.parse("scope_claim", claims::not_empty);
+    let claim = claim.map_or_else(|| "scope".into(), |claim| claim.value);
+    let prefix = section.text("scope_prefix").map_or_else(|| "mqtt:".into(), |prefix| prefix.value);
+    section.finish();
+    Some(Arc::new(JwtScopes::new(name, &format!("claims.{claim}"), &prefix)))
 }
 
 fn static_rules(
@@ -357,6 +374,7 @@ struct Plugins;
 
 #[derive(Clone, Copy)]
 enum PolicyType {
+    JwtScopes,
     Pdp,
     Static,
     Wasm,
@@ -365,20 +383,28 @@ enum PolicyType {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum AuthnType {
     Anonymous,
+    Introspection,
     Jwt,
     Password,
+    Remote,
     X509,
 }
 
 const AUTHN_TYPES: &[(&str, AuthnType)] = &[
     ("anonymous", AuthnType::Anonymous),
+    ("introspection", AuthnType::Introspection),
     ("jwt", AuthnType::Jwt),
     ("password", AuthnType::Password),
+    ("remote", AuthnType::Remote),
     ("x509", AuthnType::X509),
 ];
 
-const POLICY_TYPES: &[(&str, PolicyType)] =
-    &[("static", PolicyType::Static), ("pdp", PolicyType::Pdp), ("wasm", PolicyType::Wasm)];
+const POLICY_TYPES: &[(&str, PolicyType)] = &[
+    ("static", PolicyType::Static),
+    ("jwt_scopes", PolicyType::JwtScopes),
+    ("pdp", PolicyType::Pdp),
+    ("wasm", PolicyType::Wasm),
+];
 
 const IDENTITIES: &[(&str, Identity)] = &[
     ("cn", Identity::CommonName),

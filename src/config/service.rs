@@ -9,6 +9,7 @@ use mgate_proxy::transport::{Authorities, Certificate};
 use super::files::Files;
 use super::section::Section;
 use super::tls;
+use crate::neighbour::http::parse_url;
 
 /// Whether what follows a scheme is on this machine.
 pub(super) fn is_here(rest: &str) -> bool {
@@ -17,6 +18,16 @@ pub(super) fn is_here(rest: &str) -> bool {
         authority.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).unwrap_or_default();
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+/// An address from which nothing comes that was changed on its way.
+pub(super) fn secure_url(text: &str) -> Result<Uri, String> {
+    let url = parse_url(text).map_err(|error| error.to_string())?;
+    let is_local = text.split_once("://").is_some_and(|(_, rest)| is_here(rest));
+    match url.scheme_str() == Some("https") || is_local {
+        true => Ok(url),
+        false => Err("must begin with https://, unless it is of this machine".into()),
+    }
 }
 
 /// Whose certificates are good, and which one is shown.

@@ -3,6 +3,7 @@
 pub(crate) mod breaker;
 pub(crate) mod flights;
 pub mod grpc;
+pub(crate) mod guard;
 pub mod http;
 pub(crate) mod messages;
 pub mod nats;
