@@ -21,6 +21,7 @@ use super::section::{Given, Section};
 use super::tls;
 use super::transform;
 use super::values::{Address, Scheme};
+use crate::authn::IdentityCharset;
 
 /// One listener and where it leads.
 pub struct RouteConfig {
@@ -114,9 +115,10 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
     let asks_for_certificates = tls::asks_for_certificates(&mut section.section("tls"));
     let front = front(&mut section, &limits, keepalive, context);
     let upstream = upstream(&mut section, &limits, context.files);
-    let (authn, authenticators) = authenticators(&mut section, asks_for_certificates, context);
+    let (authn, row) = authenticators(&mut section, asks_for_certificates, context);
     let (transform_names, transforms) = transform::of_route(&mut section, context);
     let (policy_names, policies) = policies(&mut section, context);
+    let authenticators = Authenticators::new(with_charset(&mut section, row, &policies));
     let mirror_name = section.text("mirror");
     let mirror = mirror_name.as_ref().map(|name| context.mirrors.find(name, context.report).cloned());
     let mqtt = mqtt(section.section("mqtt"));
@@ -251,7 +253,7 @@ fn authenticators(
     section: &mut Section<'_>,
     asks_for_certificates: bool,
     context: &Context<'_>,
-) -> (Vec<String>, Authenticators) {
+) -> (Vec<String>, Vec<Arc<dyn Authenticator>>) {
     let names = section.texts("authn").unwrap_or_default();
     let mut row = Vec::new();
     for name in &names {
@@ -262,7 +264,22 @@ fn authenticators(
         }
         row.push(Arc::clone(&authn.authenticator));
     }
-    (names.into_iter().map(|name| name.value).collect(), Authenticators::new(row))
+    (names.into_iter().map(|name| name.value).collect(), row)
+}
+
+/// The row, behind one who holds the names that clients choose to what policies can make of them.
+fn with_charset(
+    section: &mut Section<'_>,
+    mut row: Vec<Arc<dyn Authenticator>>,
+    policies: &Chain,
+) -> Vec<Arc<dyn Authenticator>> {
+    let is_wanted = section.boolean("identity_charset").unwrap_or(true);
+    let uses = |name| is_wanted && policies.iter().any(|standing| standing.policy.uses_name(name));
+    let (client_id, username) = (uses("client_id"), uses("username"));
+    if client_id || username {
+        row.insert(0, Arc::new(IdentityCharset { client_id, username, is_alone: row.is_empty() }));
+    }
+    row
 }
 
 fn policies(section: &mut Section<'_>, context: &Context<'_>) -> (Vec<String>, Chain) {
