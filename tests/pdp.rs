@@ -221,6 +221,26 @@ fn proxies_of_the_environment_are_not_heeded() {
 }
 
 #[test]
+fn answer_to_connect_decides_about_the_session_and_ends_it() {
+    let terms = "{'decision':true,'context':{'ttl':60,'mgate':{'statements':[{'effect':'allow',\
+                 'actions':['publish'],'resources':['topic:good']}],'disconnect_after':1}}}"
+        .replace('\'', "\"");
+    let (service, upstream) = (Service::saying(json(&terms)), Upstream::start());
+    let mgate = start(&upstream, &service, "session_terms = true\ncache = { max_ttl = '1m' }");
+    for version in BOTH {
+        let before = service.heard().len();
+        let dev = connect(version, &format!("dev-{version:?}"));
+        let (mut client, mut behind) = upstream.session(mgate.address(), &dev, version);
+        client.send(&publish_with(version, (1, 1), "bad", b"", "x"));
+        assert_eq!(acknowledged(&client.packet()), denied_publish(version, 0x87));
+        client.send(&publish_with(version, (1, 2), "good", b"", "x"));
+        behind.expect(&publish_with(version, (1, 2), "good", b"", "x"));
+        assert_eq!(service.heard().len(), before + 1);
+        client.until_closed();
+    }
+}
+
+#[test]
 fn webhook_of_another_broker_decides() {
     let service = Service::start(|heard, tcp| match heard.body.contains("topic=good") {
         true => tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),

@@ -11,7 +11,8 @@ use serde_json::Value;
 use tokio::task::yield_now;
 
 use super::*;
-use crate::neighbour::grpc::Code;
+use crate::grpc_service::{self, GrpcService, Reply};
+use crate::neighbour::grpc::{Code, GrpcClient, GrpcOptions, parse_target};
 use crate::neighbour::http::{HttpClient, HttpOptions};
 use crate::service::{Heard, Service, answer, json};
 
@@ -356,6 +357,69 @@ async fn allow_that_is_used_is_refreshed_before_its_end() {
 }
 
 #[tokio::test]
+async fn others_decide_while_the_service_is_away_where_that_is_wanted() {
+    let address = unused_address();
+    let away = format!("http://{address}/");
+    for (on_error, abstains) in [(OnError::Deny, false), (OnError::Abstain, true)] {
+        let pdp = Pdp::new(PdpOptions { on_error, ..options(&away) });
+        let decision = decide(&pdp, &publish(&client(), "a")).await;
+        assert_eq!(matches!(decision, Decision::Abstain), abstains, "{decision:?}");
+        for odd in [json("{}"), answer("403 Forbidden", "application/json", ALLOW)] {
+            let service = Service::saying(odd);
+            let pdp = Pdp::new(PdpOptions { on_error, ..options(&service.url("/")) });
+            assert_eq!(cause(&decide(&pdp, &publish(&client(), "a")).await), Some(Cause::Unavailable));
+        }
+    }
+}
+
+#[tokio::test]
+async fn questions_over_grpc_are_one_request_and_remembered() {
+    let (decide, decided) = channel::<()>();
+    let decided = Mutex::new(decided);
+    let service = GrpcService::start(move |_| {
+        let _ = decided.lock().unwrap().recv();
+        Reply::Message(b"\x08\x01".to_vec())
+    });
+    let pdp = over_grpc(&service.url(), Duration::from_secs(5));
+    let pending: Vec<_> = (0..1000).map(|_| tokio::spawn(later(&pdp, &publish(&client(), "a")))).collect();
+    while pdp.counts().misses < 1000 {
+        yield_now().await;
+    }
+    decide.send(()).unwrap();
+    for decision in pending {
+        assert!(is_allowed(&decision.await.unwrap()));
+    }
+    assert!(matches!(pdp.evaluate(&publish(&client(), "a"), Now::read()), Answer::Ready(_)));
+    assert_eq!(service.heard().len(), 1);
+}
+
+#[tokio::test]
+async fn whatever_goes_wrong_over_grpc_is_a_denial_in_time() {
+    let allow = grpc_service::framed(b"\x08\x01");
+    for reply in [
+        Reply::Raw(allow.clone(), None),
+        Reply::Raw(allow[..6].to_vec(), Some(0)),
+        Reply::Raw(allow, Some(14)),
+        Reply::Message(b"\x08".to_vec()),
+        Reply::Message(b"\x0a\x01\x01".to_vec()),
+        Reply::Message([b"\x08\x01\x1a\x80\x40".as_slice(), &[b' '; 8192]].concat()),
+        Reply::Status(0),
+        Reply::Status(7),
+        Reply::Http(200),
+        Reply::Reset,
+        Reply::Silence,
+        Reply::Drip,
+    ] {
+        let said = reply.clone();
+        let service = GrpcService::start(move |_| said.clone());
+        let pdp = over_grpc(&service.url(), SHORT);
+        let decision = tokio::time::timeout(SHORT * 20, decide(&pdp, &publish(&client(), "a"))).await;
+        assert_eq!(cause(&decision.unwrap()), Some(Cause::Unavailable), "{reply:?}");
+        assert!(!service.heard().is_empty(), "{reply:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_asked_about_is_left_to_others() {
     let service = Service::saying(json(ALLOW));
     let pdp = Pdp::new(PdpOptions { actions: vec![Action::Publish], ..options(&service.url("/")) });
@@ -633,6 +697,20 @@ pub(super) fn cause(decision: &Decision) -> Option<Cause> {
 
 fn pdp(service: &Service) -> Pdp {
     Pdp::new(options(&service.url("/")))
+}
+
+/// Asks `broker.auth.v1`.
+fn over_grpc(url: &str, timeout: Duration) -> Pdp {
+    let client = GrpcClient::new(GrpcOptions {
+        target: parse_target(url).unwrap(),
+        ca: Some(Authorities::none()),
+        identity: None,
+        metadata: HeaderMap::new(),
+        max_message_bytes: 4096,
+    });
+    let dialect = Box::new(BrokerAuthGrpc::CURRENT);
+    let transport = Transport::Grpc(client.unwrap());
+    Pdp::new(PdpOptions { dialect, transport, timeout, ..options("http://unused/") })
 }
 
 pub(super) fn options(url: &str) -> PdpOptions {
