@@ -17,8 +17,8 @@ use mgate::Gateway;
 use mgate::control::Control;
 use mgate::gateway::Builder;
 use mgate_policies::{
-    Action, Answer, Cause, Decision, Editable, Grant, Now, Part, Policy, Query, Reason, Refusal, Resource, Scope,
-    Transform,
+    Action, Answer, Cause, Decision, Editable, Grant, Now, Part, Policy, Query, Reason, Refusal, Resource,
+    Scope, Transform,
 };
 use mgate_proxy::gate::{Message, Mirror};
 use support::broker::{Broker, mosquitto_sub};

@@ -5,7 +5,9 @@ use std::sync::{Mutex, atomic::AtomicUsize, atomic::Ordering};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use mgate_policies::{BoxFuture, Cause, Client, Grant, Principal, Protocol, Resource, TopicFilter, TopicName};
+use mgate_policies::{
+    BoxFuture, Cause, Client, Grant, Principal, Protocol, Resource, TopicFilter, TopicName,
+};
 use mgate_proxy::transport::Authorities;
 use serde_json::Value;
 use tokio::task::yield_now;

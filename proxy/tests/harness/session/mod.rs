@@ -78,7 +78,11 @@ impl World {
         let endpoint = endpoint(options, &rules);
         let now = Now::read();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let session = Session::new(&endpoint, Peer { address, certificate: None, upgrade: None, is_encrypted: false }, now);
+        let session = Session::new(
+            &endpoint,
+            Peer { address, certificate: None, upgrade: None, is_encrypted: false },
+            now,
+        );
         Self {
             endpoint,
             session,
