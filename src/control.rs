@@ -14,9 +14,8 @@ use crate::config::{Config, Problems, RouteConfig, Source, Token};
 use crate::gateway::Listening;
 use crate::health::{Component, Health};
 use crate::log::LogConfig;
-#[cfg(feature = "wasm")]
-use crate::plugin::Plugin;
 use crate::route::Steering;
+use crate::withdrawals::Withdrawals;
 use crate::workers::Workers;
 
 /// The way to change a gateway while it serves. Whoever has it does not keep the gateway alive.
@@ -27,6 +26,7 @@ pub struct Control {
     /// Held while a configuration is read, so that an older one is not taken over later.
     reloading: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    this: Weak<Self>,
 }
 
 /// A route that serves.
@@ -86,14 +86,20 @@ struct State {
 
 impl Control {
     /// The control of routes that were made of `config`, and are gone from it.
-    pub(crate) fn new(config: Config, routes: Vec<Steered>, workers: &Arc<Workers>, fixed: Fixed) -> Self {
-        Self {
+    pub(crate) fn new(
+        config: Config,
+        routes: Vec<Steered>,
+        workers: &Arc<Workers>,
+        fixed: Fixed,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
             routes,
             workers: Arc::downgrade(workers),
             fixed,
             reloading: tokio::sync::Mutex::default(),
-            state: Mutex::new(State::new(config, None)),
-        }
+            state: Mutex::new(State::new(config, this.clone(), None)),
+            this: this.clone(),
+        })
     }
 
     /// Says that rights have changed: policies forget what they decided about those whose they are, and live
@@ -114,6 +120,11 @@ impl Control {
         let path = source.path.clone();
         let loaded = tokio::task::spawn_blocking(move || source.load()).await;
         let loaded = loaded.unwrap_or_else(|error| Err(Problems::one(&path, error.to_string())));
+        // what serves must not make room for what is not ready
+        let loaded = loaded.and_then(|config| match config.unready.is_empty() {
+            true => Ok(config),
+            false => Err(Problems(config.unready)),
+        });
         let result = loaded.map(|config| self.take_over(config));
         let reload = Reload { at: Now::read().unix, result };
         reload.log();
@@ -130,7 +141,7 @@ impl Control {
             routes.map(|route| (Arc::clone(&route.name), route)).collect();
         let mut state = self.state();
         let last_reload = state.last_reload.take();
-        *state = State::new(config, last_reload);
+        *state = State::new(config, self.this.clone(), last_reload);
         let told = self.told(self.routes.iter().map(|route| match routes.remove(&route.listening.route) {
             Some(config) => route.steering.renew(config),
             None => route.steering.revoke(&Scope::Everyone),
@@ -189,27 +200,31 @@ impl Control {
 }
 
 impl State {
-    fn new(config: Config, last_reload: Option<Reload>) -> Self {
+    fn new(config: Config, control: Weak<Control>, last_reload: Option<Reload>) -> Self {
         let Config { source, drain_timeout, admin, health, .. } = config;
         let serving = health.component("gateway");
         serving.ready();
         let token = admin.and_then(|admin| admin.token);
+        let mut watching = JoinSet::new();
         #[cfg(feature = "wasm")]
-        let watching = look_after(config.plugins, &health);
-        #[cfg(not(feature = "wasm"))]
-        let watching = JoinSet::new();
+        for plugin in config.plugins {
+            let part = health.component(&format!("plug-in {}", plugin.name()));
+            watching.spawn(plugin.watch(part, config.withdrawals.clone()));
+        }
+        watching.spawn(withdraw(config.withdrawals, control));
         Self { source, drain_timeout, token, health, serving, last_reload, _watching: watching }
     }
 }
 
-/// Keeps an eye on what plug-ins are made of.
-#[cfg(feature = "wasm")]
-fn look_after(plugins: Vec<Arc<Plugin>>, health: &Health) -> JoinSet<()> {
-    let watch = |plugin: Arc<Plugin>| {
-        let part = health.component(&format!("plug-in {}", plugin.name()));
-        plugin.watch(part)
-    };
-    plugins.into_iter().map(watch).collect()
+/// Passes on what rights are withdrawn, for ever.
+async fn withdraw(withdrawals: Withdrawals, control: Weak<Control>) {
+    loop {
+        let scopes = withdrawals.take().await;
+        let Some(control) = control.upgrade() else { return };
+        for scope in scopes {
+            control.invalidate(&scope);
+        }
+    }
 }
 
 impl Reload {

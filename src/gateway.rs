@@ -61,7 +61,7 @@ impl Gateway {
             routes.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
         let admin = config.admin.as_ref().map(|admin| admin::Listener::bind(admin.listen)).transpose()?;
         let workers = Arc::new(Workers::start(config.workers)?);
-        let control = Arc::new(Control::new(config, routes, &workers, fixed));
+        let control = Control::new(config, routes, &workers, fixed);
         control.start_authenticators();
         let (connection, connections) = mpsc::channel(1);
         let mut gateway = Self::idle(control, connections, workers);

@@ -21,6 +21,7 @@ pub mod plugin;
 mod question;
 mod route;
 pub mod transform;
+pub mod withdrawals;
 mod workers;
 
 pub use gateway::Gateway;

@@ -11,8 +11,8 @@ pub enum Scope {
     Everyone,
     /// Those of one principal.
     Principal {
-        /// Its tenant; empty where there is only one.
-        tenant: Box<str>,
+        /// Its tenant, empty where there is only one; `None` stands for each.
+        tenant: Option<Box<str>>,
         /// Its identity.
         id: Box<str>,
     },
@@ -27,7 +27,9 @@ impl Scope {
         match self {
             Self::ClientId(client_id) => *client_id == client.client_id,
             Self::Everyone => true,
-            Self::Principal { tenant, id } => (tenant, id) == (&principal.tenant, &principal.id),
+            Self::Principal { tenant, id } => {
+                *id == principal.id && tenant.as_ref().is_none_or(|tenant| *tenant == principal.tenant)
+            }
             Self::Tenant(tenant) => *tenant == principal.tenant,
         }
     }
@@ -38,8 +40,10 @@ impl fmt::Display for Scope {
         match self {
             Self::ClientId(client_id) => write!(f, "client {client_id}"),
             Self::Everyone => f.write_str("everyone"),
-            Self::Principal { tenant, id } if tenant.is_empty() => write!(f, "principal {id}"),
-            Self::Principal { tenant, id } => write!(f, "principal {id} of tenant {tenant}"),
+            Self::Principal { tenant: Some(tenant), id } if !tenant.is_empty() => {
+                write!(f, "principal {id} of tenant {tenant}")
+            }
+            Self::Principal { id, .. } => write!(f, "principal {id}"),
             Self::Tenant(tenant) => write!(f, "tenant {tenant}"),
         }
     }
@@ -54,7 +58,7 @@ mod tests {
 
     #[test]
     fn each_scope_covers_its_own_and_nobody_else() {
-        let of = |tenant: &str, id: &str| Scope::Principal { tenant: tenant.into(), id: id.into() };
+        let of = |tenant: &str, id: &str| Scope::Principal { tenant: Some(tenant.into()), id: id.into() };
         for (scope, expected) in [
             (Scope::Everyone, true),
             (Scope::ClientId("dev-1".into()), true),
@@ -64,6 +68,8 @@ mod tests {
             (of("acme", "alice"), true),
             (of("acme", "dev-1"), false),
             (of("", "alice"), false),
+            (Scope::Principal { tenant: None, id: "alice".into() }, true),
+            (Scope::Principal { tenant: None, id: "dev-1".into() }, false),
         ] {
             assert_eq!(scope.covers(&client()), expected, "{scope}");
         }

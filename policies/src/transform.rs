@@ -96,12 +96,12 @@ pub enum Refusal {
 /// Transforms in a row: in their order towards the upstream, in reverse towards the client, so that what one
 /// of them did last is undone first.
 #[derive(Clone, Default)]
-pub struct Transforms(Vec<Arc<dyn Transform>>);
+pub struct Transforms(Arc<[Arc<dyn Transform>]>);
 
 impl Transforms {
     /// Applies in the given order.
     pub fn new(row: Vec<Arc<dyn Transform>>) -> Self {
-        Self(row)
+        Self(row.into())
     }
 
     /// Whether there are none.

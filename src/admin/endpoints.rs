@@ -135,7 +135,7 @@ fn scope(object: &Map<String, Value>) -> Result<Scope, Fault> {
     match (text("client_id")?, text("principal")?, text("tenant")?) {
         (None, None, None) => Ok(Scope::Everyone),
         (None, None, Some(tenant)) => Ok(Scope::Tenant(tenant)),
-        (None, Some(id), tenant) => Ok(Scope::Principal { tenant: tenant.unwrap_or_default(), id }),
+        (None, Some(id), tenant) => Ok(Scope::Principal { tenant, id }),
         (Some(client_id), None, None) => Ok(Scope::ClientId(client_id)),
         (Some(_), ..) => Err(bad_request("client_id stands alone".into())),
     }
@@ -184,13 +184,17 @@ mod tests {
 
     #[test]
     fn scopes_are_read() {
-        let principal = |tenant: &str, id: &str| Scope::Principal { tenant: tenant.into(), id: id.into() };
+        let principal = |tenant: Option<&str>, id: &str| Scope::Principal {
+            tenant: tenant.map(Into::into),
+            id: id.into(),
+        };
         for (body, expected) in [
             ("", Scope::Everyone),
             ("{}", Scope::Everyone),
             (r#"{"tenant":"acme"}"#, Scope::Tenant("acme".into())),
-            (r#"{"principal":"alice"}"#, principal("", "alice")),
-            (r#"{"principal":"alice","tenant":"acme"}"#, principal("acme", "alice")),
+            (r#"{"principal":"alice"}"#, principal(None, "alice")),
+            (r#"{"principal":"alice","tenant":""}"#, principal(Some(""), "alice")),
+            (r#"{"principal":"alice","tenant":"acme"}"#, principal(Some("acme"), "alice")),
             (r#"{"client_id":"dev-1"}"#, Scope::ClientId("dev-1".into())),
         ] {
             assert_eq!(read(body), Ok(expected), "{body}");

@@ -50,6 +50,7 @@ use crate::log::{self, LogConfig};
 use crate::mirror;
 #[cfg(feature = "wasm")]
 use crate::plugin::Plugin;
+use crate::withdrawals::Withdrawals;
 
 pub use self::admin::{AdminConfig, Token};
 pub(crate) use self::document::{Node, Value};
@@ -83,6 +84,8 @@ pub struct Config {
     pub warnings: Vec<Problem>,
     /// What has to be there for it to be served.
     pub health: Health,
+    /// Where rights are withdrawn by those whom policies ask.
+    pub(crate) withdrawals: Withdrawals,
     pub(crate) source: Source,
 }
 
@@ -171,12 +174,12 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
     let drain_timeout = file.duration("drain_timeout", Duration::ZERO..=HOUR);
     let log = read_log(file.section("log"));
     let admin = admin::read(file.section("admin"), files);
-    let plugins = Plugins::default();
+    let surroundings = Surroundings::default();
     let mut context = Context {
         authn: Definitions::read(&mut file, "authn", |name, section| authenticator(name, section, files)),
         policies: Definitions::read(&mut file, "policy", |name, mut section| {
             let is_enforced = section.boolean("enforce").unwrap_or(true);
-            let policy = policy(name, section, files, &plugins)?;
+            let policy = policy(name, section, files, &surroundings)?;
             Some(Standing { policy, is_enforced })
         }),
         mirrors: Definitions::read(&mut file, "mirror", mirror),
@@ -192,7 +195,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
     context.transforms.warn_of_unused(report);
     file.finish();
     #[cfg(feature = "wasm")]
-    let (plugins, unready) = plugins.finish();
+    let (plugins, unready) = surroundings.plugins.finish();
     #[cfg(not(feature = "wasm"))]
     let unready = Vec::new();
     Config {
@@ -206,6 +209,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
         unready,
         warnings: Vec::new(),
         health: Health::default(),
+        withdrawals: surroundings.withdrawals,
         source,
     }
 }
@@ -290,13 +294,13 @@ fn policy(
     name: &str,
     mut section: Section<'_>,
     files: &Files<'_>,
-    plugins: &Plugins,
+    surroundings: &Surroundings,
 ) -> Option<Arc<dyn Policy>> {
     section.require(&["type"]);
     let kind = section.parse("type", policy_type)?.value;
     match kind {
         PolicyType::Pdp => {
-            let pdp = pdp::read(name, &mut section, files);
+            let pdp = pdp::read(name, &mut section, files, &surroundings.withdrawals);
             section.finish();
             let pdp: Arc<dyn Policy> = Arc::new(pdp?);
             Some(Arc::new(Extension(pdp)))
@@ -305,15 +309,12 @@ fn policy(
         PolicyType::Static => static_rules(name, section, files, files.report()),
         #[cfg(feature = "wasm")]
         PolicyType::Wasm => {
-            let policy = wasm::read(name, &mut section, files, plugins);
+            let policy = wasm::read(name, &mut section, files, &surroundings.plugins);
             section.finish();
             Some(Arc::new(policy?))
         }
         #[cfg(not(feature = "wasm"))]
-        PolicyType::Wasm => {
-            let Plugins = plugins;
-            None
-        }
+        PolicyType::Wasm => None,
     }
 }
 
@@ -367,10 +368,13 @@ fn supported<T: Copy>(kind: &str, known: &[(&str, T)], to_come: &[&str]) -> Resu
     }
 }
 
-/// Where plug-ins are gathered while policies are read: nowhere.
-#[cfg(not(feature = "wasm"))]
+/// What policies have to do with beside their files.
 #[derive(Default)]
-struct Plugins;
+struct Surroundings {
+    #[cfg(feature = "wasm")]
+    plugins: Plugins,
+    withdrawals: Withdrawals,
+}
 
 #[derive(Clone, Copy)]
 enum PolicyType {

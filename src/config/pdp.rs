@@ -20,9 +20,15 @@ use crate::pdp::{
     ALL_ACTIONS, Authzen, BrokerAuth, BrokerAuthGrpc, CacheOptions, Dialect, Magistrala, Mainflux,
     MainfluxGrpc, OnError, Opa, Pdp, PdpOptions, Transport,
 };
+use crate::withdrawals::Withdrawals;
 
 /// The policy, if nothing is wrong with it.
-pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Pdp> {
+pub(super) fn read(
+    name: &str,
+    section: &mut Section<'_>,
+    files: &Files<'_>,
+    withdrawals: &Withdrawals,
+) -> Option<Pdp> {
     let before = files.report().problems();
     section.require(&["dialect", "url"]);
     let url = section.text("url");
@@ -59,6 +65,7 @@ pub(super) fn read(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> 
         session_terms,
         on_error,
         cache,
+        withdrawals: withdrawals.clone(),
     }))
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use mgate_policies::{
-    Action, Answer, BoxFuture, Cause, Decision, Now, Query, Reason, Resource, TopicFilter, TopicName,
+    Action, Answer, BoxFuture, Cause, Decision, Now, Query, Reason, Resource, Scope, TopicFilter, TopicName,
 };
 use tokio::sync::Semaphore;
 use tokio::time;
@@ -17,11 +17,12 @@ use super::cache::{DecisionCache, Remembered};
 use super::client::{PdpError, ServiceClient};
 use super::dialect::Unaskable;
 use super::epochs::{Epoch, Epochs};
-use super::invalidation::Invalidation;
+use super::invalidation;
 use super::subscriptions::{Subscription, Subscriptions};
 use super::transport::Transport;
 use super::{OnError, PdpOptions};
 use crate::neighbour::flights::Flights;
+use crate::withdrawals::Withdrawals;
 
 /// Decides from memory, or by asking.
 pub(super) struct Decisions {
@@ -32,6 +33,7 @@ pub(super) struct Decisions {
     actions: Vec<Action>,
     session_terms: bool,
     on_error: OnError,
+    withdrawals: Withdrawals,
     timeout: Duration,
     cache: DecisionCache,
     flights: Flights<Outcome>,
@@ -105,6 +107,7 @@ impl Decisions {
             actions: options.actions,
             session_terms: options.session_terms,
             on_error: options.on_error,
+            withdrawals: options.withdrawals,
             timeout: options.timeout,
             cache: DecisionCache::new(options.cache),
             flights: Flights::default(),
@@ -121,18 +124,25 @@ impl Decisions {
             let this = Arc::downgrade(self);
             client.listen(invalidations.clone(), move |heard| {
                 if let Some(this) = this.upgrade() {
-                    this.withdraw(&Invalidation::of(heard));
+                    this.withdraw(invalidation::scope(heard));
                 }
             });
         }
     }
 
-    /// Forgets what others say that is true no longer.
-    fn withdraw(&self, invalidation: &Invalidation) {
-        info!(policy = %self.client.name, ?invalidation, "rights were withdrawn");
-        match invalidation {
-            Invalidation::Everything => self.epochs.bump(),
-            Invalidation::Principal { tenant, id } => self.epochs.bump_one(tenant.as_deref(), id),
+    /// Forgets at once what is true no longer, and passes it on: live sessions hold more.
+    fn withdraw(&self, scope: Scope) {
+        info!(policy = %self.client.name, %scope, "rights were withdrawn");
+        self.forget(&scope);
+        self.withdrawals.add(scope);
+    }
+
+    /// Forgets all decisions about those whose rights changed, those on their way included.
+    pub(super) fn forget(&self, scope: &Scope) {
+        match scope {
+            Scope::Principal { tenant, id } => self.epochs.bump_one(tenant.as_deref(), id),
+            // what is remembered is not kept apart by any of these
+            Scope::ClientId(_) | Scope::Everyone | Scope::Tenant(_) => self.epochs.bump(),
         }
     }
 

@@ -32,6 +32,7 @@ use std::time::Duration;
 use mgate_policies::{Action, Answer, Decision, Now, Policy, Query, Scope};
 
 use self::decisions::Decisions;
+use crate::withdrawals::Withdrawals;
 
 pub use self::authzen::Authzen;
 pub use self::broker_auth::{BrokerAuth, BrokerAuthGrpc};
@@ -80,6 +81,8 @@ pub struct PdpOptions {
     pub on_error: OnError,
     /// How answers are remembered.
     pub cache: CacheOptions,
+    /// Is told when the service says that rights were withdrawn.
+    pub withdrawals: Withdrawals,
 }
 
 /// What counts while a service is away. What it says, and makes no sense, is a denial either way.
@@ -98,16 +101,6 @@ impl Pdp {
         let decisions = Arc::new(Decisions::new(options));
         decisions.listen();
         Self(decisions)
-    }
-
-    /// Forgets all decisions, those on their way included: rights were withdrawn.
-    pub fn forget_all(&self) {
-        self.0.epochs.bump();
-    }
-
-    /// Forgets all decisions about one principal, those on their way included.
-    pub fn forget_principal(&self, tenant: &str, id: &str) {
-        self.0.epochs.bump_one(Some(tenant), id);
     }
 
     /// What happened so far.
@@ -135,11 +128,7 @@ impl Policy for Pdp {
     }
 
     fn forget(&self, scope: &Scope) {
-        match scope {
-            Scope::Principal { tenant, id } => self.forget_principal(tenant, id),
-            // what is remembered is not kept apart by any of these
-            Scope::ClientId(_) | Scope::Everyone | Scope::Tenant(_) => self.forget_all(),
-        }
+        self.0.forget(scope);
     }
 }
 

@@ -239,13 +239,13 @@ async fn withdrawn_rights_are_asked_about_again() {
     let client = client();
     let query = publish(&client, "a");
     assert!(is_allowed(&decide(&pdp, &query).await));
-    pdp.forget_principal("", "somebody else");
+    pdp.forget(&principal("somebody else"));
     assert!(is_allowed(&decide(&pdp, &query).await));
-    pdp.forget_principal("", "dev-1");
+    pdp.forget(&principal("dev-1"));
     assert!(!is_allowed(&decide(&pdp, &query).await));
-    pdp.forget_all();
+    pdp.forget(&Scope::Everyone);
     assert!(is_allowed(&decide(&pdp, &query).await));
-    pdp.forget_all();
+    pdp.forget(&Scope::Everyone);
     assert!(!is_allowed(&decide(&pdp, &query).await));
 }
 
@@ -262,7 +262,7 @@ async fn answer_that_comes_after_rights_were_withdrawn_counts_for_nothing() {
     while service.heard().is_empty() {
         yield_now().await;
     }
-    pdp.forget_all();
+    pdp.forget(&Scope::Everyone);
     open.send(()).unwrap();
     open.send(()).unwrap();
     assert_eq!(cause(&pending.await.unwrap()), Some(Cause::NotAuthorized));
@@ -334,7 +334,7 @@ async fn grace_ends_with_withdrawn_rights() {
     let pdp = Pdp::new(PdpOptions { cache, ..options(&service.url("/")) });
     assert!(is_allowed(&decide(&pdp, &publish(&client(), "a")).await));
     stop(service);
-    pdp.forget_principal("", "dev-1");
+    pdp.forget(&principal("dev-1"));
     assert_eq!(cause(&decide(&pdp, &publish(&client(), "a")).await), Some(Cause::Unavailable));
 }
 
@@ -697,6 +697,10 @@ pub(super) fn cause(decision: &Decision) -> Option<Cause> {
     }
 }
 
+fn principal(id: &str) -> Scope {
+    Scope::Principal { tenant: Some("".into()), id: id.into() }
+}
+
 fn pdp(service: &Service) -> Pdp {
     Pdp::new(options(&service.url("/")))
 }
@@ -728,6 +732,7 @@ pub(super) fn options(url: &str) -> PdpOptions {
         session_terms: false,
         on_error: OnError::default(),
         cache: CacheOptions::default(),
+        withdrawals: Withdrawals::default(),
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use std::{error, fmt, io};
 
-use mgate_policies::Now;
+use mgate_policies::{Now, Scope};
 use mgate_wasm::{Bounds, CallError, LoadError, LogLevel, LogSink, Module, Options, Reply};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -21,6 +21,7 @@ use tracing::{debug, error, info, warn};
 
 use self::file::Stamp;
 use crate::health::Component;
+use crate::withdrawals::Withdrawals;
 
 pub use self::file::Digest;
 pub use self::policy::{WasmPolicy, WasmPolicyOptions};
@@ -112,8 +113,9 @@ impl Plugin {
         self.readiness.subscribe()
     }
 
-    /// Looks after the file for ever, and tells `part` how the plug-in is; must run in a tokio runtime.
-    pub async fn watch(self: Arc<Self>, part: Component) {
+    /// Looks after the file for ever, and tells `part` how the plug-in is; another module may have withdrawn anybody's
+    /// rights. Must run in a tokio runtime.
+    pub async fn watch(self: Arc<Self>, part: Component, withdrawals: Withdrawals) {
         match &*self.readiness.borrow() {
             Readiness::Ready => info!(plugin = %self.name(), "the plug-in is ready"),
             Readiness::NotReady(why) => {
@@ -128,7 +130,9 @@ impl Plugin {
             sleep(INTERVAL).await;
             let plugin = Arc::clone(&self);
             // a compiler is no guest for a runtime; one that panics leaves the module that there is
-            let _ = spawn_blocking(move || plugin.look()).await;
+            if let Ok(true) = spawn_blocking(move || plugin.look()).await {
+                withdrawals.add(Scope::Everyone);
+            }
         }
     }
 
@@ -139,16 +143,19 @@ impl Plugin {
         module.ok_or(Failure::NotReady)?.call(request, now.unix).map_err(Failure::Call)
     }
 
-    /// Takes the file's new contents, if it has any and they are whole.
-    fn look(&self) {
+    /// Takes the file's new contents, if it has any and they are whole; says whether another module is in use.
+    fn look(&self) -> bool {
         let stamp = Stamp::of(&self.options.path);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // somebody may still be writing: what changed must have rested since the last look
         let has_rested = std::mem::replace(&mut seen.last, stamp) == stamp;
-        if has_rested && stamp != seen.tried {
-            seen.tried = stamp;
-            self.renew(&mut seen);
+        if !has_rested || stamp == seen.tried {
+            return false;
         }
+        let before = seen.digest;
+        seen.tried = stamp;
+        self.renew(&mut seen);
+        seen.digest != before
     }
 
     fn renew(&self, seen: &mut Seen) {

@@ -112,6 +112,6 @@ mod tests {
     }
 
     fn principal(id: &str) -> Scope {
-        Scope::Principal { tenant: "".into(), id: id.into() }
+        Scope::Principal { tenant: None, id: id.into() }
     }
 }
