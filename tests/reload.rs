@@ -1,7 +1,5 @@
 //! A configuration that is read again while sessions live.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
 mod support;
 
 use support::broker::Broker;

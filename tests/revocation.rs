@@ -187,7 +187,8 @@ fn thousands_of_sessions_are_asked_about_within_a_moment() {
         for number in 0..sessions() {
             clients.push(subscribed(&mgate, number).await);
         }
-        let (losers, stay): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(number, _)| number % 2 == 0);
+        let (losers, stay): (Vec<_>, Vec<_>) =
+            clients.into_iter().partition(|(number, _)| number.is_multiple_of(2));
         files.write("acl.toml", &denying("subscribe", "topic:even"));
         let count = losers.len();
         let mut closing: JoinSet<_> = losers.into_iter().map(|(_, client)| until_closed(client)).collect();
@@ -214,7 +215,7 @@ fn sessions() -> usize {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit.clone());
+    let _ = setrlimit(Resource::Nofile, limit);
     let descriptors = limit.current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
     (descriptors.saturating_sub(500) / 2).min(9000) / 2 * 2
 }
@@ -223,7 +224,7 @@ fn sessions() -> usize {
 async fn subscribed(mgate: &Mgate, number: usize) -> (usize, TcpStream) {
     let version = Version::V5;
     let mut client = TcpStream::connect(mgate.address()).await.unwrap();
-    let filter = if number % 2 == 0 { "even" } else { "odd" };
+    let filter = if number.is_multiple_of(2) { "even" } else { "odd" };
     client.write_all(&connect(version, &format!("dev-{number}")).bytes()).await.unwrap();
     expect(&mut client, &connack(version)).await;
     client.write_all(&subscribe(version, 1, &[(filter, 0)])).await.unwrap();
