@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use mgate_policies::{Cidr, Now, Scope};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -26,7 +27,13 @@ pub struct Control {
     /// Held while a configuration is read, so that an older one is not taken over later.
     reloading: tokio::sync::Mutex<()>,
     state: Mutex<State>,
-    this: Weak<Self>,
+    surroundings: Surroundings,
+}
+
+/// What a configuration's tasks run in, and change.
+struct Surroundings {
+    runtime: Handle,
+    control: Weak<Control>,
 }
 
 /// A route that serves.
@@ -79,26 +86,30 @@ struct State {
     token: Option<Token>,
     health: Health,
     serving: Component,
+    is_stopping: bool,
     last_reload: Option<Reload>,
     /// Looks after what the configuration is made of; dropping it ends that.
     _watching: JoinSet<()>,
 }
 
 impl Control {
-    /// The control of routes that were made of `config`, and are gone from it.
+    /// The control of routes that were made of `config`, and are gone from it. Must be called in a tokio runtime.
     pub(crate) fn new(
         config: Config,
         routes: Vec<Steered>,
         workers: &Arc<Workers>,
         fixed: Fixed,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self {
-            routes,
-            workers: Arc::downgrade(workers),
-            fixed,
-            reloading: tokio::sync::Mutex::default(),
-            state: Mutex::new(State::new(config, this.clone(), None)),
-            this: this.clone(),
+        Arc::new_cyclic(|control| {
+            let surroundings = Surroundings { runtime: Handle::current(), control: control.clone() };
+            Self {
+                routes,
+                workers: Arc::downgrade(workers),
+                fixed,
+                reloading: tokio::sync::Mutex::default(),
+                state: Mutex::new(State::new(config, &surroundings)),
+                surroundings,
+            }
         })
     }
 
@@ -140,8 +151,9 @@ impl Control {
         let mut routes: HashMap<_, RouteConfig> =
             routes.map(|route| (Arc::clone(&route.name), route)).collect();
         let mut state = self.state();
-        let last_reload = state.last_reload.take();
-        *state = State::new(config, self.this.clone(), last_reload);
+        let (is_stopping, last_reload) = (state.is_stopping, state.last_reload.take());
+        *state = State { is_stopping, last_reload, ..State::new(config, &self.surroundings) };
+        state.tell();
         let told = self.told(self.routes.iter().map(|route| match routes.remove(&route.listening.route) {
             Some(config) => route.steering.renew(config),
             None => route.steering.revoke(&Scope::Everyone),
@@ -176,7 +188,10 @@ impl Control {
 
     /// Tells all sessions to end.
     pub(crate) fn stop(&self) {
-        self.state().serving.not_ready("is stopping");
+        let mut state = self.state();
+        state.is_stopping = true;
+        state.tell();
+        drop(state);
         self.routes.iter().for_each(|route| route.steering.stop());
     }
 
@@ -200,19 +215,37 @@ impl Control {
 }
 
 impl State {
-    fn new(config: Config, control: Weak<Control>, last_reload: Option<Reload>) -> Self {
+    fn new(config: Config, Surroundings { runtime, control }: &Surroundings) -> Self {
         let Config { source, drain_timeout, admin, health, .. } = config;
         let serving = health.component("gateway");
-        serving.ready();
         let token = admin.and_then(|admin| admin.token);
         let mut watching = JoinSet::new();
         #[cfg(feature = "wasm")]
         for plugin in config.plugins {
             let part = health.component(&format!("plug-in {}", plugin.name()));
-            watching.spawn(plugin.watch(part, config.withdrawals.clone()));
+            watching.spawn_on(plugin.watch(part, config.withdrawals.clone()), runtime);
         }
-        watching.spawn(withdraw(config.withdrawals, control));
-        Self { source, drain_timeout, token, health, serving, last_reload, _watching: watching }
+        watching.spawn_on(withdraw(config.withdrawals, control.clone()), runtime);
+        let state = Self {
+            source,
+            drain_timeout,
+            token,
+            health,
+            serving,
+            is_stopping: false,
+            last_reload: None,
+            _watching: watching,
+        };
+        state.tell();
+        state
+    }
+
+    /// Tells whether the gateway serves.
+    fn tell(&self) {
+        match self.is_stopping {
+            true => self.serving.not_ready("is stopping"),
+            false => self.serving.ready(),
+        }
     }
 }
 

@@ -5,9 +5,7 @@
 mod support;
 
 use support::broker::free_port;
-use support::packets::{Version, connect};
-use support::peer::Upstream;
-use support::{ALLOW_ALL, Files, Mgate, config, wait_until};
+use support::{ALLOW_ALL, Files, Mgate, config};
 
 #[test]
 fn it_says_how_the_gateway_is() {
@@ -22,25 +20,6 @@ fn it_says_how_the_gateway_is() {
     assert_eq!((&route["name"], &route["connections"]), (&"devices".into(), &0.into()));
     assert_eq!(route["policies"][0]["name"], "acl");
     assert!(health["last_reload"].is_null());
-}
-
-#[test]
-fn gateway_that_stops_is_not_ready_and_still_answers() {
-    let upstream = Upstream::start();
-    let files = Files::new(&[("acl.toml", ALLOW_ALL)]);
-    let text = format!("drain_timeout = '9s'\n{}", config(upstream.port(), "", ADMIN));
-    let mut mgate = Mgate::start(&files, &text);
-    let admin = mgate.admin();
-    // a client that goes on talking is heard out, and that takes time
-    let (client, _behind) = upstream.session(mgate.address(), &connect(Version::V5, "dev-1"), Version::V5);
-    mgate.terminate();
-    mgate.log.wait_for("stopping");
-    wait_until("it is not ready", || {
-        admin.get("/readyz")
-            == (503, serde_json::json!({ "ready": false, "not_ready": { "gateway": "is stopping" } }))
-    });
-    drop(client);
-    assert!(mgate.wait().success());
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use mgate::Gateway;
+use mgate::config::{Config, Environment, Extensions};
 use mgate::control::Control;
 use mgate::gateway::Builder;
 use mgate_policies::{
@@ -192,6 +193,22 @@ fn policy_of_the_program_hears_that_rights_changed_and_outlives_a_reload() {
 }
 
 #[test]
+fn gateway_that_stops_is_not_ready_whatever_is_reloaded() {
+    let upstream = Upstream::start();
+    let gateway = Embedded::start(Gateway::builder().policy(Arc::new(Revocable::default())), &upstream, "");
+    let control = Arc::clone(&gateway.control);
+    let lacks = || control.health().parts().into_iter().map(|part| part.lacks).collect::<Vec<_>>();
+    assert_eq!(lacks(), [None]);
+    let config = gateway.configuration.path("mgate.toml");
+    let own = Extensions { policies: vec![Arc::new(Revocable::default())], ..Extensions::default() };
+    let config = Config::load_with(&config, &Environment::default(), own).unwrap();
+    drop(gateway);
+    assert_eq!(lacks(), [Some("is stopping".into())]);
+    control.take_over(config);
+    assert_eq!(lacks(), [Some("is stopping".into())]);
+}
+
+#[test]
 fn example_of_an_own_transform_runs_between_mosquitto_and_its_clients() {
     let broker = Broker::mosquitto();
     let (_program, _log, address) = example(broker.port);
@@ -225,6 +242,7 @@ fn example(upstream: u16) -> (Process, Lines, SocketAddr) {
 
 /// A gateway that runs in this process.
 struct Embedded {
+    configuration: Arc<Files>,
     address: SocketAddr,
     control: Arc<Control>,
     stop: Option<oneshot::Sender<()>>,
@@ -238,8 +256,9 @@ impl Embedded {
         let text = text.replace(support::ACL, "");
         let (stop, stopped) = oneshot::channel();
         let (started, running) = channel();
+        let configuration = Arc::new(Files::new(&[("mgate.toml", &text)]));
+        let file = Arc::clone(&configuration);
         let thread = thread::spawn(move || {
-            let file = Files::new(&[("mgate.toml", &text)]);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let gateway = builder.start(&file.path("mgate.toml")).unwrap();
@@ -250,7 +269,7 @@ impl Embedded {
             });
         });
         let (address, control) = running.recv().unwrap();
-        Self { address, control, stop: Some(stop), thread: Some(thread) }
+        Self { configuration, address, control, stop: Some(stop), thread: Some(thread) }
     }
 
     fn session(&self, upstream: &Upstream, version: Version, client_id: &str) -> (Peer, Peer) {

@@ -17,6 +17,7 @@ use super::answer::{Answer, Fault, json};
 use super::guard::{check_site, check_token, check_type};
 use crate::config::Problem;
 use crate::control::{Control, Reload, Reloaded, Steered, Told};
+use crate::health::Part;
 
 /// Answers one request.
 pub(super) async fn answer(request: Request<Incoming>, control: &Arc<Control>, is_loopback: bool) -> Answer {
@@ -35,7 +36,7 @@ async fn dispatch(request: Request<Incoming>, control: &Arc<Control>) -> Result<
     match request.uri().path() {
         "/livez" if is_read => Ok(json(StatusCode::OK, &json!({ "alive": true }))),
         // whoever watches over many gateways has to know no secrets of theirs, and gets to know none
-        "/readyz" if is_read => Ok(readiness(control, authorized.is_ok())),
+        "/readyz" if is_read => Ok(readiness(&control.health().parts(), authorized.is_ok())),
         "/healthz" if is_read => authorized.map(|()| json(StatusCode::OK, &health(control))),
         "/livez" | "/readyz" | "/healthz" => Err(Fault::method("GET, HEAD")),
         "/reload" if is_command => {
@@ -54,8 +55,7 @@ async fn dispatch(request: Request<Incoming>, control: &Arc<Control>) -> Result<
     }
 }
 
-fn readiness(control: &Control, is_trusted: bool) -> Answer {
-    let parts = control.health().parts();
+fn readiness(parts: &[Part], is_trusted: bool) -> Answer {
     let lacks = parts.iter().filter_map(|part| Some((part.name.to_string(), json!(*part.lacks.as_ref()?))));
     let lacks: Map<String, Value> = lacks.collect();
     let (is_ready, mut body) = (lacks.is_empty(), json!({ "ready": lacks.is_empty() }));
@@ -180,7 +180,30 @@ const BODY_TIME: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
+
+    #[test]
+    fn one_part_that_is_not_ready_is_enough() {
+        let part = |name: &str, lacks: Option<&str>| Part { name: name.into(), lacks: lacks.map(Into::into) };
+        let (gateway, bus) = (part("gateway", None), part("bus", Some("lost its server")));
+        assert_eq!(readiness(&[gateway.clone()], true).status(), StatusCode::OK);
+        assert_eq!(
+            readiness(&[gateway.clone(), bus.clone()], false).status(),
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        let shown = |is_trusted| {
+            let body = pin!(readiness(&[gateway.clone(), bus.clone()], is_trusted).into_body().collect());
+            let Poll::Ready(Ok(body)) = body.poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("the body is there");
+            };
+            serde_json::from_slice::<Value>(&body.to_bytes()).unwrap()
+        };
+        assert_eq!(shown(false), json!({ "ready": false }));
+        assert_eq!(shown(true), json!({ "ready": false, "not_ready": { "bus": "lost its server" } }));
+    }
 
     #[test]
     fn scopes_are_read() {
