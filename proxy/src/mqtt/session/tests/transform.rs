@@ -355,6 +355,24 @@ fn subscribe_that_would_get_too_long_is_refused_whole() {
 }
 
 #[test]
+fn filter_that_gets_too_long_with_its_share_group_is_refused() {
+    let longest = Arc::new(Under("p/"));
+    let mut story = transformed(vec![longest]).opened(Version::V311);
+    let filter = format!("$share/group/{}", "f".repeat(65_521));
+    let body = [&[0, 7][..], &text(filter.as_bytes())].concat();
+    let frame = |first: u8, body: &[u8]| {
+        let length =
+            [body.len() as u8 & 0x7f | 0x80, (body.len() >> 7) as u8 | 0x80, (body.len() >> 14) as u8];
+        [&[first][..], &length, body].concat()
+    };
+    story.client_sends(&frame(0x82, &[body.clone(), vec![0]].concat()));
+    assert_eq!(story.hears(), (suback(Version::V311, 7, &[0x80]), Vec::new()));
+    story.client_sends(&frame(0xa2, &body));
+    assert_eq!(story.hears(), (unsuback(Version::V311, 7, &[]), Vec::new()));
+    assert!(!story.is_closed());
+}
+
+#[test]
 fn will_is_rewritten_in_connect() {
     for version in BOTH {
         let mut story = transformed(vec![Arc::new(Mounted)]);

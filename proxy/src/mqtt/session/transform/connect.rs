@@ -1,0 +1,124 @@
+//! CONNECT, transformed once it is known who the client is.
+
+use std::borrow::Cow;
+
+use mgate_policies::{Action, Cause, EditableLogin, EditableMessage, Part, Reason, Refusal};
+
+use super::super::{Context, Session};
+use super::{MORE, another_part, made_by, said, too_long};
+use crate::mqtt::codec::{NewConnect, decode_connect, rewrite_connect};
+use crate::mqtt::packet::{Connect, Will};
+
+impl Session {
+    /// CONNECT as it goes on, if anything of it changes; otherwise what was refused, and why. From here on the
+    /// client has the identifier that the upstream sees.
+    pub(in super::super) fn transform_connect(
+        &mut self,
+        frame: &[u8],
+        cx: &Context<'_>,
+    ) -> Result<Option<Vec<u8>>, (Action, Reason)> {
+        if cx.endpoint.gate.transforms.is_empty() {
+            return Ok(None);
+        }
+        let Ok(connect) = decode_connect(frame) else { return Err(no_connect(cx)) };
+        let login = self.transformed_login(&connect, cx).map_err(|reason| (Action::Connect, reason))?;
+        if let Some(client) = &mut self.client {
+            client.client_id = login.client_id.as_ref().into();
+        }
+        let will = match &connect.will {
+            Some(will) => Some(self.transformed_will(will, cx).map_err(|reason| (Action::Will, reason))?),
+            None => None,
+        };
+        let new = NewConnect {
+            client_id: &login.client_id,
+            username: login.username.as_deref(),
+            password: login.password.as_deref(),
+            will: will.as_ref().map(said),
+        };
+        match is_same_connect(&connect, &new) {
+            true => Ok(None),
+            false => rewritten_connect(frame, &connect, &new, cx).map(Some),
+        }
+    }
+
+    fn transformed_login(
+        &self,
+        connect: &Connect<'_>,
+        cx: &Context<'_>,
+    ) -> Result<EditableLogin<'static>, Reason> {
+        let login = EditableLogin {
+            client_id: Cow::Borrowed(connect.client_id),
+            username: connect.username.map(Cow::Borrowed),
+            password: connect.password.map(Cow::Borrowed),
+        };
+        match self.transformed(Part::Login(login), cx).map_err(reason_of)? {
+            Part::Login(login) => Ok(EditableLogin {
+                client_id: Cow::Owned(login.client_id.into_owned()),
+                username: login.username.map(|username| Cow::Owned(username.into_owned())),
+                password: login.password.map(|password| Cow::Owned(password.into_owned())),
+            }),
+            _ => Err(reason_of(another_part(cx))),
+        }
+    }
+
+    fn transformed_will<'a>(
+        &'a self,
+        will: &Will<'a>,
+        cx: &Context<'_>,
+    ) -> Result<EditableMessage<'a>, Reason> {
+        let message = EditableMessage {
+            action: Action::Will,
+            topic: Cow::Borrowed(will.topic.as_str()),
+            response_topic: will.response_topic().map(Cow::Borrowed),
+            payload: Cow::Borrowed(will.payload),
+            qos: will.qos,
+            retain: will.retain,
+        };
+        match self.transformed(Part::Message(message), cx).map_err(reason_of)? {
+            Part::Message(message) => Ok(message),
+            _ => Err(reason_of(another_part(cx))),
+        }
+    }
+}
+
+fn rewritten_connect(
+    frame: &[u8],
+    connect: &Connect<'_>,
+    new: &NewConnect<'_>,
+    cx: &Context<'_>,
+) -> Result<Vec<u8>, (Action, Reason)> {
+    let mut rewritten = Vec::with_capacity(frame.len() + MORE);
+    let is_written = rewrite_connect(&mut rewritten, frame, connect, new).is_ok();
+    let is_good = is_written && decode_connect(&rewritten).is_ok_and(|connect| !connect.lacks_client_id());
+    if !is_good {
+        return Err(no_connect(cx));
+    }
+    if rewritten.len() > cx.endpoint.gate.limits.packet_bytes {
+        return Err((Action::Connect, too_long(&cx.endpoint.gate.transforms)));
+    }
+    Ok(rewritten)
+}
+
+fn no_connect(cx: &Context<'_>) -> (Action, Reason) {
+    let transforms = &cx.endpoint.gate.transforms;
+    (Action::Connect, made_by(transforms, Cause::Unavailable, "a CONNECT that is none"))
+}
+
+fn is_same_connect(connect: &Connect<'_>, new: &NewConnect<'_>) -> bool {
+    let is_same_will = match (&connect.will, &new.will) {
+        (Some(will), Some(new)) => {
+            (will.topic.as_str(), will.response_topic(), will.payload)
+                == (new.topic, new.response_topic, new.payload)
+        }
+        _ => true,
+    };
+    is_same_will
+        && (connect.client_id, connect.username, connect.password)
+            == (new.client_id, new.username, new.password)
+}
+
+fn reason_of(refusal: Refusal) -> Reason {
+    match refusal {
+        Refusal::Denied(reason) | Refusal::Dropped(reason) => reason,
+    }
+}
