@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mgate_policies::{Action, BoxFuture, Client, Decision, Now, Reason};
+use mgate_policies::{Action, BoxFuture, Client, Decision, Now, Reason, Transforms};
 
 use self::close::Close;
 pub use self::close::{CloseReason, Violation};
@@ -55,6 +55,8 @@ pub struct Session {
     from_client: Lane,
     from_upstream: Lane,
     rate: Option<Rate>,
+    /// Those that it began with: what a client subscribed to has the same name at its end.
+    transforms: Transforms,
     throttled_until: Option<Instant>,
     /// SUBSCRIBEs of which the upstream saw only a part, by packet identifier.
     partial_subscribes: Vec<(u16, Vec<Option<u8>>)>,
@@ -171,6 +173,7 @@ impl Session {
             has_enhanced_authentication: false,
             from_client: Lane::default(),
             from_upstream: Lane::default(),
+            transforms: endpoint.gate.transforms.clone(),
             rate: limits.messages_per_second.map(|rate| Rate::new(rate, now.instant)),
             throttled_until: None,
             partial_subscribes: Vec::new(),

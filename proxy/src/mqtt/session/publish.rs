@@ -45,7 +45,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
         let publish = self.decode_message(from, frame)?;
-        let topic = match is_transformed_last(from, cx) {
+        let topic = match self.is_transformed_last(from) {
             true => self.topic_as_sent(from, &publish)?,
             false => self.resolve_topic(from, &publish)?,
         };
@@ -131,8 +131,14 @@ impl Session {
         ask(&Query { client, action, resource, payload, qos, retain }, resumed, cx)
     }
 
+    /// Whether transforms come behind the policies, which know the topics of the upstream in both directions.
+    #[inline]
+    fn is_transformed_last(&self, from: Side) -> bool {
+        from == Side::Upstream && !self.transforms.is_empty()
+    }
+
     fn pass(&mut self, arrived: &Arrived<'_>, allowed: &Allowed, cx: &mut Context<'_>) -> Result<(), Close> {
-        match is_transformed_last(arrived.from, cx) {
+        match self.is_transformed_last(arrived.from) {
             true => self.pass_transformed(arrived, allowed, cx),
             false => self.forward(arrived, allowed, cx),
         }
@@ -270,12 +276,6 @@ impl Topic<'_> {
 /// The first byte and those of the remaining length. MQTT 5.0 §2.1.1
 fn header_len(frame: &[u8]) -> usize {
     2 + frame.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count()
-}
-
-/// Whether transforms come behind the policies, which know the topics of the upstream in both directions.
-#[inline]
-fn is_transformed_last(from: Side, cx: &Context<'_>) -> bool {
-    from == Side::Upstream && !cx.endpoint.gate.transforms.is_empty()
 }
 
 pub(super) fn action_of(from: Side) -> Action {

@@ -34,7 +34,7 @@ impl Session {
         frame: &[u8],
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
-        if cx.endpoint.gate.transforms.is_empty() {
+        if self.transforms.is_empty() {
             return self.handle_frame(side, header, frame, cx);
         }
         match header.packet_type {
@@ -126,7 +126,7 @@ impl Session {
             retain: publish.retain,
         };
         let Part::Message(message) = self.transformed(Part::Message(message), cx)? else {
-            return Err(another_part(cx));
+            return Err(another_part(&self.transforms));
         };
         let aliases = &self.lane(*from).flow.aliases;
         let is_known = |alias| publish.topic.is_empty() && aliases.is_known_as(alias, &message.topic);
@@ -143,7 +143,7 @@ impl Session {
         let mut rewritten = Vec::with_capacity(new.topic.len() + new.payload.len() + MORE);
         let is_written = rewrite_publish(&mut rewritten, frame, self.version, publish, &new).is_ok();
         if !is_written || rewritten.len() > self.longest(*from, frame, cx) {
-            return Err(Refusal::Denied(too_long(&cx.endpoint.gate.transforms)));
+            return Err(Refusal::Denied(too_long(&self.transforms)));
         }
         Ok(Cow::Owned(rewritten))
     }
@@ -153,7 +153,7 @@ impl Session {
             return Err(Refusal::Denied(Reason::new(Cause::BadCredentials)));
         };
         let mut packet = Editable { client, part };
-        cx.endpoint.gate.transforms.apply(&mut packet, cx.now)?;
+        self.transforms.apply(&mut packet, cx.now)?;
         Ok(packet.part)
     }
 
@@ -182,8 +182,8 @@ fn is_same(new: &[u8], old: &[u8]) -> bool {
     std::ptr::eq(new, old)
 }
 
-fn another_part(cx: &Context<'_>) -> Refusal {
-    Refusal::Denied(made_by(&cx.endpoint.gate.transforms, Cause::Unavailable, "another kind of packet"))
+fn another_part(transforms: &Transforms) -> Refusal {
+    Refusal::Denied(made_by(transforms, Cause::Unavailable, "another kind of packet"))
 }
 
 fn too_long(transforms: &Transforms) -> Reason {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use mgate_policies::{Action, Cause, EditableLogin, EditableMessage, Part, Reason, Refusal};
+use mgate_policies::{Action, Cause, EditableLogin, EditableMessage, Part, Reason, Refusal, Transforms};
 
 use super::super::{Context, Session};
 use super::{MORE, another_part, made_by, said, too_long};
@@ -17,10 +17,10 @@ impl Session {
         frame: &[u8],
         cx: &Context<'_>,
     ) -> Result<Option<Vec<u8>>, (Action, Reason)> {
-        if cx.endpoint.gate.transforms.is_empty() {
+        if self.transforms.is_empty() {
             return Ok(None);
         }
-        let Ok(connect) = decode_connect(frame) else { return Err(no_connect(cx)) };
+        let Ok(connect) = decode_connect(frame) else { return Err(no_connect(&self.transforms)) };
         let login = self.transformed_login(&connect, cx).map_err(|reason| (Action::Connect, reason))?;
         if let Some(client) = &mut self.client {
             client.client_id = login.client_id.as_ref().into();
@@ -37,8 +37,26 @@ impl Session {
         };
         match is_same_connect(&connect, &new) {
             true => Ok(None),
-            false => rewritten_connect(frame, &connect, &new, cx).map(Some),
+            false => self.rewritten_connect(frame, &connect, &new, cx).map(Some),
         }
+    }
+
+    fn rewritten_connect(
+        &self,
+        frame: &[u8],
+        connect: &Connect<'_>,
+        new: &NewConnect<'_>,
+        cx: &Context<'_>,
+    ) -> Result<Vec<u8>, (Action, Reason)> {
+        let mut rewritten = Vec::with_capacity(frame.len() + MORE);
+        let is_written = rewrite_connect(&mut rewritten, frame, connect, new).is_ok();
+        if !is_written || !decode_connect(&rewritten).is_ok_and(|connect| !connect.lacks_client_id()) {
+            return Err(no_connect(&self.transforms));
+        }
+        if rewritten.len() > cx.endpoint.gate.limits.packet_bytes {
+            return Err((Action::Connect, too_long(&self.transforms)));
+        }
+        Ok(rewritten)
     }
 
     fn transformed_login(
@@ -57,7 +75,7 @@ impl Session {
                 username: login.username.map(|username| Cow::Owned(username.into_owned())),
                 password: login.password.map(|password| Cow::Owned(password.into_owned())),
             }),
-            _ => Err(reason_of(another_part(cx))),
+            _ => Err(reason_of(another_part(&self.transforms))),
         }
     }
 
@@ -76,31 +94,12 @@ impl Session {
         };
         match self.transformed(Part::Message(message), cx).map_err(reason_of)? {
             Part::Message(message) => Ok(message),
-            _ => Err(reason_of(another_part(cx))),
+            _ => Err(reason_of(another_part(&self.transforms))),
         }
     }
 }
 
-fn rewritten_connect(
-    frame: &[u8],
-    connect: &Connect<'_>,
-    new: &NewConnect<'_>,
-    cx: &Context<'_>,
-) -> Result<Vec<u8>, (Action, Reason)> {
-    let mut rewritten = Vec::with_capacity(frame.len() + MORE);
-    let is_written = rewrite_connect(&mut rewritten, frame, connect, new).is_ok();
-    let is_good = is_written && decode_connect(&rewritten).is_ok_and(|connect| !connect.lacks_client_id());
-    if !is_good {
-        return Err(no_connect(cx));
-    }
-    if rewritten.len() > cx.endpoint.gate.limits.packet_bytes {
-        return Err((Action::Connect, too_long(&cx.endpoint.gate.transforms)));
-    }
-    Ok(rewritten)
-}
-
-fn no_connect(cx: &Context<'_>) -> (Action, Reason) {
-    let transforms = &cx.endpoint.gate.transforms;
+fn no_connect(transforms: &Transforms) -> (Action, Reason) {
     (Action::Connect, made_by(transforms, Cause::Unavailable, "a CONNECT that is none"))
 }
 

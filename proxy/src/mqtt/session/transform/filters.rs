@@ -45,7 +45,7 @@ impl Session {
         let is_written =
             !filters.is_changed() || rewrite_subscribe(&mut new, frame, self.version, &filters.texts).is_ok();
         if !is_written || new.len() > self.longest(Side::Client, frame, cx) {
-            let reason = too_long(&cx.endpoint.gate.transforms);
+            let reason = too_long(&self.transforms);
             let each = subscribe.filters.clone().map(|entry| entry.text);
             filters.refused = self.refuse_all(each, suback_code(self.version, reason.cause), &reason, cx);
             new.clear();
@@ -80,7 +80,7 @@ impl Session {
         let mut new = Vec::new();
         let is_written = is_same || rewrite_unsubscribe(&mut new, frame, self.version, &passing).is_ok();
         if !is_written || new.len() > self.longest(Side::Client, frame, cx) {
-            let reason = too_long(&cx.endpoint.gate.transforms);
+            let reason = too_long(&self.transforms);
             let each = unsubscribe.filters.clone();
             filters.refused = self.refuse_all(each, unsuback_code(reason.cause), &reason, cx);
         }
@@ -140,7 +140,9 @@ impl Session {
     ) -> Result<Option<String>, Refusal> {
         let (text, share_group) = (filter.as_str(), filter.share_group());
         let part = Part::Filter(EditableFilter { filter: Cow::Borrowed(text), share_group, qos });
-        let Part::Filter(new) = self.transformed(part, cx)? else { return Err(another_part(cx)) };
+        let Part::Filter(new) = self.transformed(part, cx)? else {
+            return Err(another_part(&self.transforms));
+        };
         if new.filter == text {
             return Ok(None);
         }
