@@ -360,6 +360,7 @@ fn with_certificates() -> TempDir {
     for name in ["ca.pem", "localhost.pem", "localhost.key"] {
         fs::copy(certificates.join(name), directory.path().join(name)).unwrap();
     }
+    fs::write(directory.path().join("introspection.secret"), "secret\n").unwrap();
     directory
 }
 
@@ -779,7 +780,7 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
     (
         "[authn.users]\ntype = 'psk'\n[authn.others]\ntype = 'password'",
         &[
-            "mgate.toml:6: authn.users.type: unknown value \"psk\" (anonymous, jwt, password, x509)",
+            "mgate.toml:6: authn.users.type: unknown value \"psk\" (anonymous, introspection, jwt, password, remote, x509)",
             "mgate.toml:7: authn.others.file: is missing",
         ],
     ),
@@ -788,11 +789,10 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         &["mgate.toml:7: authn.users.file: cannot read none.toml: No such file or directory (os error 2)"],
     ),
     (
-        "[policy.acl]\ntype = 'jwt_scopes'\n[policy.other]\ntype = 'magic'\n[policy.third]\ntype = 'static'",
+        "[policy.acl]\ntype = 'magic'\n[policy.third]\ntype = 'static'",
         &[
-            "mgate.toml:6: policy.acl.type: type \"jwt_scopes\" is not supported by this version (static, pdp, wasm)",
-            "mgate.toml:8: policy.other.type: unknown type \"magic\" (static, pdp, wasm)",
-            "mgate.toml:9: policy.third.file: is missing",
+            "mgate.toml:6: policy.acl.type: unknown type \"magic\" (static, jwt_scopes, pdp, wasm)",
+            "mgate.toml:7: policy.third.file: is missing",
         ],
     ),
     (

@@ -72,6 +72,15 @@ fn keys_rotate_without_a_restart() {
 }
 
 #[test]
+fn keys_are_fetched_before_the_first_token() {
+    let (world, key) = World::start(ALLOW_ALL, "");
+    world.mgate.log.wait_for("the issuer's keys are here");
+    assert_eq!(world.issuer.requests(), 1);
+    world.expect_welcome(&token(&key, &json!({})));
+    assert_eq!(world.issuer.requests(), 1);
+}
+
+#[test]
 fn session_ends_with_its_token() {
     let (world, key) = World::start(ALLOW_ALL, "");
     for version in BOTH {
@@ -97,7 +106,7 @@ fn issuer_that_gives_no_keys_is_asked_until_it_does() {
         (elsewhere, "the answer has status 302"),
         (b"SSH-2.0-OpenSSH\r\n".to_vec(), "\"error\":\"no"),
     ] {
-        let (world, key) = World::start_with(ALLOW_ALL, "", Some(answer));
+        let (world, key) = (World::start_with(ALLOW_ALL, "", Some(answer)), SigningKey::p256());
         world.expect_refusal(&token(&key, &json!({})), 0x88, "no decision to be had");
         let line = world.mgate.log.wait_for("the issuer's keys cannot be fetched");
         assert!(line.contains(why), "{line}");
@@ -109,7 +118,7 @@ fn issuer_that_gives_no_keys_is_asked_until_it_does() {
 #[test]
 fn issuer_that_is_silent_delays_no_other_client() {
     let rest = "[authn.users]\ntype = 'password'\nfile = 'users.toml'\n";
-    let (world, key) = World::start_with(ALLOW_ALL, rest, None);
+    let (world, key) = (World::start_with(ALLOW_ALL, rest, None), SigningKey::p256());
     let mut waiting = world.mgate.dial();
     waiting.send(&connect(Version::V311, "dev-1").user("dev-1", &token(&key, &json!({}))).bytes());
     wait_until("the issuer is asked", || world.issuer.requests() == 1);
@@ -216,16 +225,15 @@ struct World {
 impl World {
     /// With the key that the issuer has published as `a`.
     fn start(acl: &str, rest: &str) -> (Self, SigningKey) {
-        let (world, key) = Self::start_with(acl, rest, None);
-        world.issuer.say(Some(published(&[("a", &key)])));
-        (world, key)
+        let key = SigningKey::p256();
+        (Self::start_with(acl, rest, Some(published(&[("a", &key)]))), key)
     }
 
-    fn start_with(acl: &str, rest: &str, answer: Option<Vec<u8>>) -> (Self, SigningKey) {
+    fn start_with(acl: &str, rest: &str, answer: Option<Vec<u8>>) -> Self {
         let files = files(acl);
         let (issuer, broker) = (Https::start(&files, answer), Broker::mosquitto());
         let mgate = Mgate::start(&files, &config(broker.port, &issuer.url(), rest));
-        (Self { issuer, broker, mgate, _files: files }, SigningKey::p256())
+        Self { issuer, broker, mgate, _files: files }
     }
 
     fn connected(&self, version: Version, token: &str) -> Peer {
@@ -436,12 +444,12 @@ const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "issuer = 'a'\naudience = 'b'\nalgorithms = ['ES256']\njwks_file = 'short.key'\nleway = '1s'\nleeway = '6m'\ntoken_in = 'header'\nrequired_claims = { a = 1 }",
+        "issuer = 'a'\naudience = 'b'\nalgorithms = ['ES256']\njwks_file = 'short.key'\nleway = '1s'\nleeway = '6m'\ntoken_in = 'head'\nrequired_claims = { a = 1 }",
         &[
             "authn.tokens.jwks_file: short.key: is no JSON Web Key Set",
             "authn.tokens.leway: unknown key (did you mean `leeway`?)",
             "authn.tokens.leeway: must be from 0s to 5m",
-            "authn.tokens.token_in: unknown value \"header\" (password, username)",
+            "authn.tokens.token_in: \"head\": must be password, username, header, query:NAME or cookie:NAME",
             "authn.tokens.required_claims.a: must be a string, not an integer",
         ],
     ),

@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod broker;
+pub(crate) mod grpc;
 pub(crate) mod https;
 pub(crate) mod issuer;
 pub(crate) mod nats;

@@ -16,11 +16,16 @@ pub(crate) struct WebSocket {
 
 impl WebSocket {
     pub(crate) fn dial(address: SocketAddr, path: &str, fragment: usize) -> Self {
+        Self::dial_with(address, path, "", fragment)
+    }
+
+    /// With further headers in the request, each with its line break.
+    pub(crate) fn dial_with(address: SocketAddr, path: &str, headers: &str, fragment: usize) -> Self {
         let mut tcp = tcp(address);
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n\
              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Protocol: mqtt\r\n\r\n"
+             Sec-WebSocket-Protocol: mqtt\r\n{headers}\r\n"
         );
         tcp.write_all(request.as_bytes()).unwrap();
         let mut tcp = BufReader::new(tcp);
