@@ -228,7 +228,7 @@ mod tests {
 
     #[test]
     fn grant_lasts_as_long_as_the_shortest() {
-        let lasting = |secs| Fixed::says(Decision::Allow(Grant { ttl: secs, by: None }));
+        let lasting = |secs| Fixed::says(Decision::Allow(Grant { ttl: secs, ..Grant::default() }));
         let both = decide(vec![
             lasting(Some(Duration::from_secs(9))),
             lasting(Some(Duration::from_secs(4))),
