@@ -49,9 +49,8 @@ fn rule_lines(rule: &Map<String, Value>) -> Option<Vec<String>> {
     let action = action(rule.get("action").map_or(Some("all"), Value::as_str)?)?;
     let qos = rule.get("qos").map_or(Some([true; 3]), qos)?;
     let retain = rule.get("retain").map_or(Some(None), retain)?;
-    let topics = match (rule.get("topic"), rule.get("topics")) {
-        (Some(topics), None) | (None, Some(topics)) => topics,
-        _ => return None,
+    let ((Some(topics), None) | (None, Some(topics))) = (rule.get("topic"), rule.get("topics")) else {
+        return None;
     };
     let line = |topic| Some(AclRule { effect, action, qos, retain, topic }.to_string());
     several(topics).map(|topic| line(topic_of(topic.as_str()?)?)).collect()
@@ -73,7 +72,10 @@ fn action(word: &str) -> Option<AclAction> {
 /// A number, several, or a text with commas between them.
 fn qos(value: &Value) -> Option<[bool; 3]> {
     let mut numbers = [false; 3];
-    let mut add = |number: u64| Some(*numbers.get_mut(usize::try_from(number).ok()?)? = true);
+    let mut add = |number: u64| {
+        *numbers.get_mut(usize::try_from(number).ok()?)? = true;
+        Some(())
+    };
     match value {
         Value::String(text) => text.split(',').try_for_each(|number| add(number.trim().parse().ok()?))?,
         value => several(value).try_for_each(|number| add(number.as_u64()?))?,

@@ -1,5 +1,6 @@
 //! `[authn.NAME]` with `type = "remote"`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -105,7 +106,7 @@ fn service(
             let max_message_bytes = MAX_ANSWER_BYTES;
             let options = GrpcOptions { target, ca, identity, metadata: headers, max_message_bytes };
             let grpc = section.check(section.place(), GrpcClient::new(options))?;
-            Some(Service::Grpc(GrpcService { grpc, timeout }))
+            Some(Service::Grpc(GrpcService { grpc: Arc::new(grpc), timeout }))
         }
         _ => {
             section.check(&url.place, Err::<(), _>(UrlError::Scheme));

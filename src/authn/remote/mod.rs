@@ -63,7 +63,7 @@ pub struct HttpService {
 #[derive(Clone)]
 pub struct GrpcService {
     /// Its client.
-    pub grpc: GrpcClient,
+    pub grpc: Arc<GrpcClient>,
     /// Time for one call.
     pub timeout: Duration,
 }
