@@ -254,7 +254,7 @@ fn by_nats(
     let options =
         NatsOptions { server: server?, ca, identity, login: login?, connect_timeout, max_message_bytes };
     Some(Transport::Nats {
-        client: section.check(&place, NatsClient::new(options))?,
+        client: Box::new(section.check(&place, NatsClient::new(options))?),
         subject: subject.unwrap_or_else(|| SUBJECT.to_owned()),
         invalidations: invalidations.unwrap_or_else(|| INVALIDATIONS.to_owned()),
     })

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
@@ -30,8 +31,8 @@ pub use tonic::Code;
 /// background.
 #[derive(Clone)]
 pub struct GrpcClient {
-    grpc: Grpc<legacy::Client<HttpsConnector<HttpConnector>, Body>>,
-    metadata: MetadataMap,
+    grpc: Arc<Grpc<legacy::Client<HttpsConnector<HttpConnector>, Body>>>,
+    metadata: Arc<MetadataMap>,
 }
 
 /// How a client speaks to its service.
@@ -84,7 +85,7 @@ impl GrpcClient {
         let grpc = Grpc::with_origin(http, target)
             .max_encoding_message_size(max_message_bytes)
             .max_decoding_message_size(max_message_bytes);
-        Ok(Self { grpc, metadata: MetadataMap::from_headers(metadata) })
+        Ok(Self { grpc: Arc::new(grpc), metadata: Arc::new(MetadataMap::from_headers(metadata)) })
     }
 
     /// Calls a method and waits for the whole answer.
@@ -110,9 +111,9 @@ impl GrpcClient {
         within: Duration,
     ) -> Result<Bytes, GrpcError> {
         let mut request = Request::new(message);
-        *request.metadata_mut() = self.metadata.clone();
+        *request.metadata_mut() = MetadataMap::clone(&self.metadata);
         request.set_timeout(within);
-        match timeout(within, exchange(self.grpc.clone(), method, request)).await {
+        match timeout(within, exchange(Grpc::clone(&self.grpc), method, request)).await {
             Ok(result) => result.map_err(|status| GrpcError::of(&status)),
             Err(_) => Err(GrpcError::TooLate(within)),
         }

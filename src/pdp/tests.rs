@@ -554,12 +554,12 @@ pub(super) fn read_of(
 ) -> Reading {
     let asked = dialect.request(query).unwrap();
     let answer = Response::builder().status(status).header("content-type", content_type);
-    meaning(dialect.read(&asked, &answer.body(body.to_owned().into()).unwrap()))
+    meaning(&dialect.read(&asked, &answer.body(body.to_owned().into()).unwrap()))
 }
 
 /// What a dialect of gRPC makes of an answer, whatever was asked.
 pub(super) fn reading(dialect: &dyn Dialect, answer: &Response<Bytes>) -> Reading {
-    meaning(dialect.read(&Request::default(), answer))
+    meaning(&dialect.read(&Request::default(), answer))
 }
 
 /// The answer of a method.
@@ -572,7 +572,7 @@ pub(super) fn refused(code: Code) -> Response<Bytes> {
     grpc::answer_of(code, "as the test wants".into())
 }
 
-fn meaning(read: Result<Answered, AnswerError>) -> Reading {
+fn meaning(read: &Result<Answered, AnswerError>) -> Reading {
     match read {
         Ok(Answered { verdict: Verdict::Allow, ttl, .. }) => Reading::Allow(ttl.map(|ttl| ttl.as_secs())),
         Ok(Answered { verdict: Verdict::Deny, .. }) => Reading::Deny,

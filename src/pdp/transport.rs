@@ -22,7 +22,7 @@ pub enum Transport {
     /// Answers are JSON.
     Nats {
         /// The connection.
-        client: NatsClient,
+        client: Box<NatsClient>,
         /// On which subject questions are asked.
         subject: String,
         /// On which it is said that rights were withdrawn.
