@@ -15,6 +15,7 @@ use support::grpc::{GrpcService, Reply};
 use support::issuer::SigningKey;
 use support::packets::{BOTH, Connect, Version, connect, publish};
 use support::peer::Peer;
+use support::process::Process;
 use support::service::{Heard, Service, answer, json as json_answer};
 use support::websocket::WebSocket;
 use support::{ALLOW_ALL, Files, Mgate, manifest};
@@ -37,6 +38,34 @@ fn active_token_gets_in_and_its_scopes_say_what_it_may() {
     // RFC 6749 §2.3.1: mgate:s%3A
     assert!(heard.headers.contains("authorization: basic bwdhdgu6cyuzqq==\r\n"), "{}", heard.headers);
     assert_silent(&mgate, &["good", "s:", "bWdhdGU6cyUzQQ"]);
+}
+
+#[test]
+fn tokens_of_a_certified_provider_are_judged_by_introspection_and_by_its_keys() {
+    let (_provider, tokens) = provider();
+    let issued = |name: &str| tokens[name].as_str().unwrap();
+    let (issuer, broker) = (issued("issuer"), Broker::mosquitto());
+    let introspection = format!(
+        "type = 'introspection'\nurl = '{issuer}/token/introspection'\nissuer = '{issuer}'\n\
+         client_id = 'mgate'\nclient_secret_file = 'special'\nid_claim = 'client_id'\n"
+    );
+    let jwt = format!(
+        "type = 'jwt'\nissuer = '{issuer}'\naudience = 'mgate'\nalgorithms = ['RS256']\n\
+         jwks_url = '{issuer}/jwks'\nid_claim = 'client_id'\n"
+    );
+    for (authn, good, bad, why) in [
+        (introspection, issued("opaque"), issued("revoked"), "the token is not active"),
+        (jwt, issued("jwt"), issued("opaque"), "bad credentials"),
+    ] {
+        let (_files, mgate) = start(broker.port, &authn, SCOPES);
+        let mut client = Peer::connected_with(mgate.address(), &with_token(Version::V5, good));
+        assert_eq!(client.subscribe(Version::V5, &[("a/+/c", 0), ("a/#", 0)]), [0, 0x87]);
+        let own = publish(Version::V5, "a/b/c", "mine");
+        client.send(&own);
+        client.expect(&own);
+        assert_eq!(code_of(&mgate, &with_token(Version::V5, bad)), 0x86, "{}", mgate.log.text());
+        mgate.log.wait_for(why);
+    }
 }
 
 #[test]
@@ -304,6 +333,14 @@ fn authorization_server(heard: &Heard, tcp: &mut TcpStream) -> std::io::Result<(
     })
 }
 
+/// An OpenID provider, and where it is with what it issued.
+fn provider() -> (Process, Value) {
+    let mut script = node();
+    let (process, lines) = Process::start_with_stdout(script.arg(manifest("tests/support/oidc_provider.js")));
+    let issued = lines.wait_for("\"issuer\"");
+    (process, serde_json::from_str(&issued).unwrap())
+}
+
 fn introspection(server: &Service) -> String {
     format!(
         "type = 'introspection'\nurl = '{}'\nclient_id = 'mgate'\nclient_secret_file = 'secret'\n\
@@ -314,7 +351,7 @@ fn introspection(server: &Service) -> String {
 
 /// A gateway with one authenticator of these keys.
 fn start(upstream: u16, authn: &str, policy: &str) -> (Files, Mgate) {
-    let files = Files::new(&[("acl.toml", ALLOW_ALL), ("secret", "s:\n")]);
+    let files = Files::new(&[("acl.toml", ALLOW_ALL), ("secret", "s:\n"), ("special", "s: %+&")]);
     let config = format!("{}[authn.who]\n{authn}{policy}", route("mqtt", upstream, ""));
     let mgate = Mgate::start(&files, &config);
     (files, mgate)
