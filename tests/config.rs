@@ -469,6 +469,10 @@ const PDP_MISTAKES: &[(&str, &[&str])] = &[
         "dialect = 'ext_authz'\nurl = 'http://127.0.0.1'",
         &["dialect: dialect \"ext_authz\" is not supported by this version (DIALECTS)"],
     ),
+    (
+        "dialect = 'broker.auth.v1'\nurl = 'http://127.0.0.1'\nsession_terms = true",
+        &["session_terms: needs \"connect\" among `actions`, and a dialect whose answers can carry terms"],
+    ),
     ("dialect = 'opa'\nurl = 'nats://h'", &["url: must begin with one of these and ://: http, https"]),
     (
         "dialect = 'supermq-0.16'\nurl = 'https://h'",
@@ -481,8 +485,8 @@ const PDP_MISTAKES: &[(&str, &[&str])] = &[
     (
         "dialect = 'mainflux-0.13'\nurl = 'grpc://127.0.0.1:1/path'\nnats = { subject = 'a' }",
         &[
-            "nats: has a meaning with an address that begins with nats:// or tls:// only",
             "url: is not an address such as https://host:port/path",
+            "nats: has a meaning with an address that begins with nats:// or tls:// only",
         ],
     ),
     (

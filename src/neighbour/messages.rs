@@ -108,8 +108,6 @@ pub(crate) mod magistrala {
     pub(crate) struct ThingsAuthzReq {
         #[prost(string, tag = "1")]
         pub(crate) channel_id: String,
-        #[prost(string, tag = "2")]
-        pub(crate) thing_id: String,
         #[prost(string, tag = "3")]
         pub(crate) thing_key: String,
         #[prost(string, tag = "4")]

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 use http::{Request, Response};
-use mgate_policies::{Action, Query, Resource};
+use mgate_policies::{Action, Query};
 
 use super::channels::{NO_CHANNEL, channel, domain_and_channel, identity};
 use super::dialect::{AnswerError, Answered, Dialect, Unaskable};
@@ -32,8 +32,8 @@ impl Dialect for Magistrala {
             Self::Supermq0_17 => domain_and_channel(topic).ok_or(NO_DOMAIN)?,
             _ => (&*query.client.principal.tenant, channel(topic).ok_or(NO_CHANNEL)?),
         };
-        let (client, channel) = (identity(query)?.to_owned(), channel.to_owned());
-        let takes = matches!(query.resource, Resource::Filter(_)) || query.action == Action::Deliver;
+        let [client, channel] = [identity(query)?, channel].map(str::to_owned);
+        let takes = matches!(query.action, Action::Deliver | Action::Subscribe);
         let permission = if takes { "subscribe" } else { "publish" }.to_owned();
         Ok(match self {
             Self::V0_14 => call(
@@ -48,12 +48,7 @@ impl Dialect for Magistrala {
             ),
             Self::V0_15 => call(
                 "/magistrala.ThingsService/Authorize",
-                &magistrala::ThingsAuthzReq {
-                    channel_id: channel,
-                    thing_id: String::new(),
-                    thing_key: client,
-                    permission,
-                },
+                &magistrala::ThingsAuthzReq { channel_id: channel, thing_key: client, permission },
             ),
             Self::Supermq0_16 | Self::Supermq0_17 => call(
                 "/channels.v1.ChannelsService/Authorize",
@@ -78,7 +73,7 @@ const NO_DOMAIN: Unaskable = Unaskable("this is not the topic of a channel, with
 
 #[cfg(test)]
 mod tests {
-    use mgate_policies::{Client, Principal, TopicName};
+    use mgate_policies::{Client, Principal, Resource, TopicName};
 
     use super::super::tests::{Reading, client, publish, query, reading, refused, said, subscribe};
     use super::*;
