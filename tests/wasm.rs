@@ -228,7 +228,7 @@ fn said(command: &mut Command) -> String {
 fn build_rust(to: &Path) {
     let compiler = ["rustc", "/usr/bin/rustc"].into_iter().find(|compiler| has_target(compiler));
     let compiler = compiler.expect("no Rust for wasm32-unknown-unknown: run scripts/test");
-    let line = "--edition 2021 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=s -C panic=abort -C strip=symbols";
+    let line = "--edition 2021 --target wasm32-unknown-unknown --crate-type cdylib -C opt-level=3 -C panic=abort -C strip=symbols";
     assert!(readme("rust").contains(line), "the README has another line");
     build(compiler, line, &manifest("examples/wasm-policy-rust/policy.rs"), to);
 }

@@ -71,10 +71,11 @@ fn decide(request: &[u8], root: &str) -> Option<Decision> {
     if identity.is_empty() || identity.contains(&['/', '+', '#'][..]) {
         return Some(Decision::Deny("the identity cannot stand in a topic"));
     }
-    // the slashes matter: dev-1 is not dev-10
-    Some(match resource.starts_with(&format!("{root}/{identity}/")) {
-        true => Decision::Allow,
-        false => Decision::Deny("the topic belongs to somebody else"),
+    let below = resource.strip_prefix(root).and_then(|rest| rest.strip_prefix('/'));
+    // the slash matters: dev-1 is not dev-10
+    Some(match below.and_then(|rest| rest.strip_prefix(identity)) {
+        Some(rest) if rest.starts_with('/') => Decision::Allow,
+        _ => Decision::Deny("the topic belongs to somebody else"),
     })
 }
 
@@ -96,8 +97,9 @@ mod json {
     /// neither identities nor topics have any business with those.
     pub fn text<'a>(json: &'a [u8], path: &[&str]) -> Option<&'a str> {
         let mut reader = Reader { rest: json };
-        path.iter().try_for_each(|key| reader.enter(key))?;
-        reader.string().filter(|text| !text.contains('\\'))
+        path.iter().try_for_each(|key| reader.enter(key.as_bytes()))?;
+        let text = reader.string().filter(|text| !text.contains(&b'\\'))?;
+        std::str::from_utf8(text).ok()
     }
 
     struct Reader<'a> {
@@ -106,7 +108,7 @@ mod json {
 
     impl<'a> Reader<'a> {
         /// Goes to the value of `key` in the object that begins here.
-        fn enter(&mut self, key: &str) -> Option<()> {
+        fn enter(&mut self, key: &[u8]) -> Option<()> {
             self.expect(b'{')?;
             loop {
                 let name = self.string()?;
@@ -120,54 +122,45 @@ mod json {
         }
 
         /// A string as it is written, without its quotes.
-        fn string(&mut self) -> Option<&'a str> {
-            self.expect(b'"')?;
+        fn string(&mut self) -> Option<&'a [u8]> {
+            let text = self.rest.strip_prefix(b"\"")?;
             let mut end = 0;
-            while *self.rest.get(end)? != b'"' {
-                end += if self.rest[end] == b'\\' { 2 } else { 1 };
+            loop {
+                match text.get(end)? {
+                    b'"' => break,
+                    b'\\' => end += 2,
+                    _ => end += 1,
+                }
             }
-            let (text, rest) = self.rest.split_at(end);
-            self.rest = &rest[1..];
-            std::str::from_utf8(text).ok()
+            self.rest = &text[end + 1..];
+            Some(&text[..end])
         }
 
         /// Leaves out one value, with all that is in it.
         fn skip(&mut self) -> Option<()> {
             let mut depth = 0;
             loop {
-                self.space();
-                match *self.rest.first()? {
-                    b'"' => drop(self.string()?),
-                    b'{' | b'[' => {
-                        depth += 1;
-                        self.rest = &self.rest[1..];
+                match self.rest.first()? {
+                    b'"' => {
+                        self.string()?;
                         continue;
                     }
-                    b'}' | b']' if depth > 0 => {
-                        depth -= 1;
-                        self.rest = &self.rest[1..];
-                    }
-                    b',' | b':' if depth > 0 => {
-                        self.rest = &self.rest[1..];
-                        continue;
-                    }
-                    // a number, true, false or null
-                    _ => {
-                        let end = self.rest.iter().position(|byte| b",}] \t\r\n".contains(byte))?;
-                        self.rest = &self.rest[end..];
-                    }
+                    b',' | b'}' | b']' if depth == 0 => return Some(()),
+                    b'{' | b'[' => depth += 1,
+                    b'}' | b']' => depth -= 1,
+                    _ => {}
                 }
-                if depth == 0 {
-                    return Some(());
-                }
+                self.rest = &self.rest[1..];
             }
         }
 
+        /// Goes behind one character, and the white space around it.
         fn expect(&mut self, byte: u8) -> Option<()> {
             self.space();
             let (first, rest) = self.rest.split_first()?;
             self.rest = rest;
-            (*first == byte).then(|| self.space())
+            self.space();
+            (*first == byte).then_some(())
         }
 
         fn space(&mut self) {
