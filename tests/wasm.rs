@@ -1,7 +1,7 @@
 //! Plug-ins: the examples as people build them, and modules that go wrong, in front of clients and a broker.
 
 #![cfg(feature = "wasm")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod support;
 
