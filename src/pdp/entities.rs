@@ -13,7 +13,6 @@ use super::dialect::{Unaskable, username};
 pub(crate) enum Payload {
     Hidden,
     /// In Base64, so that any bytes can be told.
-    #[cfg_attr(not(feature = "wasm"), expect(dead_code, reason = "only plug-ins are shown payloads"))]
     Shown,
 }
 
