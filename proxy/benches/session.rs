@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mgate_policies::static_rules::{Effect, ResourcePattern, Statement, StaticRules, Who};
-use mgate_policies::{Action, Chain, Now};
+use mgate_policies::{Action, Chain, Now, Transforms};
 use mgate_proxy::gate::{Authenticators, Gate, Limits, Observer, PacketSeen, SessionEvent, Side};
 use mgate_proxy::mqtt::session::{Context, Input, Outbox, Peer, Session};
 use mgate_proxy::mqtt::{Endpoint, Options};
@@ -45,7 +45,7 @@ impl Opened {
         let endpoint = Endpoint::new(gate(), Options::default());
         let now = Now::read();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let session = Session::new(&endpoint, Peer { address, certificate: None, is_encrypted: false }, now);
+        let session = Session::new(&endpoint, Peer { address, certificate: None, upgrade: None, is_encrypted: false }, now);
         let mut open = Self { endpoint, session, out: Outbox::default(), now };
         open.input(Input::Bytes(Side::Client, CONNECT));
         open.input(Input::Upstream(Ok(())));
@@ -86,6 +86,7 @@ fn gate() -> Gate {
     Gate {
         route: "bench".into(),
         authenticators: Authenticators::default(),
+        transforms: Transforms::default(),
         policies: Chain::new(vec![Arc::new(rules)]),
         mirror: None,
         observer: Arc::new(Quiet),
