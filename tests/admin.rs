@@ -69,6 +69,7 @@ fn page_of_another_site_cannot_command() {
     assert_eq!(admin.called("evil.example").get("/healthz").0, 403);
     let own = admin.with(&format!("Origin: http://{}", admin.address));
     assert_eq!(own.post("/authz/invalidate", "{}").0, 200);
+    mgate.log.wait_for("rights changed");
     assert_eq!(mgate.log.count("rights changed"), 1);
 }
 
