@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use mgate_policies::{
-    Action, Answer, BoxFuture, Cause, Decision, Now, Query, Reason, Resource, Scope, TopicFilter, TopicName,
+    Action, Answer, Cause, Decision, Now, Query, Reason, Resource, Scope, TopicFilter, TopicName,
 };
 use tokio::sync::Semaphore;
 use tokio::time;
@@ -181,9 +181,9 @@ impl Decisions {
             self.note(subscriber, &decision);
             return Answer::Ready(decision);
         }
-        let this = Arc::clone(self);
-        Answer::Pending(self.in_time(async move {
-            let decision = this.decide(question, now).await;
+        let (this, deadline) = (Arc::clone(self), self.deadline());
+        Answer::Pending(Box::pin(async move {
+            let decision = this.decide(&question, now, deadline).await;
             this.note(subscriber, &decision);
             decision
         }))
@@ -211,10 +211,10 @@ impl Decisions {
         if open.is_empty() {
             return Answer::Ready(last);
         }
-        let this = Arc::clone(self);
-        Answer::Pending(self.in_time(async move {
+        let (this, deadline) = (Arc::clone(self), self.deadline());
+        Answer::Pending(Box::pin(async move {
             for question in open {
-                last = this.decide(question, now).await;
+                last = this.decide(&question, now, deadline).await;
                 if matches!(last, Decision::Allow(_)) {
                     break;
                 }
@@ -287,9 +287,9 @@ impl Decisions {
         Some(remembered)
     }
 
-    async fn decide(self: &Arc<Self>, question: Question, now: Now) -> Decision {
+    async fn decide(self: &Arc<Self>, question: &Question, now: Now, deadline: time::Instant) -> Decision {
         let since = time::Instant::now();
-        match self.settle(&question, now).await {
+        match self.settle(question, now, deadline).await {
             Ok(Settled { remembered, is_stale }) => {
                 let name = if is_stale { &self.stale_name } else { &self.client.name };
                 remembered.decision(name, question.expires, now.later(since.elapsed()))
@@ -299,14 +299,20 @@ impl Decisions {
     }
 
     /// Asks the service. If rights are withdrawn meanwhile, its answer counts for nothing, and it is asked
-    /// once more.
-    pub(super) async fn settle(self: &Arc<Self>, question: &Question, now: Now) -> Result<Settled, PdpError> {
+    /// once more, until `deadline`.
+    pub(super) async fn settle(
+        self: &Arc<Self>,
+        question: &Question,
+        now: Now,
+        deadline: time::Instant,
+    ) -> Result<Settled, PdpError> {
         count(&self.counters.misses);
         let since = time::Instant::now();
         for _ in 0..2 {
             let epoch = self.epoch_of(question);
             let key = self.key(question, epoch);
-            let outcome = self.outcome(key, question, now).await;
+            let outcome = time::timeout_at(deadline, self.outcome(key, question, now)).await;
+            let outcome = outcome.unwrap_or(Err(PdpError::TooLate(self.timeout)));
             if self.epoch_of(question) == epoch {
                 return self.conclude(key, outcome, now.later(since.elapsed()));
             }
@@ -359,16 +365,9 @@ impl Decisions {
         }
     }
 
-    /// The same, with an end.
-    pub(super) fn in_time(
-        self: &Arc<Self>,
-        deciding: impl Future<Output = Decision> + Send + 'static,
-    ) -> BoxFuture<'static, Decision> {
-        let this = Arc::clone(self);
-        Box::pin(async move {
-            let decided = time::timeout(this.timeout, deciding).await;
-            decided.unwrap_or_else(|_| this.unavailable(&PdpError::TooLate(this.timeout)))
-        })
+    /// When a decision that is asked for now must be there.
+    pub(super) fn deadline(&self) -> time::Instant {
+        time::Instant::now() + self.timeout
     }
 
     fn epoch_of(&self, question: &Question) -> Epoch {

@@ -32,10 +32,11 @@ impl Decisions {
                 None => ask(),
             };
         }
-        let (this, kept, answer) = (Arc::clone(self), kept(query), ask());
-        Answer::Pending(self.in_time(async move {
+        let (this, deadline) = (Arc::clone(self), self.deadline());
+        let (kept, answer) = (kept(query), ask());
+        Answer::Pending(Box::pin(async move {
             let since = time::Instant::now();
-            let settled = match this.settle(&question, now).await {
+            let settled = match this.settle(&question, now, deadline).await {
                 Ok(settled) => settled,
                 Err(error) => return this.unavailable(&error),
             };

@@ -11,6 +11,7 @@ use mgate_policies::{
 use mgate_proxy::transport::Authorities;
 use serde_json::Value;
 use tokio::task::yield_now;
+use tokio::time;
 
 use super::*;
 use crate::grpc_service::{self, GrpcService, Reply};
@@ -328,6 +329,40 @@ async fn remembered_allow_outlives_the_service_until_its_end() {
 }
 
 #[tokio::test]
+async fn grace_is_for_a_service_that_is_silent_too() {
+    let service = silent_after(1);
+    let cache = CacheOptions { grace: Duration::from_secs(30), ..CacheOptions::default() };
+    let pdp = Pdp::new(PdpOptions { cache, timeout: SHORT, ..options(&service.url("/")) });
+    let (now, client) = (Now::read(), client());
+    let query = publish(&client, "a");
+    assert!(is_allowed(&decide_at(&pdp, &query, now).await));
+    let stale = decide_at(&pdp, &query, now.later(Duration::from_secs(11))).await;
+    assert_eq!(grant(stale).by.as_deref(), Some("auth, while its service is away"));
+}
+
+#[tokio::test]
+async fn others_decide_where_a_service_is_silent() {
+    let service = silent_after(0);
+    let abstaining =
+        PdpOptions { on_error: OnError::Abstain, timeout: SHORT, ..options(&service.url("/")) };
+    assert_eq!(decide(&Pdp::new(abstaining), &publish(&client(), "a")).await, Decision::Abstain);
+}
+
+#[tokio::test]
+async fn second_try_has_no_time_of_its_own() {
+    let service = silent_after(0);
+    let pdp = Pdp::new(PdpOptions { timeout: LONGER, ..options(&service.url("/")) });
+    let asked = time::Instant::now();
+    let pending = tokio::spawn(later(&pdp, &publish(&client(), "a")));
+    while service.heard().is_empty() {
+        yield_now().await;
+    }
+    pdp.forget(&Scope::Everyone);
+    assert_eq!(cause(&pending.await.unwrap()), Some(Cause::Unavailable));
+    assert!(asked.elapsed() < LONGER * 2);
+}
+
+#[tokio::test]
 async fn grace_ends_with_withdrawn_rights() {
     let service = Service::saying(json(ALLOW));
     let cache = CacheOptions { grace: Duration::from_secs(30), ..CacheOptions::default() };
@@ -625,6 +660,15 @@ pub(super) fn turns<const N: usize>(answers: [Vec<u8>; N]) -> Service {
     Service::start(move |_, tcp| tcp.write_all(&answers[turn.fetch_add(1, Ordering::SeqCst)]))
 }
 
+/// Allows so often, and says nothing from then on.
+fn silent_after(answers: usize) -> Service {
+    let turn = AtomicUsize::new(0);
+    Service::start(move |_, tcp| match turn.fetch_add(1, Ordering::SeqCst) < answers {
+        true => tcp.write_all(&json(ALLOW)),
+        false => Ok(()),
+    })
+}
+
 /// Answers once for each time that the gate is opened.
 fn gated(body: &'static str) -> (Service, Sender<()>) {
     let (open, opened) = channel();
@@ -738,5 +782,7 @@ pub(super) fn options(url: &str) -> PdpOptions {
 
 /// Time for a decision that will not come.
 pub(super) const SHORT: Duration = Duration::from_millis(200);
+/// Long enough to see whether it was waited for twice.
+const LONGER: Duration = Duration::from_secs(1);
 pub(super) const ALLOW: &str = r#"{"decision":true}"#;
 pub(super) const DENY: &str = r#"{"decision":false}"#;
