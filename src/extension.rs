@@ -30,6 +30,10 @@ impl Policy for Extension<dyn Policy> {
         within(|| self.0.forget(scope));
     }
 
+    fn foresee(&self, queries: &[Query<'_>], now: Now) {
+        within(|| self.0.foresee(queries, now));
+    }
+
     fn uses_name(&self, name: &str) -> bool {
         self.0.uses_name(name)
     }

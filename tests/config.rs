@@ -473,6 +473,21 @@ const PDP_MISTAKES: &[(&str, &[&str])] = &[
         "dialect = 'broker.auth.v1'\nurl = 'http://127.0.0.1'\nsession_terms = true",
         &["session_terms: needs \"connect\" among `actions`, and a dialect whose answers can carry terms"],
     ),
+    (
+        "dialect = 'opa'\nurl = 'http://127.0.0.1/v1/data/mgate'\nbatch = true",
+        &["batch: needs the dialect \"authzen\""],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'http://127.0.0.1/decide'\nbatch = true",
+        &["batch: needs an address without a path, or with one that ends in /evaluation"],
+    ),
+    (
+        "dialect = 'authzen'\nurl = 'nats://127.0.0.1'\nbatch = 1\nnats = { batch_subject = 'a.>' }",
+        &[
+            "batch: must be a boolean, not an integer",
+            "nats.batch_subject: is no subject such as a.b.c, without wildcards",
+        ],
+    ),
     ("dialect = 'opa'\nurl = 'nats://h'", &["url: must begin with one of these and ://: http, https"]),
     (
         "dialect = 'supermq-0.16'\nurl = 'https://h'",
@@ -520,7 +535,7 @@ const PDP_MISTAKES: &[(&str, &[&str])] = &[
     (
         "dialect = 'authzen'\nurl = 'nats://127.0.0.1'\nnats = { nkey_file = 'token', queue = 'x' }",
         &[
-            "nats.queue: unknown key (known: subject, invalidations, credentials_file, nkey_file, token_file, user, password_file)",
+            "nats.queue: unknown key (known: subject, batch_subject, invalidations, credentials_file, nkey_file, token_file, user, password_file)",
             "nats: is no seed of a user's NKey",
         ],
     ),

@@ -10,7 +10,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 
 use serde_json::Value;
-use support::broker::free_port;
+use support::admin::Admin;
+use support::broker::{Broker, free_port, mosquitto_sub};
 use support::packets::{
     BOTH, PINGREQ, PUBACK, Version, ack, connect, packet, publish, publish_with, reason_string, suback,
     subscribe,
@@ -242,6 +243,52 @@ fn answer_to_connect_decides_about_the_session_and_ends_it() {
 }
 
 #[test]
+fn filters_of_one_subscribe_are_one_request() {
+    let (service, broker) = (Service::start(by_name), Broker::mosquitto());
+    let mgate = Mgate::start(&Files::new(&[]), &to_port(broker.port, &service.url(""), "batch = true"));
+    let mut command = mosquitto_sub(mgate.address().port(), "mqttv5", "%t");
+    command.args(["-q", "1", "-i", "dev-1", "--will-topic", "good/will"]);
+    for topic in ["good/1", "bad/2", "good/3", "good/4", "bad/5"] {
+        command.args(["-t", topic]);
+    }
+    let (_subscriber, said) = Process::start_with_stdout(&mut command);
+    // the codes of SUBACK
+    said.wait_for("Subscribed (mid: 1): 1, 135, 1, 1, 135");
+    let heard = service.heard();
+    assert!(heard.iter().all(|heard| heard.line == "POST /access/v1/evaluations"), "{heard:?}");
+    let asked: Vec<_> = heard.iter().map(topics).collect();
+    let filters = ["good/1", "bad/2", "good/3", "good/4", "bad/5"];
+    assert_eq!(asked, [vec!["dev-1", "good/will"], filters.to_vec()]);
+}
+
+#[test]
+fn review_of_a_session_is_one_request() {
+    let (service, upstream) = (Service::start(by_name), Upstream::start());
+    let files = Files::new(&[]);
+    let text = config(&upstream, &service.url(""), "batch = true\n[admin]\nlisten = 'http://127.0.0.1:0'");
+    let mgate = Mgate::start(&files, &text);
+    let admin = Admin::at(mgate.admin_address());
+    for version in BOTH {
+        let id = format!("dev-{version:?}");
+        let dev = connect(version, &id).will("good/will", "gone");
+        let (mut client, mut behind) = upstream.session(mgate.address(), &dev, version);
+        client.send(&subscribe(version, 3, &[("good/1", 1), ("good/2", 1)]));
+        behind.expect(&subscribe(version, 3, &[("good/1", 1), ("good/2", 1)]));
+        behind.send(&suback(version, 3, &[1, 1]));
+        client.expect(&suback(version, 3, &[1, 1]));
+        let before = service.heard().len();
+        assert_eq!(admin.post("/authz/invalidate", "{}").0, 200);
+        wait_until("the session asks again", || service.heard().len() > before);
+        client.send(&publish(version, "good/after", "x"));
+        behind.expect(&publish(version, "good/after", "x"));
+        let heard = service.heard();
+        assert_eq!(topics(&heard[before]), ["good/will", &id, "good/2", "good/1"]);
+        let more: Vec<_> = heard[before + 1..].iter().map(topics).collect();
+        assert_eq!(more, [["good/after"]]);
+    }
+}
+
+#[test]
 fn webhook_of_another_broker_decides() {
     let service = Service::start(|heard, tcp| match heard.body.contains("topic=good") {
         true => tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
@@ -273,7 +320,11 @@ fn start(upstream: &Upstream, service: &Service, more: &str) -> Mgate {
 
 /// A route with no policy but the service at `url`; `more` are further keys of the policy.
 fn config(upstream: &Upstream, url: &str, more: &str) -> String {
-    let port = upstream.port();
+    to_port(upstream.port(), url, more)
+}
+
+/// The same before a broker of its own.
+fn to_port(port: u16, url: &str, more: &str) -> String {
     format!(
         "[[route]]\nname = 'devices'\nlisten = 'mqtt://127.0.0.1:0'\nupstream = 'mqtt://127.0.0.1:{port}'\n\
          policies = ['auth']\n[policy.auth]\ntype = 'pdp'\ndialect = 'authzen'\nurl = '{url}'\n{more}\n"
@@ -286,8 +337,12 @@ fn session(mgate: &Mgate, upstream: &Upstream, version: Version) -> (Peer, Peer)
 
 /// Says no to what has `bad` in its name.
 fn by_name(heard: &Heard, tcp: &mut TcpStream) -> io::Result<()> {
-    let is_allowed = !topic(heard).contains("bad");
-    tcp.write_all(&json(&format!("{{\"decision\":{is_allowed}}}")))
+    let decisions = topics(heard).iter().map(|topic| format!("{{\"decision\":{}}}", !topic.contains("bad")));
+    let decisions = decisions.collect::<Vec<_>>().join(",");
+    match heard.line.ends_with("/evaluations") {
+        true => tcp.write_all(&json(&format!("{{\"evaluations\":[{decisions}]}}"))),
+        false => tcp.write_all(&json(&decisions)),
+    }
 }
 
 /// Says yes; to what begins with `slow`, when it is told to.
@@ -312,8 +367,14 @@ fn stop(service: Service) {
 
 /// What the service was asked about.
 fn topic(heard: &Heard) -> String {
+    topics(heard).remove(0)
+}
+
+/// The same where it may be several things.
+fn topics(heard: &Heard) -> Vec<String> {
     let body: Value = serde_json::from_str(&heard.body).unwrap();
-    body["resource"]["id"].as_str().unwrap().to_owned()
+    let questions = body["evaluations"].as_array().cloned().unwrap_or_else(|| vec![body]);
+    questions.iter().map(|question| question["resource"]["id"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The code of a PUBACK; before MQTT 5.0 there is none.

@@ -93,6 +93,11 @@ impl Chain {
         self.row.iter().for_each(|standing| standing.policy.forget(scope));
     }
 
+    /// Tells every policy which questions come next, one by one.
+    pub fn foresee(&self, queries: &[Query<'_>], now: Now) {
+        self.row.iter().for_each(|standing| standing.policy.foresee(queries, now));
+    }
+
     /// Asks every policy, until one denies or needs time.
     pub fn evaluate(&self, query: &Query<'_>, now: Now) -> Outcome {
         self.go_on(Suspended::START, query, now)

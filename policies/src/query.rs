@@ -31,6 +31,10 @@ pub trait Policy: Send + Sync {
     /// live sessions ask again; it must not wait.
     fn forget(&self, _scope: &Scope) {}
 
+    /// Hears which questions come next, one by one, so that whoever asks others may ask about all at once. Each
+    /// of them still comes, unless one before it ends the matter; it must not wait.
+    fn foresee(&self, _queries: &[Query<'_>], _now: Now) {}
+
     /// Whether the value of `${name}` takes the place of a level in its topics, or is compared with names. What
     /// clients choose themselves, such as `client_id`, may then be held to what can stand there.
     fn uses_name(&self, _name: &str) -> bool {

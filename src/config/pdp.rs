@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 use mgate_policies::Action;
 use mgate_proxy::transport::{Authorities, Certificate};
 
@@ -34,11 +34,15 @@ pub(super) fn read(
     let url = section.text("url");
     let kind = section.parse("dialect", dialect_named).map(|given| given.value);
     let scheme = url.as_ref().and_then(|url| scheme(section, url, kind, files));
+    let batch = section.boolean("batch").unwrap_or_default();
+    if batch && kind.is_some_and(|kind| kind != Kind::Authzen) {
+        section.problem("batch", "needs the dialect \"authzen\"");
+    }
     let dialect = match kind {
         Some(Kind::Webhook) => webhook::read(section, url.as_ref().filter(|_| scheme.is_some())),
         kind => {
             webhook::only_here(section, kind.is_some());
-            scheme.and_then(|scheme| service(section, kind?, scheme, url.as_ref()?))
+            scheme.and_then(|scheme| service(section, kind?, scheme, url.as_ref()?, batch))
         }
     };
     let actions = actions(section, dialect.as_ref().map_or(ALL_ACTIONS, |dialect| dialect.actions()));
@@ -147,23 +151,27 @@ fn service(
     kind: Kind,
     scheme: Scheme,
     url: &Given<String>,
+    batch: bool,
 ) -> Option<Box<dyn Dialect>> {
     match (kind, scheme.way) {
         (Kind::BrokerAuth, Way::Grpc) => return Some(Box::new(BrokerAuthGrpc::CURRENT)),
         (Kind::FluxmqAuth, _) => return Some(Box::new(BrokerAuthGrpc::FLUXMQ)),
         (Kind::Magistrala(generation), _) => return Some(Box::new(generation)),
         (Kind::Mainflux, Way::Grpc) => return Some(Box::new(MainfluxGrpc)),
-        // the subject says where a question goes
+        // the subjects say where questions go
+        (Kind::Authzen, Way::Nats) if batch => {
+            return Some(Box::new(Authzen::default().with_evaluations(Uri::default())));
+        }
         (Kind::Authzen, Way::Nats) => return Some(Box::new(Authzen::default())),
         _ => {}
     }
     let address = section.check(&url.place, parse_url(&url.value))?;
     let has_path = !matches!(address.path(), "" | "/") || address.query().is_some();
     match kind {
-        Kind::Authzen if has_path => Some(Box::new(Authzen::new(address))),
+        Kind::Authzen if has_path => authzen(section, url, &url.value, batch),
         Kind::Authzen => {
             let endpoint = format!("{}{}", url.value.trim_end_matches('/'), Authzen::PATH);
-            Some(Box::new(Authzen::new(section.check(&url.place, parse_url(&endpoint))?)))
+            authzen(section, url, &endpoint, batch)
         }
         Kind::Opa if has_path => Some(Box::new(Opa::new(address))),
         Kind::Opa => {
@@ -174,6 +182,25 @@ fn service(
         Kind::Mainflux => base(section, Mainflux::new(&address).map(|dialect| Box::new(dialect) as _)),
         Kind::FluxmqAuth | Kind::Magistrala(_) | Kind::Webhook => None,
     }
+}
+
+/// A service whose evaluations are at `endpoint`; several at once are at its plural.
+fn authzen(
+    section: &Section<'_>,
+    url: &Given<String>,
+    endpoint: &str,
+    batch: bool,
+) -> Option<Box<dyn Dialect>> {
+    let dialect = Authzen::new(section.check(&url.place, parse_url(endpoint))?);
+    if !batch {
+        return Some(Box::new(dialect));
+    }
+    if !endpoint.ends_with("/evaluation") || endpoint.contains('?') {
+        section.problem("batch", "needs an address without a path, or with one that ends in /evaluation");
+        return None;
+    }
+    let evaluations = section.check(&url.place, parse_url(&format!("{endpoint}s")))?;
+    Some(Box::new(dialect.with_evaluations(evaluations)))
 }
 
 /// Whether its answers to `connect` can say what is true for the session; what is no dialect may have any.
@@ -246,6 +273,7 @@ fn by_nats(
     let server = section.check(&url.place, nats::parse_server(&url.value));
     let mut table = section.section("nats");
     let subject = table.parse("subject", nats::parse_subject).map(|given| given.value);
+    let batch_subject = table.parse("batch_subject", nats::parse_subject).map(|given| given.value);
     let invalidations = table.parse("invalidations", nats::parse_subject).map(|given| given.value);
     let login = login(&mut table, files);
     let place = table.place().clone();
@@ -256,6 +284,7 @@ fn by_nats(
     Some(Transport::Nats {
         client: Box::new(section.check(&place, NatsClient::new(options))?),
         subject: subject.unwrap_or_else(|| SUBJECT.to_owned()),
+        batch_subject: batch_subject.unwrap_or_else(|| BATCH_SUBJECT.to_owned()),
         invalidations: invalidations.unwrap_or_else(|| INVALIDATIONS.to_owned()),
     })
 }
@@ -386,4 +415,5 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// More than any decision with its reason needs.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 const SUBJECT: &str = "mgate.authz.v1.evaluation";
+const BATCH_SUBJECT: &str = "mgate.authz.v1.evaluations";
 const INVALIDATIONS: &str = "mgate.authz.v1.invalidate";

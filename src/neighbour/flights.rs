@@ -46,6 +46,13 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
     }
 }
 
+impl<T> Flights<T> {
+    /// Whether there is work under way under `key`.
+    pub(crate) fn is_under_way(&self, key: u128) -> bool {
+        lock(&self.0).contains_key(&key)
+    }
+}
+
 impl<T: Clone> Passenger<T> {
     /// What came out; `None` if the work was torn down.
     pub(crate) async fn arrive(mut self) -> Option<T> {

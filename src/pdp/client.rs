@@ -11,8 +11,8 @@ use tokio::sync::Semaphore;
 use tokio::time;
 use tracing::{info, warn};
 
-use super::dialect::{AnswerError, Answered, Dialect};
-use super::transport::Transport;
+use super::dialect::{AnswerError, Answered, Batch, Dialect};
+use super::transport::{Scale, Transport};
 use crate::neighbour::breaker::Breaker;
 use crate::neighbour::grpc::{Code, GrpcError};
 use crate::neighbour::http::HttpError;
@@ -54,6 +54,33 @@ pub enum PdpError {
 impl ServiceClient {
     /// Asks, once more if there was no connection, within the time for a decision.
     pub(super) async fn ask(&self, request: Request<Bytes>, now: Now) -> Result<Answered, PdpError> {
+        let asking = async {
+            let answer = self.transport.exchange(&request, Scale::One, self.timeout).await?;
+            self.dialect.read(&request, &answer).map_err(PdpError::Answer)
+        };
+        self.within_bounds(asking, now).await
+    }
+
+    /// Asks several questions with one request, which is bounded as one. The answers are in their order.
+    pub(super) async fn ask_all(
+        &self,
+        batch: &dyn Batch,
+        questions: &[Request<Bytes>],
+        now: Now,
+    ) -> Result<Vec<Result<Answered, AnswerError>>, PdpError> {
+        let asking = async {
+            let request = batch.request(questions);
+            let answer = self.transport.exchange(&request, Scale::Several, self.timeout).await?;
+            batch.read(questions.len(), &answer).map_err(PdpError::Answer)
+        };
+        self.within_bounds(asking, now).await
+    }
+
+    async fn within_bounds<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, PdpError>>,
+        now: Now,
+    ) -> Result<T, PdpError> {
         let clock = Clock { asked: now.instant, since: time::Instant::now() };
         let asking = async {
             if self.breaker().is_open(clock.now()) {
@@ -61,7 +88,7 @@ impl ServiceClient {
             }
             let _running = self.running.acquire().await.map_err(|_| PdpError::Busy)?;
             let attempt = Attempt::begin(self, &clock).ok_or(PdpError::Open)?;
-            let result = self.exchange(request).await;
+            let result = exchange.await;
             attempt.end(&result);
             result
         };
@@ -71,11 +98,6 @@ impl ServiceClient {
     /// Whether it would not be asked now.
     pub(super) fn is_left_alone(&self, now: Now) -> bool {
         self.breaker().is_open(now.instant)
-    }
-
-    async fn exchange(&self, asked: Request<Bytes>) -> Result<Answered, PdpError> {
-        let answer = self.transport.exchange(&asked, self.timeout).await?;
-        self.dialect.read(&asked, &answer).map_err(PdpError::Answer)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
@@ -102,7 +124,7 @@ impl<'a> Attempt<'a> {
         client.breaker().admit(clock.now()).then_some(Self { client, clock, is_over: false })
     }
 
-    fn end(mut self, result: &Result<Answered, PdpError>) {
+    fn end<T>(mut self, result: &Result<T, PdpError>) {
         self.is_over = true;
         match result {
             Err(error) if error.is_failure() => self.client.failed(self.clock.now(), error),

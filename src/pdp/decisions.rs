@@ -1,3 +1,5 @@
+mod foresight;
+
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use tracing::info;
 
 use super::cache::{DecisionCache, Remembered};
 use super::client::{PdpError, ServiceClient};
-use super::dialect::Unaskable;
+use super::dialect::{Answered, Unaskable};
 use super::epochs::{Epoch, Epochs};
 use super::invalidation;
 use super::subscriptions::{Subscription, Subscriptions};
@@ -57,7 +59,7 @@ pub struct Counts {
     pub outdated: u64,
     /// Allows that counted beyond their time because the service did not answer.
     pub stale: u64,
-    /// Requests to which there was no answer, or none that has a meaning.
+    /// Questions that were sent and had no answer, or none that has a meaning.
     pub errors: u64,
 }
 
@@ -275,6 +277,11 @@ impl Decisions {
         }
     }
 
+    /// What is known already, for those who do not need it yet.
+    pub(super) fn peek(&self, question: &Question, now: Now) -> Option<Remembered> {
+        self.cache.recall(self.key(question, self.epoch_of(question)), now)
+    }
+
     /// The decision, if it is known.
     pub(super) fn recall(self: &Arc<Self>, question: &Question, now: Now) -> Option<Remembered> {
         let key = self.key(question, self.epoch_of(question));
@@ -343,14 +350,26 @@ impl Decisions {
         let (this, request, expires) = (Arc::clone(self), question.request.clone(), question.expires);
         Ok(async move {
             let _place = place;
-            match this.client.ask(request, now).await {
-                Ok(answered) => Ok(this.cache.remember(key, answered, expires, now).await),
-                Err(error) => {
-                    count(&this.counters.errors);
-                    Err(error)
-                }
-            }
+            let answer = this.client.ask(request, now).await;
+            this.keep(key, answer, expires, now).await
         })
+    }
+
+    /// Remembers the answer to a question that was asked at `now`, if it is one.
+    async fn keep(
+        &self,
+        key: u128,
+        answer: Result<Answered, PdpError>,
+        expires: Option<Duration>,
+        now: Now,
+    ) -> Outcome {
+        match answer {
+            Ok(answered) => Ok(self.cache.remember(key, answered, expires, now).await),
+            Err(error) => {
+                count(&self.counters.errors);
+                Err(error)
+            }
+        }
     }
 
     fn conclude(&self, key: u128, outcome: Outcome, now: Now) -> Result<Settled, PdpError> {

@@ -22,6 +22,25 @@ pub trait Dialect: Send + Sync {
     /// What the service said. Only the documented positive answer is an allow; what is not documented at all
     /// is an error.
     fn read(&self, asked: &Request<Bytes>, answer: &Response<Bytes>) -> Result<Answered, AnswerError>;
+
+    /// How several questions are one request, where they can be.
+    fn batch(&self) -> Option<&dyn Batch> {
+        None
+    }
+}
+
+/// How several questions are one request.
+pub trait Batch: Send + Sync {
+    /// The request that asks what each of these asks.
+    fn request(&self, questions: &[Request<Bytes>]) -> Request<Bytes>;
+
+    /// What the service said to so many questions, in their order; what is missing at the end has no answer. One
+    /// that is an error spoils no other.
+    fn read(
+        &self,
+        questions: usize,
+        answer: &Response<Bytes>,
+    ) -> Result<Vec<Result<Answered, AnswerError>>, AnswerError>;
 }
 
 /// Why a question cannot be put in a dialect: it is denied.

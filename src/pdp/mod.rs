@@ -41,7 +41,7 @@ pub use self::client::PdpError;
 pub use self::decisions::Counts;
 #[cfg(feature = "wasm")]
 pub(crate) use self::dialect::for_people;
-pub use self::dialect::{AnswerError, Answered, Dialect, Unaskable, Verdict};
+pub use self::dialect::{AnswerError, Answered, Batch, Dialect, Unaskable, Verdict};
 pub use self::magistrala::Magistrala;
 pub use self::mainflux::{Mainflux, MainfluxGrpc};
 pub use self::opa::Opa;
@@ -129,6 +129,10 @@ impl Policy for Pdp {
 
     fn forget(&self, scope: &Scope) {
         self.0.forget(scope);
+    }
+
+    fn foresee(&self, queries: &[Query<'_>], now: Now) {
+        self.0.foresee(queries, now);
     }
 }
 

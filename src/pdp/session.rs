@@ -17,15 +17,7 @@ impl Decisions {
         now: Now,
         ask: impl FnOnce() -> Answer,
     ) -> Answer {
-        let session = Query {
-            action: Action::Connect,
-            resource: Resource::Session,
-            payload: b"",
-            qos: 0,
-            retain: false,
-            ..*query
-        };
-        let Ok(question) = self.question(&session) else { return ask() };
+        let Ok(question) = self.question(&beginning(query)) else { return ask() };
         if let Some(remembered) = self.recall(&question, now) {
             return match self.by_terms(&remembered, query, now) {
                 Some(decision) => Answer::Ready(decision),
@@ -49,6 +41,13 @@ impl Decisions {
         }))
     }
 
+    /// Whether it is known that the session has no terms which decide this.
+    pub(super) fn is_left_open(&self, query: &Query<'_>, now: Now) -> bool {
+        let Ok(question) = self.question(&beginning(query)) else { return true };
+        let remembered = self.peek(&question, now);
+        remembered.is_some_and(|remembered| self.by_terms(&remembered, query, now).is_none())
+    }
+
     /// What the terms say, if there are any. A session that could not begin anew may do nothing.
     fn by_terms(&self, session: &Remembered, query: &Query<'_>, now: Now) -> Option<Decision> {
         let decision = session.decision(self.shared_name(), query.client.principal.expires, now);
@@ -65,6 +64,12 @@ impl Decisions {
             }
         }
     }
+}
+
+/// The question that began the session.
+fn beginning<'a>(query: &Query<'a>) -> Query<'a> {
+    let (action, resource) = (Action::Connect, Resource::Session);
+    Query { action, resource, payload: b"", qos: 0, retain: false, ..*query }
 }
 
 /// The question for later; terms know no payloads.

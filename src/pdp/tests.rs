@@ -343,8 +343,7 @@ async fn grace_is_for_a_service_that_is_silent_too() {
 #[tokio::test]
 async fn others_decide_where_a_service_is_silent() {
     let service = silent_after(0);
-    let abstaining =
-        PdpOptions { on_error: OnError::Abstain, timeout: SHORT, ..options(&service.url("/")) };
+    let abstaining = PdpOptions { on_error: OnError::Abstain, timeout: SHORT, ..options(&service.url("/")) };
     assert_eq!(decide(&Pdp::new(abstaining), &publish(&client(), "a")).await, Decision::Abstain);
 }
 
@@ -607,7 +606,7 @@ pub(super) fn refused(code: Code) -> Response<Bytes> {
     grpc::answer_of(code, "as the test wants".into())
 }
 
-fn meaning(read: &Result<Answered, AnswerError>) -> Reading {
+pub(super) fn meaning(read: &Result<Answered, AnswerError>) -> Reading {
     match read {
         Ok(Answered { verdict: Verdict::Allow, ttl, .. }) => Reading::Allow(ttl.map(|ttl| ttl.as_secs())),
         Ok(Answered { verdict: Verdict::Deny, .. }) => Reading::Deny,

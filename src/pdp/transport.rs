@@ -25,9 +25,18 @@ pub enum Transport {
         client: Box<NatsClient>,
         /// On which subject questions are asked.
         subject: String,
+        /// On which several are asked at once.
+        batch_subject: String,
         /// On which it is said that rights were withdrawn.
         invalidations: String,
     },
+}
+
+/// How many questions a request asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    One,
+    Several,
 }
 
 impl Transport {
@@ -35,15 +44,21 @@ impl Transport {
     pub(super) async fn exchange(
         &self,
         asked: &Request<Bytes>,
+        scale: Scale,
         within: Duration,
     ) -> Result<Response<Bytes>, PdpError> {
-        match self.send(asked, within).await {
-            Err(error) if is_unheard(&error) => self.send(asked, within).await,
+        match self.send(asked, scale, within).await {
+            Err(error) if is_unheard(&error) => self.send(asked, scale, within).await,
             sent => sent,
         }
     }
 
-    async fn send(&self, asked: &Request<Bytes>, within: Duration) -> Result<Response<Bytes>, PdpError> {
+    async fn send(
+        &self,
+        asked: &Request<Bytes>,
+        scale: Scale,
+        within: Duration,
+    ) -> Result<Response<Bytes>, PdpError> {
         match self {
             Self::Grpc(client) => {
                 let method = asked.uri().path_and_query().cloned();
@@ -60,7 +75,8 @@ impl Transport {
                 request.headers_mut().extend(headers.clone());
                 client.send(request).await.map_err(PdpError::Http)
             }
-            Self::Nats { client, subject, .. } => {
+            Self::Nats { client, subject, batch_subject, .. } => {
+                let subject = if scale == Scale::One { subject } else { batch_subject };
                 let answer = client.request(subject, asked.body().clone(), within).await;
                 let mut answer = answer.map(Response::new).map_err(PdpError::Nats)?;
                 answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON));

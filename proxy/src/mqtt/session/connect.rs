@@ -11,7 +11,7 @@ use mgate_policies::{
 use super::{Close, CloseReason, Context, Output, Question, Session, State, Violation, Waiting, codec};
 use crate::gate::{Credentials, Fate, Identification, SessionEvent, Side, Verdict};
 use crate::mqtt::codec::DecodeError;
-use crate::mqtt::packet::{ConnAck, Connect, Packet, Version};
+use crate::mqtt::packet::{ConnAck, Connect, Packet, Version, Will};
 use crate::transport::Upgrade;
 
 /// What is kept of CONNECT until the upstream has it.
@@ -66,9 +66,13 @@ impl Session {
         resumed: Resumed,
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
+        let connect = self.decode_connect(&frame)?;
         let Some(client) = self.client.as_deref() else { return Ok(()) };
         let (action, resource) = (Action::Connect, Resource::Session);
         let query = Query { client, action, resource, payload: b"", qos: 0, retain: false };
+        if let (Some(will), None) = (&connect.will, &resumed) {
+            foresee([query, will_query(client, will)].into_iter(), cx);
+        }
         match ask(&query, resumed, cx) {
             Outcome::Allowed(grant, _) => {
                 let ends = grant.ends_after.and_then(|after| cx.now.instant.checked_add(after));
@@ -95,10 +99,7 @@ impl Session {
         let (Some(will), Some(client)) = (&connect.will, self.client.as_deref()) else {
             return self.dial(frame, cx);
         };
-        let (action, resource) = (Action::Will, Resource::Topic(will.topic));
-        let query =
-            Query { client, action, resource, payload: will.payload, qos: will.qos, retain: will.retain };
-        match ask(&query, resumed, cx) {
+        match ask(&will_query(client, will), resumed, cx) {
             Outcome::Allowed(..) => {
                 self.keep_will(will);
                 self.dial(frame, cx)
@@ -295,6 +296,19 @@ pub(super) fn ask(query: &Query<'_>, resumed: Resumed, cx: &Context<'_>) -> Outc
         report_objection(query, objection, cx);
     }
     outcome
+}
+
+/// Tells the route's policies what they will be asked, if it is more than one thing.
+pub(super) fn foresee<'a>(queries: impl Iterator<Item = Query<'a>>, cx: &Context<'_>) {
+    let queries: Vec<_> = queries.collect();
+    if queries.len() > 1 {
+        cx.endpoint.gate.policies.foresee(&queries, cx.now);
+    }
+}
+
+fn will_query<'a>(client: &'a Client, will: &Will<'a>) -> Query<'a> {
+    let Will { topic, payload, qos, retain, .. } = *will;
+    Query { client, action: Action::Will, resource: Resource::Topic(topic), payload, qos, retain }
 }
 
 /// Tells the observer what would be denied if all policies were enforced.

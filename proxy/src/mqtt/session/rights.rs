@@ -7,7 +7,7 @@ use mgate_policies::{
     Action, Cause, Decision, Outcome, Query, Reason, Resource, Suspended, TopicFilter, TopicName,
 };
 
-use super::connect::{Resumed, ask};
+use super::connect::{Resumed, ask, foresee};
 use super::waiting::no_decision_in_time;
 use super::{Close, CloseReason, Context, Output, Session, State};
 use crate::gate::Side;
@@ -78,6 +78,7 @@ impl Session {
             let deadline = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
             let deadline = last.map_or(deadline, |review| review.deadline.min(deadline));
             let left = self.rights.as_ref().map_or_else(|| vec![Right::Connect], |rights| rights.all());
+            foresee(left.iter().rev().filter_map(|right| self.query(right)), cx);
             let review = Review { left, suspended: None, deadline, again_at: deadline };
             self.review(review, None, cx)?;
         }
@@ -202,6 +203,11 @@ impl Session {
 
     /// Asks for one thing; `None` if the client has given it up meanwhile.
     fn ask_for(&self, right: &Right, resumed: Resumed, cx: &Context<'_>) -> Option<Outcome> {
+        Some(ask(&self.query(right)?, resumed, cx))
+    }
+
+    /// The question; `None` if the client has given up what it is about.
+    fn query<'a>(&'a self, right: &'a Right) -> Option<Query<'a>> {
         let client = self.client.as_deref()?;
         let rights = self.rights.as_deref();
         let query = Query {
@@ -212,7 +218,7 @@ impl Session {
             qos: 0,
             retain: false,
         };
-        let query = match right {
+        Some(match right {
             Right::Connect => query,
             Right::Subscription(filter, qos) => {
                 rights.filter(|rights| rights.has(filter))?;
@@ -223,8 +229,7 @@ impl Session {
                 let resource = Resource::Topic(TopicName::parse(topic).ok()?);
                 Query { resource, payload, qos: *qos, retain: *retain, ..query }
             }
-        };
-        Some(ask(&query, resumed, cx))
+        })
     }
 
     /// The first of what is left is denied: the session ends.

@@ -1,9 +1,9 @@
 //! SUBSCRIBE, asked filter by filter, and the SUBACK that answers all of them.
 
-use mgate_policies::{Action, Cause, Outcome, Query, Reason, Resource};
+use mgate_policies::{Action, Cause, Client, Outcome, Query, Reason, Resource};
 
 use super::close::{denial_text, suback_code};
-use super::connect::{Resumed, ask};
+use super::connect::{Resumed, ask, foresee};
 use super::rights::{Change, weight};
 use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
 use crate::gate::{Fate, Side};
@@ -34,16 +34,16 @@ impl Session {
         let Some(client) = self.client.as_deref() else { return Ok(()) };
         let allowed: usize = allowed(subscribe, &verdicts.codes).map(|filter| weight(filter.text)).sum();
         let mut asked = allowed + self.unanswered(Change::Subscribe);
+        if verdicts.codes.is_empty() && resumed.is_none() {
+            self.foresee_filters(subscribe, &verdicts, asked, cx);
+        }
         for filter in subscribe.filters.clone().skip(verdicts.codes.len()) {
-            if let Some(code) = verdicts.refusal_of_next() {
+            if let Some(code) = verdicts.refusal(verdicts.codes.len()) {
                 verdicts.codes.push(Some(code));
                 continue;
             }
-            let (action, resource) = (Action::Subscribe, Resource::Filter(filter.filter));
-            let qos = filter.options.qos();
-            let query = Query { client, action, resource, payload: b"", qos, retain: false };
             let outcome = match self.has_room_for(filter.text, asked, cx) {
-                true => ask(&query, resumed.take(), cx),
+                true => ask(&query(client, &filter), resumed.take(), cx),
                 false => Outcome::Denied(Reason::with_detail(Cause::QuotaExceeded, "too many subscriptions")),
             };
             match outcome {
@@ -89,6 +89,27 @@ impl Session {
             let filters = unsubscribe.filters.clone().map(|filter| (filter.into(), 0)).collect();
             self.note_asked(unsubscribe.packet_id, Change::Unsubscribe, filters);
         }
+    }
+
+    /// Tells the policies which filters they will be asked about, where there are several.
+    fn foresee_filters(
+        &self,
+        subscribe: &Subscribe<'_>,
+        verdicts: &Verdicts,
+        mut asked: usize,
+        cx: &Context<'_>,
+    ) {
+        let Some(client) = self.client.as_deref() else { return };
+        let filters = subscribe.filters.clone().enumerate();
+        let filters = filters.filter(|(at, _)| verdicts.refusal(*at).is_none()).map(|(_, filter)| filter);
+        let filters: Vec<_> = filters
+            .take_while(|filter| {
+                let has_room = self.has_room_for(filter.text, asked, cx);
+                asked += weight(filter.text);
+                has_room
+            })
+            .collect();
+        foresee(filters.iter().map(|filter| query(client, filter)), cx);
     }
 
     /// What is left of the packet goes on; the session answers by itself if nothing is left.
@@ -141,10 +162,14 @@ impl Verdicts {
         Self::refused(self.refused)
     }
 
-    fn refusal_of_next(&self) -> Option<u8> {
-        let next = self.codes.len();
-        self.refused.iter().find(|(index, _)| *index == next).map(|(_, code)| *code)
+    fn refusal(&self, at: usize) -> Option<u8> {
+        self.refused.iter().find(|(index, _)| *index == at).map(|(_, code)| *code)
     }
+}
+
+fn query<'a>(client: &'a Client, filter: &SubscribeFilter<'a>) -> Query<'a> {
+    let (action, resource) = (Action::Subscribe, Resource::Filter(filter.filter));
+    Query { client, action, resource, payload: b"", qos: filter.options.qos(), retain: false }
 }
 
 /// The filters that are not denied, of those that have a verdict.
