@@ -10,7 +10,6 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
 
 use serde_json::Value;
-use support::admin::Admin;
 use support::broker::{Broker, free_port, mosquitto_sub};
 use support::packets::{
     BOTH, PINGREQ, PUBACK, Version, ack, connect, packet, publish, publish_with, reason_string, suback,
@@ -267,7 +266,7 @@ fn review_of_a_session_is_one_request() {
     let files = Files::new(&[]);
     let text = config(&upstream, &service.url(""), "batch = true\n[admin]\nlisten = 'http://127.0.0.1:0'");
     let mgate = Mgate::start(&files, &text);
-    let admin = Admin::at(mgate.admin_address());
+    let admin = mgate.admin();
     for version in BOTH {
         let id = format!("dev-{version:?}");
         let dev = connect(version, &id).will("good/will", "gone");
@@ -337,7 +336,8 @@ fn session(mgate: &Mgate, upstream: &Upstream, version: Version) -> (Peer, Peer)
 
 /// Says no to what has `bad` in its name.
 fn by_name(heard: &Heard, tcp: &mut TcpStream) -> io::Result<()> {
-    let decisions = topics(heard).iter().map(|topic| format!("{{\"decision\":{}}}", !topic.contains("bad")));
+    let decisions =
+        topics(heard).into_iter().map(|topic| format!("{{\"decision\":{}}}", !topic.contains("bad")));
     let decisions = decisions.collect::<Vec<_>>().join(",");
     match heard.line.ends_with("/evaluations") {
         true => tcp.write_all(&json(&format!("{{\"evaluations\":[{decisions}]}}"))),

@@ -7,7 +7,7 @@ mod support;
 use serde_json::{Value, json};
 use support::broker::free_port;
 use support::nats::{Asked, NatsServer, Responder};
-use support::packets::{BOTH, PUBACK, Version, connect, publish, publish_with};
+use support::packets::{BOTH, PUBACK, Version, connect, publish, publish_with, suback, subscribe};
 use support::peer::{Peer, Upstream};
 use support::{Files, Mgate, wait_until};
 
@@ -27,6 +27,26 @@ fn service_behind_nats_decides() {
     assert!(asked.headers.contains("Nats-Expected-Deadline-Ms: 2000\r\n"), "{}", asked.headers);
     let body: Value = serde_json::from_str(&asked.body).unwrap();
     assert_eq!(body["action"], json!({ "name": "connect" }));
+}
+
+#[test]
+fn filters_of_one_subscribe_are_one_request() {
+    let (nats, upstream) = (NatsServer::start(free_port(), &[]), Upstream::start());
+    let single = Responder::start(nats.port(), "", "mgate.authz.v1.evaluation", by_name);
+    let batch = Responder::start(nats.port(), "", "mgate.authz.v1.evaluations", |asked| {
+        let body: Value = serde_json::from_str(&asked.body).unwrap();
+        let is_bad = |question: &Value| question["resource"]["id"].as_str().unwrap().contains("bad");
+        let questions = body["evaluations"].as_array().unwrap().iter();
+        let decisions = questions.map(|question| json!({ "decision": !is_bad(question) }));
+        Some(json!({ "evaluations": decisions.collect::<Vec<_>>() }).to_string())
+    });
+    let mgate = start(&nats, &upstream, "batch = true");
+    let (mut client, mut behind) = session(&mgate, &upstream, Version::V5);
+    client.send(&subscribe(Version::V5, 3, &[("good/1", 1), ("bad", 1), ("good/2", 1)]));
+    behind.expect(&subscribe(Version::V5, 3, &[("good/1", 1), ("good/2", 1)]));
+    behind.send(&suback(Version::V5, 3, &[1, 1]));
+    client.expect(&suback(Version::V5, 3, &[1, 0x87, 1]));
+    assert_eq!((single.heard().len(), batch.heard().len()), (1, 1));
 }
 
 #[test]

@@ -58,7 +58,7 @@ async fn whatever_goes_wrong_is_a_denial_in_time() {
     for (what, say) in wrongs {
         let service = Service::start(move |_, tcp| say(tcp));
         let pdp = Pdp::new(PdpOptions { timeout: SHORT, ..options(&service.url("/")) });
-        let decision = tokio::time::timeout(SHORT * 20, decide(&pdp, &publish(&client(), "a"))).await;
+        let decision = time::timeout(SHORT * 20, decide(&pdp, &publish(&client(), "a"))).await;
         let Ok(Decision::Deny(reason)) = decision else { panic!("{what}: {decision:?}") };
         assert_eq!(reason.cause, Cause::Unavailable, "{what}");
         assert!(!service.heard().is_empty(), "{what}");
@@ -68,7 +68,7 @@ async fn whatever_goes_wrong_is_a_denial_in_time() {
                 yield_now().await;
             }
         };
-        assert!(tokio::time::timeout(SHORT * 5, ended).await.is_ok(), "{what}");
+        assert!(time::timeout(SHORT * 5, ended).await.is_ok(), "{what}");
     }
 }
 
@@ -449,7 +449,7 @@ async fn whatever_goes_wrong_over_grpc_is_a_denial_in_time() {
         let said = reply.clone();
         let service = GrpcService::start(move |_| said.clone());
         let pdp = over_grpc(&service.url(), SHORT);
-        let decision = tokio::time::timeout(SHORT * 20, decide(&pdp, &publish(&client(), "a"))).await;
+        let decision = time::timeout(SHORT * 20, decide(&pdp, &publish(&client(), "a"))).await;
         assert_eq!(cause(&decision.unwrap()), Some(Cause::Unavailable), "{reply:?}");
         assert!(!service.heard().is_empty(), "{reply:?}");
     }
