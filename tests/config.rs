@@ -698,6 +698,10 @@ const PDPS: &[&str] = &[
     "dialect = 'supermq-0.16'\nurl = 'grpc://localhost:7005'\nactions = ['publish']",
     "dialect = 'supermq-0.17'\nurl = 'grpc://localhost:7005'\nheaders = { x-key = 'k' }",
     "dialect = 'authzen'\nurl = 'nats://127.0.0.1:4222'",
+    "dialect = 'authzen'\nurl = 'nats://127.0.0.1'\nbatch = true\nnats = { batch_subject = 'a.b' }",
+    "dialect = 'authzen'\nurl = 'https://pdp.example/v1/evaluation'\nbatch = true",
+    "dialect = 'authzen'\nurl = 'https://pdp.example/'\nbatch = true",
+    "dialect = 'opa'\nurl = 'http://localhost/v1/data/mgate'\nbatch = false",
     "dialect = 'authzen'\nurl = 'tls://nats.example'\nnats = { subject = 'a.b', invalidations = 'a.c', user = 'mgate', password_file = 'token' }\ntls = { ca = 'ca.pem' }",
 ];
 

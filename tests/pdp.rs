@@ -261,6 +261,21 @@ fn filters_of_one_subscribe_are_one_request() {
 }
 
 #[test]
+fn filter_that_is_too_many_is_not_asked_about() {
+    let (service, upstream) = (Service::start(by_name), Upstream::start());
+    let text = config(&upstream, &service.url(""), "batch = true")
+        .replace("['auth']", "['auth']\nlimits = { subscriptions = 2 }");
+    let mgate = Mgate::start(&Files::new(&[]), &text);
+    let (mut client, mut behind) = session(&mgate, &upstream, Version::V5);
+    client.send(&subscribe(Version::V5, 3, &[("good/1", 1), ("good/2", 1), ("good/3", 1)]));
+    behind.expect(&subscribe(Version::V5, 3, &[("good/1", 1), ("good/2", 1)]));
+    behind.send(&suback(Version::V5, 3, &[1, 1]));
+    client.expect(&suback(Version::V5, 3, &[1, 1, 0x97]));
+    let asked: Vec<_> = service.heard().iter().map(topics).collect();
+    assert_eq!(asked, [vec!["dev-1"], vec!["good/1", "good/2"]]);
+}
+
+#[test]
 fn review_of_a_session_is_one_request() {
     let (service, upstream) = (Service::start(by_name), Upstream::start());
     let files = Files::new(&[]);
