@@ -748,7 +748,7 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[transform.a]\ntype = 'rewrite'\nrules = [\n{ from = 'a/#/b', to = 'x' },\n{ from = 'a/+', to = 'b/${2}', actions = ['connect'] },\n{ form = 'a' },\n]\n[transform.b]\ntype = 'rewrite'\nrules = []\n[transform.c]\ntype = 'wasm'\n[transform.d]\ntype = 'rewrites'",
+        "[transform.a]\ntype = 'rewrite'\nrules = [\n{ from = 'a/#/b', to = 'x' },\n{ from = 'a/+', to = 'b/${2}', actions = ['connect'] },\n{ form = 'a' },\n]\n[transform.b]\ntype = 'rewrite'\nrules = []\n[transform.c]\ntype = 'rewrites'",
         &[
             "mgate.toml:8: transform.a.rules[0].from: \"a/#/b\": wildcard or U+0000 where none may stand in a topic",
             "mgate.toml:9: transform.a.rules[1].to: \"b/${2}\": ${2} stands for nothing: \"from\" has 1",
@@ -757,8 +757,7 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
             "mgate.toml:10: transform.a.rules[2].to: is missing",
             "mgate.toml:10: transform.a.rules[2].form: unknown key (did you mean `from`?)",
             "mgate.toml:14: transform.b.rules: must not be empty",
-            "mgate.toml:16: transform.c.type: type \"wasm\" is not supported by this version (mountpoint, rewrite)",
-            "mgate.toml:18: transform.d.type: unknown type \"rewrites\" (mountpoint, rewrite)",
+            "mgate.toml:16: transform.c.type: unknown type \"rewrites\" (mountpoint, rewrite, wasm)",
         ],
     ),
     ("mirror = 'bus'", &["mgate.toml:5: route.my-devices.mirror: no [mirror.bus] in this file"]),

@@ -75,7 +75,7 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// The listeners and where each leads; no two listen at one address.
     pub routes: Vec<RouteConfig>,
-    /// The plug-ins that policies are made of.
+    /// The plug-ins that policies and transforms are made of.
     #[cfg(feature = "wasm")]
     pub plugins: Vec<Arc<Plugin>>,
     /// What is not there yet, such as the file of a plug-in: until it is, all that hangs on it is denied.
@@ -183,7 +183,9 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
             Some(Standing { policy, is_enforced })
         }),
         mirrors: Definitions::read(&mut file, "mirror", mirror),
-        transforms: Definitions::read(&mut file, "transform", transform::read),
+        transforms: Definitions::read(&mut file, "transform", |name, section| {
+            transform::read(name, section, files, &surroundings)
+        }),
         files,
         report,
     };
@@ -309,7 +311,7 @@ fn policy(
         PolicyType::Static => static_rules(name, section, files, files.report()),
         #[cfg(feature = "wasm")]
         PolicyType::Wasm => {
-            let policy = wasm::read(name, &mut section, files, &surroundings.plugins);
+            let policy = wasm::policy(name, &mut section, files, &surroundings.plugins);
             section.finish();
             Some(Arc::new(policy?))
         }
@@ -320,9 +322,7 @@ fn policy(
 
 fn policy_type(kind: &str) -> Result<PolicyType, String> {
     match supported(kind, POLICY_TYPES, &[])? {
-        PolicyType::Wasm if cfg!(not(feature = "wasm")) => {
-            Err("type \"wasm\" is not in this build, which lacks the feature `wasm`".to_owned())
-        }
+        PolicyType::Wasm if cfg!(not(feature = "wasm")) => Err(WITHOUT_WASM.to_owned()),
         kind => Ok(kind),
     }
 }
@@ -368,7 +368,7 @@ fn supported<T: Copy>(kind: &str, known: &[(&str, T)], to_come: &[&str]) -> Resu
     }
 }
 
-/// What policies have to do with beside their files.
+/// What policies and transforms have to do with beside their files.
 #[derive(Default)]
 struct Surroundings {
     #[cfg(feature = "wasm")]
@@ -416,6 +416,8 @@ const IDENTITIES: &[(&str, Identity)] = &[
     ("san_uri", Identity::SanUri),
     ("fingerprint", Identity::Fingerprint),
 ];
+
+const WITHOUT_WASM: &str = "type \"wasm\" is not in this build, which lacks the feature `wasm`";
 
 const LOG_FORMATS: &[(&str, log::Format)] = &[("text", log::Format::Text), ("json", log::Format::Json)];
 

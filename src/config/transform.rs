@@ -4,15 +4,24 @@ use std::sync::Arc;
 
 use mgate_policies::{Action, Transform, Transforms};
 
+use super::files::Files;
 use super::route::Context;
 use super::section::Section;
-use super::supported;
+#[cfg(feature = "wasm")]
+use super::wasm;
+use super::{Surroundings, WITHOUT_WASM, supported};
 use crate::transform::{Mountpoint, Pattern, Prefix, Rewrite, Rule, Template};
 
 /// The transform that a table defines.
-pub(super) fn read(name: &str, mut section: Section<'_>) -> Option<Arc<dyn Transform>> {
+#[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "only plug-ins are files"))]
+pub(super) fn read(
+    name: &str,
+    mut section: Section<'_>,
+    files: &Files<'_>,
+    surroundings: &Surroundings,
+) -> Option<Arc<dyn Transform>> {
     section.require(&["type"]);
-    let kind = section.parse("type", |kind| supported(kind, TYPES, &["wasm"]))?.value;
+    let kind = section.parse("type", transform_type)?.value;
     let transform = match kind {
         Type::Mountpoint => {
             section.require(&["prefix"]);
@@ -25,6 +34,13 @@ pub(super) fn read(name: &str, mut section: Section<'_>) -> Option<Arc<dyn Trans
             let rules: Vec<_> = section.list("rules", "").into_iter().filter_map(rule).collect();
             Some(Arc::new(Rewrite::new(name, rules)) as Arc<_>)
         }
+        #[cfg(feature = "wasm")]
+        Type::Wasm => {
+            let transform = wasm::transform(name, &mut section, files, &surroundings.plugins);
+            transform.map(|transform| Arc::new(transform) as Arc<_>)
+        }
+        #[cfg(not(feature = "wasm"))]
+        Type::Wasm => return None,
     };
     section.finish();
     transform
@@ -36,6 +52,13 @@ pub(super) fn of_route(section: &mut Section<'_>, context: &Context<'_>) -> (Vec
     let find = |name| context.transforms.find(name, context.report).cloned();
     let row = names.iter().filter_map(find).collect();
     (names.into_iter().map(|name| name.value).collect(), Transforms::new(row))
+}
+
+fn transform_type(kind: &str) -> Result<Type, String> {
+    match supported(kind, TYPES, &[])? {
+        Type::Wasm if cfg!(not(feature = "wasm")) => Err(WITHOUT_WASM.to_owned()),
+        kind => Ok(kind),
+    }
 }
 
 fn rule(mut section: Section<'_>) -> Option<Rule> {
@@ -57,9 +80,11 @@ fn rule(mut section: Section<'_>) -> Option<Rule> {
 enum Type {
     Mountpoint,
     Rewrite,
+    Wasm,
 }
 
-const TYPES: &[(&str, Type)] = &[("mountpoint", Type::Mountpoint), ("rewrite", Type::Rewrite)];
+const TYPES: &[(&str, Type)] =
+    &[("mountpoint", Type::Mountpoint), ("rewrite", Type::Rewrite), ("wasm", Type::Wasm)];
 
 const ACTIONS: &[(&str, Action)] = &[
     ("publish", Action::Publish),

@@ -1,18 +1,21 @@
-//! `[policy.NAME]` with `type = "wasm"`.
+//! `[policy.NAME]` and `[transform.NAME]` with `type = "wasm"`.
 
 use std::cell::RefCell;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_wasm::{Bounds, POLICY_EVALUATE};
+use mgate_wasm::{Bounds, POLICY_EVALUATE, TRANSFORM_APPLY};
 use serde_json::{Number, Value as Json};
 
 use super::document::{Node, Value};
 use super::files::Files;
 use super::problem::{Place, Problem};
 use super::section::Section;
-use crate::plugin::{Digest, Plugin, PluginOptions, Readiness, WasmPolicy, WasmPolicyOptions};
+use crate::plugin::{
+    Digest, Plugin, PluginOptions, Readiness, WasmPolicy, WasmPolicyOptions, WasmTransform,
+    WasmTransformOptions,
+};
 
 /// The plug-ins of a configuration, ready or not, and where their files are named.
 #[derive(Default)]
@@ -29,22 +32,24 @@ impl Plugins {
         let unready = unready.collect();
         (plugins.into_iter().map(|(_, plugin)| plugin).collect(), unready)
     }
+
+    /// One more, which is compiled here.
+    fn add(&self, wanted: Wanted) -> Arc<Plugin> {
+        let plugin = Arc::new(Plugin::new(wanted.options));
+        self.0.borrow_mut().push((wanted.file, Arc::clone(&plugin)));
+        plugin
+    }
 }
 
 /// The policy, if its keys are right; whether its plug-in is ready is another question.
-pub(super) fn read(
+pub(super) fn policy(
     name: &str,
     section: &mut Section<'_>,
     files: &Files<'_>,
     plugins: &Plugins,
 ) -> Option<WasmPolicy> {
     let before = files.report().problems();
-    section.require(&["file"]);
-    let file = section.text("file");
-    let sha256 = section.parse("sha256", digest);
-    let config = config(section, files);
-    let deadline = section.duration("deadline", DEADLINE).unwrap_or(DEFAULT_DEADLINE);
-    let memory = section.bytes("memory", MEMORY).unwrap_or(DEFAULT_MEMORY);
+    let wanted = plugin(name, section, files);
     let options = WasmPolicyOptions {
         shows_payload: section.boolean("payload").unwrap_or(false),
         is_repeatable: section.boolean("repeatable").unwrap_or(false),
@@ -53,8 +58,43 @@ pub(super) fn read(
         section.problem("repeatable", "answers that may hang on the payload cannot be repeatable");
     }
     (files.report().problems() == before).then_some(())?;
+    Some(WasmPolicy::new(plugins.add(wanted?), options))
+}
+
+/// The transform, if its keys are right; whether its plug-in is ready is another question.
+pub(super) fn transform(
+    name: &str,
+    section: &mut Section<'_>,
+    files: &Files<'_>,
+    plugins: &Plugins,
+) -> Option<WasmTransform> {
+    let before = files.report().problems();
+    let wanted = plugin(name, section, files);
+    let options = WasmTransformOptions { shows_payload: section.boolean("payload").unwrap_or(false) };
+    (files.report().problems() == before).then_some(())?;
+    let mut wanted = wanted?;
+    wanted.options.entry = TRANSFORM_APPLY;
+    // it may carry a whole payload
+    wanted.options.bounds.reply_bytes = wanted.options.bounds.memory_bytes;
+    Some(WasmTransform::new(plugins.add(wanted), options))
+}
+
+/// A plug-in that is to be, and where its file is named.
+struct Wanted {
+    file: Place,
+    options: PluginOptions,
+}
+
+/// What policies and transforms have in common; a policy's plug-in.
+fn plugin(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Wanted> {
+    section.require(&["file"]);
+    let file = section.text("file");
+    let sha256 = section.parse("sha256", digest);
+    let config = config(section, files);
+    let deadline = section.duration("deadline", DEADLINE).unwrap_or(DEFAULT_DEADLINE);
+    let memory = section.bytes("memory", MEMORY).unwrap_or(DEFAULT_MEMORY);
     let file = file?;
-    let plugin = Arc::new(Plugin::new(PluginOptions {
+    let options = PluginOptions {
         name: name.into(),
         path: files.path(&file),
         sha256: sha256.map(|given| given.value),
@@ -65,9 +105,8 @@ pub(super) fn read(
             memory_bytes: usize::try_from(memory).unwrap_or(usize::MAX),
             reply_bytes: REPLY_BYTES,
         },
-    }));
-    plugins.0.borrow_mut().push((file.place, Arc::clone(&plugin)));
-    Some(WasmPolicy::new(plugin, options))
+    };
+    Some(Wanted { file: file.place, options })
 }
 
 fn digest(text: &str) -> Result<Digest, String> {

@@ -197,7 +197,7 @@ fn is_of_type(answer: &Response<Bytes>, content_type: &str) -> bool {
 }
 
 /// Whether it has the form of a signed token, whose header is an object in Base64. RFC 7519 §3
-fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     text.starts_with("eyJ") && text.split('.').count() == 3
 }
 

@@ -21,11 +21,7 @@ pub(crate) fn write(query: &Query<'_>, payload: Payload, out: &mut Vec<u8>) -> R
     let (kind, id, share_group) = resource(query)?;
     let client = query.client;
     object(out, |entities| {
-        entities.object("subject", |subject| {
-            subject.text("type", "client");
-            subject.text("id", &client.principal.id);
-            subject.object("properties", |properties| write_properties(client, properties));
-        });
+        write_subject(client, entities);
         entities.object("action", |action| {
             action.text("name", &query.action.to_string());
             if query.action != Action::Connect {
@@ -45,14 +41,28 @@ pub(crate) fn write(query: &Query<'_>, payload: Payload, out: &mut Vec<u8>) -> R
                 resource.object("properties", |properties| properties.text("share_group", group));
             }
         });
-        entities.object("context", |context| {
-            context.text("protocol", &client.protocol.to_string());
-            context.text("listener", &client.route);
-            context.text("peer", &client.peer.ip().to_canonical().to_string());
-            context.bare("tls", client.is_encrypted);
-        });
+        write_context(client, entities);
     });
     Ok(())
+}
+
+/// Writes who it is that acts.
+pub(crate) fn write_subject(client: &Client, entities: &mut Object<'_>) {
+    entities.object("subject", |subject| {
+        subject.text("type", "client");
+        subject.text("id", &client.principal.id);
+        subject.object("properties", |properties| write_properties(client, properties));
+    });
+}
+
+/// Writes where the client came from, and how.
+pub(crate) fn write_context(client: &Client, entities: &mut Object<'_>) {
+    entities.object("context", |context| {
+        context.text("protocol", &client.protocol.to_string());
+        context.text("listener", &client.route);
+        context.text("peer", &client.peer.ip().to_canonical().to_string());
+        context.bare("tls", client.is_encrypted);
+    });
 }
 
 /// Kind and identity of what the question is about, and the group of a shared subscription.
@@ -107,13 +117,13 @@ fn write_attributes<'a>(
 }
 
 /// An object that is being written.
-pub(super) struct Object<'a> {
+pub(crate) struct Object<'a> {
     out: &'a mut Vec<u8>,
     is_empty: bool,
 }
 
 /// Writes an object with the members that `members` writes.
-pub(super) fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
+pub(crate) fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
     out.push(b'{');
     members(&mut Object { out, is_empty: true });
     out.push(b'}');
@@ -121,15 +131,21 @@ pub(super) fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
 
 impl Object<'_> {
     /// A string.
-    pub(super) fn text(&mut self, key: &str, value: &str) {
+    pub(crate) fn text(&mut self, key: &str, value: &str) {
         self.key(key);
         write_text(self.out, value);
     }
 
     /// A number, or `true` and `false`.
-    pub(super) fn bare(&mut self, key: &str, value: impl Display) {
+    pub(crate) fn bare(&mut self, key: &str, value: impl Display) {
         self.key(key);
         self.out.extend_from_slice(value.to_string().as_bytes());
+    }
+
+    /// An object with the members that `members` writes.
+    pub(crate) fn object(&mut self, key: &str, members: impl FnOnce(&mut Object<'_>)) {
+        self.key(key);
+        object(self.out, members);
     }
 
     /// A list of strings.
@@ -143,11 +159,6 @@ impl Object<'_> {
             write_text(self.out, value);
         }
         self.out.push(b']');
-    }
-
-    fn object(&mut self, key: &str, members: impl FnOnce(&mut Object<'_>)) {
-        self.key(key);
-        object(self.out, members);
     }
 
     fn key(&mut self, key: &str) {

@@ -40,7 +40,7 @@ pub use self::cache::CacheOptions;
 pub use self::client::PdpError;
 pub use self::decisions::Counts;
 #[cfg(feature = "wasm")]
-pub(crate) use self::dialect::for_people;
+pub(crate) use self::dialect::{for_people, is_token};
 pub use self::dialect::{AnswerError, Answered, Batch, Dialect, Unaskable, Verdict};
 pub use self::magistrala::Magistrala;
 pub use self::mainflux::{Mainflux, MainfluxGrpc};

@@ -4,8 +4,12 @@
 //! until there is a good one. A good one stays until there is a better one.
 
 mod answer;
+mod changes;
+mod failures;
 mod file;
 mod policy;
+mod question;
+mod transform;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,6 +29,7 @@ use crate::withdrawals::Withdrawals;
 
 pub use self::file::Digest;
 pub use self::policy::{WasmPolicy, WasmPolicyOptions};
+pub use self::transform::{WasmTransform, WasmTransformOptions};
 
 /// One plug-in: the newest good module of its file, if there was one.
 pub struct Plugin {

@@ -1,9 +1,8 @@
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use mgate_policies::{Answer, Cause, Decision, Now, Policy, Query, Reason};
-use tracing::warn;
 
+use super::failures::Failures;
 use super::{Plugin, answer};
 use crate::pdp::entities::{self, Payload};
 
@@ -11,7 +10,7 @@ use crate::pdp::entities::{self, Payload};
 pub struct WasmPolicy {
     plugin: Arc<Plugin>,
     options: WasmPolicyOptions,
-    failures: Mutex<Failures>,
+    failures: Failures,
 }
 
 /// How a plug-in is asked.
@@ -23,17 +22,10 @@ pub struct WasmPolicyOptions {
     pub is_repeatable: bool,
 }
 
-/// Questions without an answer, told now and then.
-#[derive(Default)]
-struct Failures {
-    untold: u64,
-    quiet_until: Option<Instant>,
-}
-
 impl WasmPolicy {
     /// A policy that asks `plugin`, whose entry is `policy_evaluate`.
     pub fn new(plugin: Arc<Plugin>, options: WasmPolicyOptions) -> Self {
-        Self { plugin, options, failures: Mutex::default() }
+        Self { plugin, options, failures: Failures::default() }
     }
 
     fn decide(&self, query: &Query<'_>, now: Now) -> Result<Decision, String> {
@@ -42,16 +34,6 @@ impl WasmPolicy {
         entities::write(query, payload, &mut request).map_err(|error| error.to_string())?;
         let reply = self.plugin.call(&request, now).map_err(|failure| failure.to_string())?;
         answer::read(&reply).map_err(str::to_owned)
-    }
-
-    fn count_failure(&self, why: &str, now: Instant) {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.untold += 1;
-        if failures.quiet_until.is_none_or(|until| now >= until) {
-            let count = std::mem::take(&mut failures.untold);
-            failures.quiet_until = Some(now + QUIET);
-            warn!(policy = %self.plugin.name(), why, count, "the plug-in has no answer: denied");
-        }
     }
 }
 
@@ -62,7 +44,7 @@ impl Policy for WasmPolicy {
 
     fn evaluate(&self, query: &Query<'_>, now: Now) -> Answer {
         let decision = self.decide(query, now).unwrap_or_else(|why| {
-            self.count_failure(&why, now.instant);
+            self.failures.count(self.plugin.name(), &why, now.instant);
             Decision::Deny(Reason::with_detail(Cause::Unavailable, why))
         });
         Answer::Ready(decision)
@@ -74,5 +56,4 @@ impl Policy for WasmPolicy {
 }
 
 /// A question without its payload.
-const REQUEST_BYTES: usize = 512;
-const QUIET: Duration = Duration::from_secs(10);
+pub(super) const REQUEST_BYTES: usize = 512;

@@ -106,15 +106,7 @@ fn write(directory: &TempDir, binary: &[u8]) {
 }
 
 fn ask(plugin: &Arc<Plugin>) -> Result<(), (Cause, Option<Arc<str>>)> {
-    let client = Client {
-        principal: Principal::default(),
-        client_id: "dev-1".into(),
-        username: None,
-        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
-        route: "devices".into(),
-        protocol: Protocol::Mqtt,
-        is_encrypted: false,
-    };
+    let client = client();
     let (action, resource) = (Action::Connect, Resource::Session);
     let query = Query { client: &client, action, resource, payload: b"", qos: 0, retain: false };
     let policy = WasmPolicy::new(Arc::clone(plugin), WasmPolicyOptions::default());
@@ -122,6 +114,19 @@ fn ask(plugin: &Arc<Plugin>) -> Result<(), (Cause, Option<Arc<str>>)> {
         Answer::Ready(Decision::Allow(_)) => Ok(()),
         Answer::Ready(Decision::Deny(reason)) => Err((reason.cause, reason.detail)),
         _ => panic!("it decides at once"),
+    }
+}
+
+/// A client of nobody in particular.
+pub(super) fn client() -> Client {
+    Client {
+        principal: Principal::default(),
+        client_id: "dev-1".into(),
+        username: None,
+        peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
+        route: "devices".into(),
+        protocol: Protocol::Mqtt,
+        is_encrypted: false,
     }
 }
 

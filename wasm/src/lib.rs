@@ -15,7 +15,7 @@ mod module;
 
 pub use error::{CallError, LoadError};
 pub use log::{LogLevel, LogSink};
-pub use module::{ABI_VERSION, Bounds, Module, Options, POLICY_EVALUATE, Reply};
+pub use module::{ABI_VERSION, Bounds, Module, Options, POLICY_EVALUATE, Reply, TRANSFORM_APPLY};
 
 #[cfg(test)]
 mod tests;

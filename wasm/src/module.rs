@@ -137,6 +137,8 @@ fn signature(external: &ExternType) -> Option<String> {
 pub const ABI_VERSION: u32 = 1;
 /// The entry of a policy.
 pub const POLICY_EVALUATE: &str = "policy_evaluate";
+/// The entry of a transform.
+pub const TRANSFORM_APPLY: &str = "transform_apply";
 
 const ENTRY: &str = "a function (i32, i32) -> (i64)";
 const EXPORTS: &[(&str, &str)] = &[
