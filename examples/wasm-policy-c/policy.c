@@ -1,6 +1,8 @@
 /* A plug-in in C: a message may carry a whole number up to config.max, and nothing else. About everything but messages
  * it has nothing to say, so that another policy of the route decides who may send what.
  *
+ * As a transform, it takes away white space around numbers, before any policy sees them.
+ *
  * There is no C library here. README.md has the line that builds it. */
 
 #include <stdbool.h>
@@ -10,7 +12,7 @@
 #define EXPORT(name) __attribute__((export_name(name)))
 #define IMPORT(name) __attribute__((import_module("mgate"), import_name(name)))
 
-enum { ABSTAIN = 0, ALLOW = 1, DENY = 2, CANNOT_DECIDE = 7 };
+enum { ABSTAIN = 0, ALLOW = 1, DENY = 2, CANNOT_DECIDE = 7, UNCHANGED = 0 };
 enum { ERROR = 0, WARN = 1, INFO = 2, DEBUG = 3 };
 
 IMPORT("log") void mgate_log(int32_t level, const char *line, size_t length);
@@ -145,6 +147,27 @@ static bool decode(struct text base64, char *out, size_t room, struct text *deco
     return true;
 }
 
+/* Writes Base64, which `out` must have room for. */
+static size_t encode(struct text bytes, char *out) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t length = 0;
+    for (size_t i = 0; i < bytes.length; i += 3) {
+        unsigned group = 0;
+        for (size_t j = i; j < i + 3; j++) group = group << 8 | (j < bytes.length ? (unsigned char)bytes.at[j] : 0);
+        for (size_t j = 0; j < 4; j++)
+            out[length++] = i + j <= bytes.length ? digits[group >> (18 - 6 * j) & 63] : '=';
+    }
+    return length;
+}
+
+static size_t append(char *out, struct text text) {
+    for (size_t i = 0; i < text.length; i++) out[i] = text.at[i];
+    return text.length;
+}
+
+/* An answer in JSON, which stays where it is until the next call: address << 32 | length. */
+static uint64_t answer(struct text json) { return (uint64_t)(uintptr_t)json.at << 32 | json.length; }
+
 /* Takes the table `config` of the configuration file. Anything but 0 says that it cannot be used. */
 EXPORT("policy_configure") int32_t policy_configure(const char *at, size_t length) {
     struct text value;
@@ -155,17 +178,43 @@ EXPORT("policy_configure") int32_t policy_configure(const char *at, size_t lengt
     return 1;
 }
 
-/* Answers one question, with a code. A plug-in that wants to say more returns where its answer is: address << 32 |
- * length; the example in Rust does. */
+/* Whether it is a message that a client sends, not one that it is given. */
+static bool is_from_client(struct text action) {
+    return equal(action, TEXT("publish")) || equal(action, TEXT("will"));
+}
+
+/* As a policy: answers one question, with a code. */
 EXPORT("policy_evaluate") uint64_t policy_evaluate(const char *at, size_t length) {
     struct text question = {at, length}, action, name, properties, payload, carried;
     char bytes[16];
     int64_t number;
     if (!find(question, TEXT("action"), &action) || !find_string(action, TEXT("name"), &name)) return CANNOT_DECIDE;
-    if (!equal(name, TEXT("publish")) && !equal(name, TEXT("will"))) return ABSTAIN;
+    if (!is_from_client(name)) return ABSTAIN;
     if (!find(action, TEXT("properties"), &properties)) return CANNOT_DECIDE;
     /* not there without `payload = true`: an operator who forgot that must not believe that numbers are checked */
     if (!find_string(properties, TEXT("payload"), &payload)) return CANNOT_DECIDE;
     bool is_number = decode(payload, bytes, sizeof bytes, &carried) && read_number(carried, &number);
     return is_number && number <= max ? ABSTAIN : DENY;
+}
+
+/* As a transform: says what a packet says instead, or refuses it. */
+EXPORT("transform_apply") uint64_t transform_apply(const char *at, size_t length) {
+    static char json[64];
+    struct text packet = {at, length}, part, message, action, payload, carried;
+    char bytes[16];
+    if (!find(packet, TEXT("part"), &part)) return CANNOT_DECIDE;
+    if (find(part, TEXT("filter"), &message) || find(part, TEXT("login"), &message)) return UNCHANGED;
+    if (!find(part, TEXT("message"), &message) || !find_string(message, TEXT("action"), &action)) return CANNOT_DECIDE;
+    if (!is_from_client(action)) return UNCHANGED;
+    if (!find_string(message, TEXT("payload"), &payload)) return CANNOT_DECIDE;
+    if (!payload.length) return answer(TEXT("{\"drop\":\"there is nothing in it\"}"));
+    if (!decode(payload, bytes, sizeof bytes, &carried)) return answer(TEXT("{\"deny\":\"too long for a number\"}"));
+    struct text number = carried;
+    skip_space(&number);
+    while (number.length && is_space(number.at[number.length - 1])) number.length--;
+    if (number.length == carried.length) return UNCHANGED;
+    size_t end = append(json, TEXT("{\"payload\":\""));
+    end += encode(number, json + end);
+    end += append(json + end, TEXT("\"}"));
+    return answer((struct text){json, end});
 }
