@@ -96,6 +96,25 @@ fn each_mistake_with_a_plugin_is_named() {
 
 #[test]
 #[cfg(feature = "wasm")]
+fn each_mistake_with_a_transform_by_a_plugin_is_named() {
+    let directory = with_certificates();
+    let route = format!("{ROUTE}transforms = ['a']\n[transform.a]\ntype = 'wasm'\n");
+    let found = problems(&directory, &format!("{route}payload = 1\nrepeatable = true\n"), &[]);
+    let expected = [
+        "mgate.toml:6: transform.a.file: is missing",
+        "mgate.toml:8: transform.a.payload: must be a boolean, not an integer",
+        "mgate.toml:9: transform.a.repeatable: unknown key (known: type, file, sha256, config, deadline, memory, payload)",
+    ];
+    assert_eq!(found, expected);
+    let path = write(&directory, "mgate.toml", &format!("{route}file = 'none.wasm'\n"));
+    let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    let place = "mgate.toml:8: transform.a.file: cannot be read: No such file or directory (os error 2)";
+    assert_eq!(lines(&directory, &config.unready), [place]);
+    assert_eq!(config.plugins.len(), 1);
+}
+
+#[test]
+#[cfg(feature = "wasm")]
 fn plugin_that_is_not_there_is_one_problem_among_others() {
     let directory = with_certificates();
     let text = format!("{ROUTE}policies = ['a']\n[policy.a]\ntype = 'wasm'\nfile = 'none.wasm'\n");
@@ -111,10 +130,13 @@ fn plugin_that_is_not_there_is_one_problem_among_others() {
 #[cfg(not(feature = "wasm"))]
 fn build_without_plugins_says_so() {
     let directory = with_certificates();
-    let text = format!("{ROUTE}[policy.a]\ntype = 'wasm'\nfile = 'none.wasm'\n");
-    let expected =
-        "mgate.toml:6: policy.a.type: type \"wasm\" is not in this build, which lacks the feature `wasm`";
-    assert_eq!(problems(&directory, &text, &[]), [expected]);
+    for table in ["policy", "transform"] {
+        let text = format!("{ROUTE}[{table}.a]\ntype = 'wasm'\nfile = 'none.wasm'\n");
+        let expected = format!(
+            "mgate.toml:6: {table}.a.type: type \"wasm\" is not in this build, which lacks the feature `wasm`"
+        );
+        assert_eq!(problems(&directory, &text, &[]), [expected]);
+    }
 }
 
 #[test]

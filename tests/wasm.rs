@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use support::broker::Broker;
-use support::packets::{BOTH, PINGREQ, PUBACK, Version, connect, publish, publish_with};
+use support::packets::{BOTH, PINGREQ, PUBACK, Version, connack, connect, publish, publish_with, subscribe};
 use support::peer::{Peer, Upstream};
 use support::process::Process;
 use support::{ALLOW_ALL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest, mgate, wait_until};
@@ -116,17 +116,14 @@ fn new_file_decides_while_sessions_live_and_a_bad_one_changes_nothing() {
     let (mut client, mut behind) = session(&mgate, &upstream, "dev-1");
     client.send(&publish(Version::V5, "a", "1"));
     behind.expect(&publish(Version::V5, "a", "1"));
-    replace(&files, &answering("i64.const 2"));
-    // it is asked about live sessions at once
-    assert_eq!(client.until_closed()[2], 0x87);
+    replace(&files, &answering(&at_words(&[(*b"publ", "(return (i64.const 2))".to_owned())], "i64.const 1")));
+    mgate.log.wait_for("the plug-in was replaced");
+    assert_eq!(published(&mut client, "a", "2"), 0x87);
     replace(&files, b"\0asm\x01\0\0\0 and nothing more");
     mgate.log.wait_for("the one before stays");
-    let mut client = mgate.dial();
-    client.send(&connect(Version::V5, "dev-1").bytes());
-    assert_eq!(client.until_closed()[3], 0x87);
+    assert_eq!(published(&mut client, "a", "3"), 0x87);
     replace(&files, &answering("i64.const 1"));
-    wait_until("it is replaced again", || mgate.log.count("the plug-in was replaced") == 2);
-    let (mut client, mut behind) = session(&mgate, &upstream, "dev-1");
+    wait_until("it is replaced again", || mgate.log.text().matches("the plug-in was replaced").count() == 2);
     client.send(&publish(Version::V5, "a", "4"));
     behind.expect(&publish(Version::V5, "a", "4"));
 }
@@ -172,6 +169,109 @@ fn plugin_that_fails_denies_that_question_and_harms_nobody() {
     }
 }
 
+#[test]
+fn example_in_c_changes_denies_and_drops_what_mosquitto_publishes() {
+    let (files, broker) = (files(ALLOW_ALL), Broker::mosquitto());
+    build_c(&files.path("policy.wasm"));
+    let keys = "payload = true\nconfig = { max = 100 }";
+    let text = config(broker.port, keys).replace("policies", "transforms = ['trimmed']\npolicies")
+        + &transform("trimmed", keys);
+    let mgate = Mgate::start_with(&files, &text, &["--log-level", "info,mgate::packet=debug"]);
+    let mut subscriber = mosquitto("mosquitto_sub", &mgate, "sub");
+    let (_subscriber, received) = Process::start_with_stdout(subscriber.args(["-v", "-t", "t/#", "-q", "1"]));
+    mgate.log.wait_for("SUBACK");
+    let publish = |topic: &str, message: &str| {
+        said(mosquitto("mosquitto_pub", &mgate, "pub").args(["-t", topic, "-m", message]))
+    };
+    assert_eq!(publish("t/1", " 21\n"), "");
+    for denied in ["12345678901234567", "hot", " 101 "] {
+        assert!(publish("t/2", denied).contains("Not authorized"), "{denied}");
+    }
+    mgate.log.wait_for("transform trimmed: too long for a number");
+    assert_eq!(publish("t/3", ""), "");
+    mgate.log.wait_for("there is nothing in it");
+    assert_eq!(publish("t/4", "22"), "");
+    received.wait_for("t/4");
+    assert_eq!(received.lines(), ["t/1 21", "t/4 22"]);
+}
+
+#[test]
+fn transform_that_fails_denies_that_packet_and_harms_nobody() {
+    for (failing, words) in [
+        ("unreachable", "unreachable"),
+        ("(loop $again (br $again))", "no answer within 100 ms"),
+        ("(return (i64.const 0x40000000008))", "not a JSON object"),
+        ("(return (i64.const 7))", "cannot decide"),
+    ] {
+        let (files, upstream) = (files(ALLOW_ALL), Upstream::start());
+        replace(&files, &transforming(&failing_at_boom(failing)));
+        let mgate = Mgate::start(&files, &transformed(upstream.port(), "deadline = '100ms'"));
+        let (mut client, mut behind) = session(&mgate, &upstream, "dev-1");
+        let (mut other, mut behind_other) = session(&mgate, &upstream, "dev-2");
+        assert_eq!(published(&mut client, "boom", "x"), 0x83, "{failing}");
+        mgate.log.wait_for(words);
+        assert_eq!(client.subscribe(Version::V5, &[("boom", 0)]), [0x83]);
+        for (client, behind) in [(&mut client, &mut behind), (&mut other, &mut behind_other)] {
+            client.send(&publish(Version::V5, "a", "x"));
+            behind.expect(&publish(Version::V5, "a", "x"));
+        }
+    }
+}
+
+#[test]
+fn transform_changes_topics_filters_and_logins() {
+    let (files, upstream) = (files(ALLOW_ALL), Upstream::start());
+    replace(&files, &renaming());
+    let mgate = Mgate::start(&files, &transformed(upstream.port(), ""));
+    for version in BOTH {
+        let mut client = mgate.dial();
+        client.send(&connect(version, "dev-1").user("eve", PASSWORD).bytes());
+        let mut behind = upstream.accept();
+        behind.expect(&connect(version, "new").user("eve", PASSWORD).bytes());
+        behind.send(&connack(version));
+        client.expect(&connack(version));
+        client.send(&publish(version, "a", "x"));
+        behind.expect(&publish(version, "b", "x"));
+        behind.send(&publish(version, "a", "x"));
+        client.expect(&publish(version, "b", "x"));
+        client.send(&subscribe(version, 7, &[("a/#", 1)]));
+        behind.expect(&subscribe(version, 7, &[("b/#", 1)]));
+    }
+}
+
+#[test]
+fn route_is_closed_until_its_transform_is_there_and_goes_on_with_a_new_one() {
+    let (files, upstream) = (files(ALLOW_ALL), Upstream::start());
+    let mgate = Mgate::start(&files, &transformed(upstream.port(), ""));
+    mgate.log.wait_for("the plug-in is not ready");
+    for version in BOTH {
+        let mut client = mgate.dial();
+        client.send(&connect(version, "dev-1").bytes());
+        let connack = client.until_closed();
+        assert_eq!((connack[0], connack[3]), (0x20, if version == Version::V5 { 0x88 } else { 0x03 }));
+    }
+    assert!(upstream.try_accept().is_none());
+    replace(&files, &transforming("i64.const 0"));
+    mgate.log.wait_for("the plug-in was loaded");
+    let (mut client, mut behind) = session(&mgate, &upstream, "dev-1");
+    client.send(&publish(Version::V5, "a", "x"));
+    behind.expect(&publish(Version::V5, "a", "x"));
+    replace(&files, &transforming("i64.const 2"));
+    mgate.log.wait_for("the plug-in was replaced");
+    assert_eq!(published(&mut client, "a", "x"), 0x87);
+}
+
+#[test]
+fn transform_without_its_entry_is_a_problem_of_its_file() {
+    let files = files(ALLOW_ALL);
+    replace(&files, &answering("i64.const 1"));
+    let file = files.write("mgate.toml", &transformed(1, ""));
+    let output = mgate(&["check", file.to_str().unwrap()]).output().unwrap();
+    let shown = String::from_utf8(output.stderr).unwrap();
+    let expected = "transform.plugin.file: it must export `transform_apply`: a function (i32, i32) -> (i64)";
+    assert!(output.status.code() == Some(2) && shown.contains(expected), "{shown}");
+}
+
 fn files(acl: &str) -> Files {
     Files::new(&[
         ("acl.toml", acl),
@@ -185,6 +285,16 @@ fn config(upstream: u16, more: &str) -> String {
     let deadline = if more.contains("deadline") { "" } else { "deadline = '1s'" };
     support::config(upstream, "", "").replace("['acl']", "['acl', 'plugin']")
         + &format!("[policy.plugin]\ntype = 'wasm'\nfile = 'policy.wasm'\n{deadline}\n{more}\n")
+}
+
+/// A route with a static policy and `policy.wasm` as a transform.
+fn transformed(upstream: u16, more: &str) -> String {
+    support::config(upstream, "transforms = ['plugin']", "") + &transform("plugin", more)
+}
+
+fn transform(name: &str, more: &str) -> String {
+    let deadline = if more.contains("deadline") { "" } else { "deadline = '1s'" };
+    format!("[transform.{name}]\ntype = 'wasm'\nfile = 'policy.wasm'\n{deadline}\n{more}\n")
 }
 
 fn session(mgate: &Mgate, upstream: &Upstream, client_id: &str) -> (Peer, Peer) {
@@ -275,29 +385,69 @@ fn replace(files: &Files, binary: &[u8]) {
     fs::rename(files.path("new"), files.path("policy.wasm")).unwrap();
 }
 
-/// A module whose answer is what `body` computes.
+/// A module that is a policy, whose answer is what `body` computes.
 fn answering(body: &str) -> Vec<u8> {
+    module("policy_evaluate", "", body)
+}
+
+/// A module that is a transform, whose answer is what `body` computes.
+fn transforming(body: &str) -> Vec<u8> {
+    module("transform_apply", "", body)
+}
+
+/// A transform that makes of all messages `b`, of all filters `b/#`, and of all clients `new`.
+fn renaming() -> Vec<u8> {
+    let (mut data, mut words) = (String::new(), Vec::new());
+    for (index, (word, answer)) in RENAMED.iter().enumerate() {
+        let (at, length) = (64 * index, answer.len());
+        data += &format!("(data (i32.const {at}) {answer:?})");
+        words.push((*word, format!("(return (i64.const {}))", at << 32 | length)));
+    }
+    module("transform_apply", &data, &at_words(&words, "unreachable"))
+}
+
+fn module(entry: &str, data: &str, body: &str) -> Vec<u8> {
     let text = format!(
         "(module
             (memory (export \"memory\") 1)
+            {data}
             (func (export \"policy_abi_version\") (result i32) i32.const 1)
             (func (export \"policy_alloc\") (param i32) (result i32) i32.const 1024)
             (func (export \"policy_configure\") (param i32 i32) (result i32) i32.const 0)
-            (func $evaluate (export \"policy_evaluate\") (param i32 i32) (result i64) (local $at i32) {body}))"
+            (func $evaluate (export \"{entry}\") (param i32 i32) (result i64) (local $at i32) {body}))"
     );
     wat::parse_str(text).unwrap()
 }
 
 /// Allows everything but a question with `boom` in it, which ends in `failing`.
 fn failing_at_boom(failing: &str) -> String {
+    at_words(&[(*b"boom", failing.to_owned())], "i64.const 1")
+}
+
+/// Does what belongs to the first of these words that is in the question, or else `otherwise`.
+fn at_words(words: &[([u8; 4], String)], otherwise: &str) -> String {
+    let compare = |(word, then): &([u8; 4], String)| {
+        let word = u32::from_le_bytes(*word);
+        format!(
+            "(if (i32.eq (i32.load (i32.add (local.get 0) (local.get $at))) (i32.const {word})) (then {then}))"
+        )
+    };
+    let compares: String = words.iter().map(compare).collect();
     format!(
         "(loop $next
-            (if (i32.eq (i32.load (i32.add (local.get 0) (local.get $at))) (i32.const 0x6d6f6f62)) (then {failing}))
+            {compares}
             (local.set $at (i32.add (local.get $at) (i32.const 1)))
             (br_if $next (i32.lt_u (local.get $at) (local.get 1))))
-        i64.const 1"
+        {otherwise}"
     )
 }
+
+/// The beginnings of the names of all parts, and answers.
+const RENAMED: [([u8; 4], &str); 3] = [
+    (*b"mess", "{\"topic\":\"b\"}"),
+    (*b"filt", "{\"filter\":\"b/#\"}"),
+    (*b"logi", "{\"client_id\":\"new\"}"),
+];
 
 const MAY_CONNECT: &str = "\
 version = 1
