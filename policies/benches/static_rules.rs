@@ -7,7 +7,8 @@ use std::time::Duration;
 use criterion::{Criterion, criterion_group, criterion_main};
 use mgate_policies::static_rules::{Effect, ResourcePattern, Statement, StaticRules, Who};
 use mgate_policies::{
-    Action, Answer, Client, Decision, Now, Policy, Principal, Protocol, Query, Resource, TopicFilter, TopicName,
+    Action, Answer, Client, Decision, Now, Policy, Principal, Protocol, Query, Resource, TopicFilter,
+    TopicName,
 };
 
 criterion_group! {

@@ -45,7 +45,11 @@ impl Opened {
         let endpoint = Endpoint::new(gate(), Options::default());
         let now = Now::read();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let session = Session::new(&endpoint, Peer { address, certificate: None, upgrade: None, is_encrypted: false }, now);
+        let session = Session::new(
+            &endpoint,
+            Peer { address, certificate: None, upgrade: None, is_encrypted: false },
+            now,
+        );
         let mut open = Self { endpoint, session, out: Outbox::default(), now };
         open.input(Input::Bytes(Side::Client, CONNECT));
         open.input(Input::Upstream(Ok(())));

@@ -39,9 +39,9 @@ pub use self::broker_auth::{BrokerAuth, BrokerAuthGrpc};
 pub use self::cache::CacheOptions;
 pub use self::client::PdpError;
 pub use self::decisions::Counts;
+pub use self::dialect::{AnswerError, Answered, Batch, Dialect, Unaskable, Verdict};
 #[cfg(feature = "wasm")]
 pub(crate) use self::dialect::{for_people, is_token};
-pub use self::dialect::{AnswerError, Answered, Batch, Dialect, Unaskable, Verdict};
 pub use self::magistrala::Magistrala;
 pub use self::mainflux::{Mainflux, MainfluxGrpc};
 pub use self::opa::Opa;
