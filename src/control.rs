@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mgate_policies::{Cidr, Now, Scope};
 use tokio::runtime::Handle;
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
@@ -25,7 +26,7 @@ pub struct Control {
     workers: Weak<Workers>,
     fixed: Fixed,
     /// Held while a configuration is read, so that an older one is not taken over later.
-    reloading: tokio::sync::Mutex<()>,
+    reloading: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
     surroundings: Surroundings,
 }
@@ -88,8 +89,8 @@ struct State {
     serving: Component,
     is_stopping: bool,
     last_reload: Option<Reload>,
-    /// Looks after what the configuration is made of; dropping it ends that.
-    _watching: JoinSet<()>,
+    /// Looks after what the configuration of each route is made of; ends with the last of them.
+    watching: Vec<Arc<JoinSet<()>>>,
 }
 
 impl Control {
@@ -102,12 +103,13 @@ impl Control {
     ) -> Arc<Self> {
         Arc::new_cyclic(|control| {
             let surroundings = Surroundings { runtime: Handle::current(), control: control.clone() };
+            let state = State::new(config, routes.len(), &surroundings);
             Self {
                 routes,
                 workers: Arc::downgrade(workers),
                 fixed,
-                reloading: tokio::sync::Mutex::default(),
-                state: Mutex::new(State::new(config, &surroundings)),
+                reloading: Arc::default(),
+                state: Mutex::new(state),
                 surroundings,
             }
         })
@@ -126,7 +128,17 @@ impl Control {
     /// Reads the configuration again and takes it over, live sessions included. Where anything is wrong with
     /// it, all stays as it is. Must be called in a tokio runtime.
     pub async fn reload(&self) -> Reload {
-        let _one_at_a_time = self.reloading.lock().await;
+        let turn = self.turn().await;
+        self.reload_in(turn).await
+    }
+
+    /// Waits until nobody else reloads.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.reloading).lock_owned().await
+    }
+
+    /// Reloads, now that it is one's turn.
+    pub(crate) async fn reload_in(&self, _turn: OwnedMutexGuard<()>) -> Reload {
         let source = self.state().source.clone();
         let path = source.path.clone();
         let loaded = tokio::task::spawn_blocking(move || source.load()).await;
@@ -150,9 +162,21 @@ impl Control {
         let routes = std::mem::take(&mut config.routes).into_iter();
         let mut routes: HashMap<_, RouteConfig> =
             routes.map(|route| (Arc::clone(&route.name), route)).collect();
+        let is_admin_there = config.admin.as_ref().map(|admin| admin.listen) == self.fixed.admin;
         let mut state = self.state();
-        let (is_stopping, last_reload) = (state.is_stopping, state.last_reload.take());
-        *state = State { is_stopping, last_reload, ..State::new(config, &self.surroundings) };
+        let mut next = State::new(config, self.routes.len(), &self.surroundings);
+        if !is_admin_there {
+            // who reaches the old address may be more than the new one lets in without a token
+            next.token = state.token.take();
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            // a route that is gone goes on with what it has, which is looked after as before
+            if !routes.contains_key(&route.listening.route) {
+                std::mem::swap(&mut next.watching[index], &mut state.watching[index]);
+            }
+        }
+        (next.is_stopping, next.last_reload) = (state.is_stopping, state.last_reload.take());
+        *state = next;
         state.tell();
         let told = self.told(self.routes.iter().map(|route| match routes.remove(&route.listening.route) {
             Some(config) => route.steering.renew(config),
@@ -215,7 +239,7 @@ impl Control {
 }
 
 impl State {
-    fn new(config: Config, Surroundings { runtime, control }: &Surroundings) -> Self {
+    fn new(config: Config, routes: usize, Surroundings { runtime, control }: &Surroundings) -> Self {
         let Config { source, drain_timeout, admin, health, .. } = config;
         let serving = health.component("gateway");
         let token = admin.and_then(|admin| admin.token);
@@ -234,7 +258,7 @@ impl State {
             serving,
             is_stopping: false,
             last_reload: None,
-            _watching: watching,
+            watching: vec![Arc::new(watching); routes],
         };
         state.tell();
         state

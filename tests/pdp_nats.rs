@@ -155,6 +155,20 @@ fn withdrawn_rights_are_heard_of() {
     assert!(!mgate.log.text().contains("t0ken"));
 }
 
+#[test]
+fn route_that_is_gone_from_the_configuration_hears_of_withdrawn_rights_too() {
+    let (nats, upstream) = (NatsServer::start(free_port(), &[]), Upstream::start());
+    let _service = Responder::start(nats.port(), "", "mgate.authz.v1.evaluation", by_name);
+    let (files, text) = (Files::new(&[]), config(&nats, &upstream, ""));
+    let mgate = Mgate::start(&files, &text);
+    files.write("mgate.toml", &text.replace("devices", "others"));
+    mgate.reload();
+    mgate.log.wait_for("route.devices, which goes on with its old rules");
+    let _connected = session(&mgate, &upstream, Version::V5);
+    nats.publish("", "mgate.authz.v1.invalidate", "{}");
+    mgate.log.wait_for("rights changed");
+}
+
 fn start(nats: &NatsServer, upstream: &Upstream, keys: &str) -> Mgate {
     Mgate::start(&Files::new(&[]), &config(nats, upstream, keys))
 }

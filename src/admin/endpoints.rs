@@ -87,10 +87,11 @@ fn json_route(route: &Steered) -> Value {
     })
 }
 
-/// Once begun, it is done, whether or not somebody waits for the answer.
+/// Once begun, it is done, whether or not somebody waits for the answer; whoever leaves earlier leaves nothing
+/// behind.
 async fn reload(control: &Arc<Control>) -> Result<Answer, Fault> {
-    let control = Arc::clone(control);
-    let reload = tokio::spawn(async move { control.reload().await }).await;
+    let (turn, control) = (control.turn().await, Arc::clone(control));
+    let reload = tokio::spawn(async move { control.reload_in(turn).await }).await;
     let reload = reload.map_err(|error| Fault::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     match &reload.result {
         Ok(_) => Ok(json(StatusCode::OK, &json_reload(&reload))),
