@@ -93,6 +93,21 @@ fn whoever_does_not_show_the_token_learns_no_more_than_whether_it_is_ready() {
 }
 
 #[test]
+fn reload_lets_nobody_in_where_the_listener_stays() {
+    let files = Files::new(&[("acl.toml", ALLOW_ALL), ("token", TOKEN)]);
+    let everywhere = "[admin]\nlisten = 'http://0.0.0.0:0'\ntoken_file = 'token'\n";
+    let mgate = Mgate::start(&files, &config(free_port(), "", everywhere));
+    let admin = mgate.admin();
+    let shown = admin.with(&format!("Authorization: Bearer {TOKEN}"));
+    for now in ["", ADMIN] {
+        files.write("mgate.toml", &config(free_port(), "", now));
+        let (status, reload) = shown.post("/reload", "");
+        assert_eq!((status, &reload["needs_restart"][0]), (200, &"admin.listen".into()), "{now}");
+        assert_eq!(admin.post("/reload", "").0, 401, "{now}");
+    }
+}
+
+#[test]
 fn whoever_is_slow_or_says_too_much_is_cut_off() {
     let (_files, mgate) = start("");
     let admin = mgate.admin();
@@ -121,6 +136,12 @@ fn command_line_finds_the_listener_in_the_configuration() {
     files.write("mgate.toml", &format!("workers = 99\n{text}"));
     let expected = "reloaded, 0 sessions told\nneeds a restart to change: workers\n";
     assert_eq!(run(&["reload", "-c", &file]), (true, expected.into()));
+    files.write("mgate.toml", &format!("colour = 'red'\n{text}"));
+    let told = run(&["policy", "invalidate", "-c", &file]);
+    assert_eq!(told, (true, "0 sessions told\n".into()), "rights can be withdrawn whatever the file says");
+    let (is_good, json) = run(&["reload", "--json", "-c", &file]);
+    assert!(!is_good && json.contains("\"key\":\"colour\",\"line\":1,"), "{json}");
+    mgate.log.wait_for("configuration not reloaded");
     files.write("mgate.toml", "nonsense");
     assert!(!run(&["reload", "-c", &file]).0);
     files.write("mgate.toml", &config(1, "", ""));

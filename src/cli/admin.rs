@@ -5,14 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{Context, anyhow};
 use bytes::Bytes;
-use http::Request;
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{Request, StatusCode};
 use mgate_proxy::transport::Authorities;
 use serde_json::Value;
 
-use crate::config::{AdminConfig, Config, Environment};
+use crate::config::{AdminConfig, Environment, Problem, Problems};
 use crate::neighbour::http::{HttpClient, HttpOptions};
 
 /// A gateway that runs with a configuration.
@@ -26,8 +26,9 @@ pub(super) struct Running {
 impl Running {
     /// Has it do something, and returns what it says.
     pub(super) fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        let config = Config::load(&self.config, &Environment::of_process())?;
-        let admin = config.admin.with_context(|| format!("{} has no [admin]", self.config.display()))?;
+        // whatever else is wrong with the file: the gateway may have to be told all the same
+        let admin = AdminConfig::load(&self.config, &Environment::of_process())?;
+        let admin = admin.with_context(|| format!("{} has no [admin]", self.config.display()))?;
         let address = reachable(admin.listen);
         let request = request(address, path, body, &admin)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -35,10 +36,7 @@ impl Running {
             .block_on(async { client()?.send(request).await.map_err(anyhow::Error::from) })
             .with_context(|| format!("no answer of the admin listener at {address}"))?;
         let body: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
-        if !answer.status().is_success() {
-            bail!(refusal(&body).unwrap_or_else(|| answer.status().to_string()));
-        }
-        Ok(body)
+        if answer.status().is_success() { Ok(body) } else { Err(refusal(&body, answer.status())) }
     }
 }
 
@@ -68,13 +66,14 @@ fn client() -> anyhow::Result<HttpClient> {
 }
 
 /// What was wrong, as the listener says it.
-fn refusal(body: &Value) -> Option<String> {
-    let mut lines = vec![body["detail"].as_str()?.to_owned()];
-    for problem in body["problems"].as_array().into_iter().flatten() {
-        let text = |key: &str| problem[key].as_str().unwrap_or_default();
-        lines.push(format!("{}: {}: {}", text("file"), text("key"), text("message")));
+fn refusal(body: &Value, status: StatusCode) -> anyhow::Error {
+    let problems: Vec<_> =
+        body["problems"].as_array().into_iter().flatten().filter_map(Problem::of_json).collect();
+    match body["detail"].as_str() {
+        _ if !problems.is_empty() => Problems(problems).into(),
+        Some(detail) => anyhow!("{detail}"),
+        None => anyhow!("{status}"),
     }
-    Some(lines.join("\n"))
 }
 
 /// Where this machine reaches what listens at `address`.

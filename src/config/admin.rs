@@ -1,12 +1,15 @@
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ring::hmac;
 use ring::rand::SystemRandom;
 
-use super::files::Files;
+use super::environment::Environment;
+use super::files::{self, Files};
+use super::problem::{Problems, Report};
 use super::section::{Given, Section};
+use super::values::forbid_credentials;
 
 /// Where operators and their programs ask and command.
 #[derive(Clone, Debug)]
@@ -17,6 +20,19 @@ pub struct AdminConfig {
     pub token: Option<Token>,
     /// The file that it stands in.
     pub token_file: Option<PathBuf>,
+}
+
+impl AdminConfig {
+    /// Reads this table of a configuration file and nothing else; `None` if there is none.
+    pub(crate) fn load(path: &Path, environment: &Environment) -> Result<Option<Self>, Problems> {
+        let report = Report::default();
+        let admin = files::root(path, &report).and_then(|(node, place)| {
+            let mut file = Section::root(&node, &place, Some(environment), &report);
+            read(file.section("admin"), &Files::beside(path, &report))
+        });
+        report.finish()?;
+        Ok(admin)
+    }
 }
 
 /// A secret that can be recognised, but not read.
@@ -74,6 +90,7 @@ fn read_token(file: &Given<String>, files: &Files<'_>) -> Option<Token> {
 }
 
 fn resolve(text: &str) -> Result<SocketAddr, String> {
+    forbid_credentials(text)?;
     let Some(authority) = text.strip_prefix("http://") else {
         return Err(format!("\"{text}\" is not http://host:port"));
     };

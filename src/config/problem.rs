@@ -42,6 +42,14 @@ impl Problem {
         let Self { place, message } = self;
         json!({ "file": *place.file, "line": place.line, "key": place.key, "message": message })
     }
+
+    /// What [`Problem::json`] wrote.
+    pub(crate) fn of_json(value: &Value) -> Option<Self> {
+        let text = |key: &str| value[key].as_str();
+        let line = value["line"].as_u64().and_then(|line| usize::try_from(line).ok());
+        let place = Place { file: text("file")?.into(), line, key: text("key")?.into() };
+        Some(Self { place, message: text("message")?.into() })
+    }
 }
 
 impl Problems {

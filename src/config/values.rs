@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::neighbour::http::UrlError;
+
 /// Where to listen, or to connect to: `scheme://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -83,6 +85,7 @@ impl FromStr for Address {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        forbid_credentials(text)?;
         let (scheme, rest) =
             text.split_once("://").ok_or_else(|| format!("\"{text}\" has no scheme: write mqtt://{text}"))?;
         let scheme: Scheme = scheme.parse()?;
@@ -109,6 +112,13 @@ impl fmt::Display for Address {
             false => write!(f, "{scheme}://{host}:{port}{path}"),
         }
     }
+}
+
+/// Refuses an address with a user name or a password, without repeating it.
+pub(super) fn forbid_credentials(address: &str) -> Result<(), String> {
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let authority = rest.split('/').next().unwrap_or_default();
+    if authority.contains('@') { Err(UrlError::Credentials.to_string()) } else { Ok(()) }
 }
 
 /// A number of bytes: `1048576`, `256KiB`, `1MiB`, `64kB`.
@@ -218,6 +228,17 @@ mod tests {
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn credentials_in_an_address_are_not_repeated() {
+        for text in
+            ["mqtt://user:hunter2@a", "mqtt://hunter2@a:1", "user:hunter2@a", "mqtt+ws://a:hunter2@b/c"]
+        {
+            let error = text.parse::<Address>().unwrap_err();
+            assert_eq!(error, UrlError::Credentials.to_string());
+        }
+        assert!("mqtt+ws://a/b@c".parse::<Address>().is_ok());
     }
 
     #[test]
