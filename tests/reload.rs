@@ -2,7 +2,9 @@
 
 mod support;
 
-use support::broker::Broker;
+use std::process::Command;
+
+use support::broker::{Broker, free_port};
 use support::packets::{BOTH, Version, connect, publish};
 use support::peer::{Peer, Upstream};
 use support::{ALLOW_ALL, Files, Mgate, config};
@@ -56,6 +58,19 @@ fn bad_configuration_changes_nothing_and_is_reported() {
     assert_eq!((status, &reload["ok"], &reload["told"]["sessions"]), (200, &true.into(), &1.into()));
     assert_eq!(admin.get("/healthz").1["last_reload"], reload);
     client.expect_nothing_but_pong();
+}
+
+#[test]
+fn reload_that_hangs_keeps_nobody_from_stopping_it() {
+    let files = Files::new(&[("acl.toml", ALLOW_ALL)]);
+    let mut mgate = Mgate::start(&files, &config(free_port(), "", ""));
+    std::fs::remove_file(files.path("acl.toml")).unwrap();
+    // nobody will ever write to it
+    assert!(Command::new("mkfifo").arg(files.path("acl.toml")).status().unwrap().success());
+    mgate.hang_up();
+    mgate.log.wait_for("asked to reload");
+    mgate.terminate();
+    assert!(mgate.wait().success());
 }
 
 #[test]

@@ -30,7 +30,10 @@ impl Arguments {
             tracing::debug!(variable, "the variable stands for no key");
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        runtime.block_on(serve(config))
+        let served = runtime.block_on(serve(config));
+        // a reload may hang in a file for ever
+        runtime.shutdown_background();
+        served
     }
 }
 

@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 
@@ -29,12 +30,11 @@ impl Signals {
     /// end.
     pub(super) async fn serve(mut self, gateway: Gateway) {
         let control = Arc::clone(gateway.control());
-        let signal = loop {
-            tokio::select! {
-                () = hung_up(&mut self.hangup) => reload(&control).await,
-                _ = self.interrupt.recv() => break "SIGINT",
-                _ = self.terminate.recv() => break "SIGTERM",
-            }
+        // whatever a reload waits for, it must not keep the gateway from stopping
+        let signal = tokio::select! {
+            never = reload_when_asked(self.hangup, &control) => match never {},
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
         };
         tracing::info!(signal, "asked to stop");
         tokio::select! {
@@ -45,14 +45,17 @@ impl Signals {
     }
 }
 
+async fn reload_when_asked(mut hangup: Option<Signal>, control: &Control) -> Infallible {
+    loop {
+        hung_up(&mut hangup).await;
+        tracing::info!(signal = "SIGHUP", "asked to reload");
+        control.reload().await;
+    }
+}
+
 async fn hung_up(hangup: &mut Option<Signal>) {
     match hangup {
         Some(signal) => _ = signal.recv().await,
         None => std::future::pending().await,
     }
-}
-
-async fn reload(control: &Control) {
-    tracing::info!(signal = "SIGHUP", "asked to reload");
-    control.reload().await;
 }
