@@ -28,6 +28,8 @@ use super::http::{UrlError, causes};
 /// background.
 pub struct NatsClient {
     options: Options,
+    /// Whether this is gone: the connection's own task would try for ever to reach a server that is.
+    is_gone: Arc<AtomicBool>,
     connection: OnceCell<Client>,
     listener: OnceLock<Listener>,
     listening: OnceLock<AbortHandle>,
@@ -124,6 +126,7 @@ impl NatsClient {
         options.login.check()?;
         Ok(Self {
             options,
+            is_gone: Arc::default(),
             connection: OnceCell::new(),
             listener: OnceLock::new(),
             listening: OnceLock::new(),
@@ -170,7 +173,7 @@ impl NatsClient {
 
     async fn connect(&self) -> Result<Client, ConnectError> {
         let listener = self.listener.get().cloned();
-        let options = self.options.connect(listener.clone());
+        let options = self.options.connect(listener.clone(), Arc::clone(&self.is_gone));
         let client = options.connect(self.options.server.clone()).await?;
         if let Some(Listener { subject, heard }) = listener {
             let mut messages = match client.subscribe(subject.clone()).await {
@@ -198,6 +201,7 @@ impl NatsClient {
 
 impl Drop for NatsClient {
     fn drop(&mut self) {
+        self.is_gone.store(true, Ordering::Relaxed);
         // a subscription would keep the connection
         if let Some(listening) = self.listening.get() {
             listening.abort();
@@ -212,7 +216,7 @@ impl fmt::Debug for NatsClient {
 }
 
 impl Options {
-    fn connect(&self, listener: Option<Listener>) -> ConnectOptions {
+    fn connect(&self, listener: Option<Listener>, is_gone: Arc<AtomicBool>) -> ConnectOptions {
         let server = format!("{}:{}", self.server.host(), self.server.port());
         let was_connected = AtomicBool::new(false);
         let options = ConnectOptions::new()
@@ -223,7 +227,10 @@ impl Options {
             .subscription_capacity(CAPACITY)
             .retry_on_initial_connect()
             .max_reconnects(None)
-            .reconnect_delay_callback(pause)
+            .reconnect_delay_callback(move |attempts| match is_gone.load(Ordering::Relaxed) {
+                true => Duration::MAX,
+                false => pause(attempts),
+            })
             .require_tls(self.server.tls_required())
             .tls_client_config(self.tls.to_rustls())
             .event_callback(move |event| {
@@ -343,3 +350,39 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Up to 3.2 s.
 const MAX_DOUBLINGS: u32 = 5;
 const SEED_BYTES: usize = 58;
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn client_that_is_gone_dials_no_longer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = parse_server(&format!("nats://{}", listener.local_addr().unwrap())).unwrap();
+        let client = NatsClient::new(NatsOptions {
+            server,
+            ca: Some(Authorities::none()),
+            identity: None,
+            login: NatsLogin::None,
+            connect_timeout: Duration::from_secs(1),
+            max_message_bytes: 64,
+        });
+        let client = client.unwrap();
+        let dialled_twice = || async {
+            for _ in 0..2 {
+                drop(listener.accept().await.unwrap());
+            }
+        };
+        tokio::select! {
+            answer = client.request("a", Bytes::new(), HOUR) => panic!("{answer:?}"),
+            () = dialled_twice() => {}
+        }
+        drop(client);
+        // once more, if that was on its way
+        assert!(timeout(HOUR, dialled_twice()).await.is_err());
+    }
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+}
