@@ -38,6 +38,10 @@ impl BrokerAuth {
 
 impl Dialect for BrokerAuth {
     fn ask(&self, credentials: &Credentials<'_>, _: Now) -> Result<Question, Verdict> {
+        // of certificates and bearer tokens it is told nothing
+        if credentials.username.is_none() && credentials.password.is_none() {
+            return Err(Verdict::Abstain);
+        }
         let username = credentials.username.unwrap_or_default();
         let password = text(credentials.password.unwrap_or_default())?;
         let client_id = credentials.client_id;

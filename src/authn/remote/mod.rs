@@ -82,14 +82,14 @@ impl Authenticator for Remote {
 
     fn authenticate(&self, credentials: &Credentials<'_>, now: Now) -> Authentication {
         let bearer = credentials.upgrade.and_then(|upgrade| upgrade.bearer());
-        let Credentials { client_id, username, password, certificate, peer, .. } = *credentials;
+        let Credentials { client_id, username, password, certificate, peer, protocol, .. } = *credentials;
         if username.is_none() && password.is_none() && bearer.is_none() && certificate.is_none() {
             return Authentication::Ready(Verdict::Abstain);
         }
         match self.dialect.ask(credentials, now) {
             Err(verdict) => Authentication::Ready(verdict),
             Ok(question) => {
-                let all = (client_id, username, password, bearer, certificate, peer.ip());
+                let all = (client_id, username, password, bearer, certificate, peer.ip(), protocol);
                 self.inquiry.judge(self.inquiry.key(&all), now, || question.0)
             }
         }

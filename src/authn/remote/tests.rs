@@ -167,6 +167,15 @@ async fn nothing_is_asked_about_who_shows_nothing() {
     assert_eq!(service.heard().len(), 0);
 }
 
+#[tokio::test]
+async fn broker_auth_leaves_to_others_what_it_is_not_told() {
+    let service = Stub::saying(json_answer(r#"{"authenticated":true,"id":"dev-1"}"#));
+    let remote = remote(BrokerAuth::over_http(to(&service)).unwrap());
+    let certified = Credentials { certificate: Some(b"der"), ..shown() };
+    assert_eq!(judged(&remote, &certified, now()).await, Verdict::Abstain);
+    assert_eq!(service.heard().len(), 0);
+}
+
 #[test]
 fn templates_know_their_names() {
     assert_eq!(Template::parse("${x}"), Err(TemplateError::Unknown("x".into())));
