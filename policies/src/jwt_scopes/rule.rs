@@ -160,7 +160,12 @@ fn filled_in<'a>(text: &'a str, client: &Client) -> Option<Cow<'a, str>> {
         let placeholder = placeholder(rest);
         match placeholder {
             Some((name, length)) => {
-                filled.push_str(&value_of(name, client)?);
+                let value = value_of(name, client)?;
+                // [MQTT-4.7.2-1]: topics of servers are named literally or not at all
+                if filled.is_empty() && value.starts_with('$') {
+                    return None;
+                }
+                filled.push_str(&value);
                 rest = &rest[length..];
             }
             None => {

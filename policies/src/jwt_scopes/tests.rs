@@ -175,6 +175,21 @@ fn names_stand_for_values_that_cannot_break_out() {
 }
 
 #[test]
+fn values_name_no_reserved_topics() {
+    for (pattern, topic_name, is_allowed) in [
+        ("${clientid}/#", "$CONTROL/dynamic-security/v1", false),
+        ("%c/dynamic-security/v1", "$CONTROL/dynamic-security/v1", false),
+        ("$CONTROL/#", "$CONTROL/dynamic-security/v1", true),
+        ("a/${clientid}", "a/$CONTROL", true),
+    ] {
+        let mut client = with_acl(&[&format!("allow all 012 any like {pattern}")]);
+        client.client_id = "$CONTROL".into();
+        let said = said(&client, Action::Publish, topic(topic_name));
+        assert_eq!(said == Said::Allow, is_allowed, "{pattern}");
+    }
+}
+
+#[test]
 fn rules_are_read_as_they_were_written() {
     for effect in [Effect::Allow, Effect::Deny] {
         for action in [AclAction::All, AclAction::Publish, AclAction::Subscribe] {
