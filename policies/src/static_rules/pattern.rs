@@ -146,7 +146,6 @@ impl fmt::Display for PatternError {
 
 impl Error for PatternError {}
 
-/// Says whether a client can have values under `name`: a built-in name, or a dotted attribute.
 /// The variables in a resource.
 pub(super) fn names(resource: &ResourcePattern) -> Vec<Box<str>> {
     match resource {
@@ -162,6 +161,7 @@ pub(super) fn names(resource: &ResourcePattern) -> Vec<Box<str>> {
     }
 }
 
+/// Says whether a client can have values under `name`: a built-in name, or a dotted attribute.
 pub(super) fn may_have_values(name: &str) -> bool {
     let is_dotted = name.contains('.') && name.split('.').all(|part| !part.is_empty());
     BUILT_IN_NAMES.contains(&name) || is_dotted
