@@ -97,7 +97,7 @@ fn reload_lets_nobody_in_where_the_listener_stays() {
     let files = Files::new(&[("acl.toml", ALLOW_ALL), ("token", TOKEN)]);
     let everywhere = "[admin]\nlisten = 'http://0.0.0.0:0'\ntoken_file = 'token'\n";
     let mgate = Mgate::start(&files, &config(free_port(), "", everywhere));
-    let admin = mgate.admin();
+    let admin = mgate.admin().called("localhost");
     let shown = admin.with(&format!("Authorization: Bearer {TOKEN}"));
     for now in ["", ADMIN] {
         files.write("mgate.toml", &config(free_port(), "", now));
