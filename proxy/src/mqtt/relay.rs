@@ -6,7 +6,8 @@
 use std::cell::RefCell;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll, ready};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context as TaskContext, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
 use mgate_policies::{BoxFuture, Decision, Now};
@@ -45,9 +46,11 @@ struct Relay {
     signal: watch::Receiver<Signal>,
     /// The epoch that the session knows of.
     epoch: u64,
-    /// Wakes the relay when the signal changes. Polled once for each change: the waker stays registered, and
-    /// the signal is cheaper to look at.
+    /// Tells the relay when the signal changes. Polled only when it did so: a waker that was woken is no longer
+    /// registered, even if the signal is no other than before.
     changing: Unconstrained<BoxFuture<'static, ()>>,
+    /// Whether it did; `None` before the first turn.
+    told: Option<Arc<Told>>,
     is_done: bool,
 }
 
@@ -59,6 +62,12 @@ struct Asked {
     decision_for_client: Option<BoxFuture<'static, Decision>>,
     decision_for_upstream: Option<BoxFuture<'static, Decision>>,
     review: Option<BoxFuture<'static, Decision>>,
+}
+
+/// Wakes a relay, and leaves word why.
+struct Told {
+    is_told: AtomicBool,
+    task: Waker,
 }
 
 /// What all relays of a thread work with, one at a time.
@@ -108,7 +117,7 @@ impl Future for Relaying {
 }
 
 impl Relay {
-    fn new(connector: Arc<Connector>, accepted: Accepted, mut signal: watch::Receiver<Signal>) -> Self {
+    fn new(connector: Arc<Connector>, accepted: Accepted, signal: watch::Receiver<Signal>) -> Self {
         let Accepted { stream, peer: address, certificate, upgrade, is_encrypted } = accepted;
         let peer = Peer { address, certificate, upgrade, is_encrypted };
         let (endpoint, epoch) = {
@@ -116,8 +125,6 @@ impl Relay {
             (Arc::clone(signal.endpoint()), signal.epoch())
         };
         let changing = unconstrained(changing(signal.clone()));
-        // the first turn looks at it and is registered
-        signal.mark_changed();
         Self {
             session: Session::new(&endpoint, peer, Now::read()),
             endpoint,
@@ -129,6 +136,7 @@ impl Relay {
             signal,
             epoch,
             changing,
+            told: None,
             is_done: false,
         }
     }
@@ -144,7 +152,7 @@ impl Relay {
 
     /// Time passes last: what has arrived counts, even if nobody looked at it for long.
     fn take_turn(&mut self, turn: &mut Turn<'_, '_>) -> Poll<()> {
-        if self.signal.has_changed().unwrap_or(true) {
+        if self.told.as_ref().is_none_or(|told| told.is_due(turn.cx)) {
             self.heed(turn);
         }
         let has_more = !self.move_all(turn);
@@ -161,9 +169,12 @@ impl Relay {
     /// Tells the session what the signal says.
     fn heed(&mut self, turn: &mut Turn<'_, '_>) {
         // before looking: of what changes after that, the relay is told
-        let _ = Pin::new(&mut self.changing).poll(turn.cx);
+        let told = Arc::new(Told { is_told: AtomicBool::new(false), task: turn.cx.waker().clone() });
+        let waker = Waker::from(Arc::clone(&told));
+        let _ = Pin::new(&mut self.changing).poll(&mut TaskContext::from_waker(&waker));
+        self.told = Some(told);
         let is_gone = self.signal.has_changed().is_err();
-        let signal = self.signal.borrow_and_update();
+        let signal = self.signal.borrow();
         let is_over = is_gone || signal.is_stopping();
         let is_concerned = signal.concerns(self.session.client(), self.epoch);
         self.epoch = signal.epoch();
@@ -366,6 +377,19 @@ impl Relay {
     }
 }
 
+impl Told {
+    fn is_due(&self, cx: &TaskContext<'_>) -> bool {
+        self.is_told.load(Ordering::Acquire) || !self.task.will_wake(cx.waker())
+    }
+}
+
+impl Wake for Told {
+    fn wake(self: Arc<Self>) {
+        self.is_told.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
+
 impl Asked {
     fn is_empty(&self) -> bool {
         let decisions = [&self.decision_for_client, &self.decision_for_upstream, &self.review];
@@ -409,3 +433,83 @@ const CLOCK_LAG: Duration = Duration::from_secs(2);
 
 /// Bytes kept for a side from which on the other side is no longer read.
 const UNSENT_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use mgate_policies::Scope;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::super::session::tests::endpoint;
+    use super::*;
+    use crate::transport::ConnectorOptions;
+
+    #[test]
+    fn every_change_wakes_a_relay_that_rests() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (signal, watched) = watch::channel(Signal::new(endpoint()));
+        let (mut relaying, _client) = runtime.block_on(accepted(watched));
+        let _guard = runtime.enter();
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut turn = || _ = Pin::new(&mut relaying).poll(&mut TaskContext::from_waker(&waker));
+        let change = || signal.send_modify(|signal| _ = signal.revoke(Scope::Tenant("t".into())));
+        let (begun, changed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let missed = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for round in 1..=ROUNDS {
+                    while begun.load(Ordering::SeqCst) < round {
+                        std::thread::yield_now();
+                    }
+                    (0..round % 64).for_each(|_| std::hint::spin_loop());
+                    change();
+                    changed.store(round, Ordering::SeqCst);
+                }
+            });
+            let missed = (1..=ROUNDS).find(|&round| {
+                begun.store(round, Ordering::SeqCst);
+                change();
+                let mut is_changed = false;
+                while woken.0.swap(false, Ordering::SeqCst) || !is_changed {
+                    is_changed = changed.load(Ordering::SeqCst) >= round;
+                    turn();
+                }
+                change();
+                !woken.0.load(Ordering::SeqCst)
+            });
+            begun.store(ROUNDS, Ordering::SeqCst);
+            missed
+        });
+        assert_eq!(missed, None, "the round whose last change woke nobody");
+    }
+
+    /// Whether a relay is to have another turn.
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    async fn accepted(signal: watch::Receiver<Signal>) -> (Relaying, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let accepted = Accepted {
+            stream: Stream::Tcp(stream),
+            peer,
+            certificate: None,
+            upgrade: None,
+            is_encrypted: false,
+        };
+        let (host, timeout) = ("127.0.0.1".to_owned(), Duration::from_secs(1));
+        let options =
+            ConnectorOptions { host, port: 1, tls: None, server_name: None, websocket: None, timeout };
+        let connector = Connector::new(options).unwrap();
+        (Relaying::new(Arc::new(connector), accepted, signal), client)
+    }
+
+    const ROUNDS: usize = 2000;
+}
