@@ -341,6 +341,18 @@ fn refused_ends_of_subscriptions_are_answered_where_they_stand() {
 }
 
 #[test]
+fn subscription_that_ends_beside_a_refused_end_is_none_any_more() {
+    for version in BOTH {
+        let mut story = transformed(vec![Arc::new(Picky)]).opened(version);
+        story.client_sends(&subscribe(version, 6, &[("a", 0)]));
+        story.upstream_sends(&suback(version, 6, &[0]));
+        story.client_sends(&unsubscribe(version, 7, &["denied", "a"]));
+        story.upstream_sends(&unsuback(version, 7, &[0]));
+        assert!(story.session.rights.is_none());
+    }
+}
+
+#[test]
 fn subscribe_that_would_get_too_long_is_refused_whole() {
     let mut story = transformed(vec![Arc::new(Mounted)]).with_connack(&[0x27, 0, 0, 0, 20]);
     let bytes = subscribe(Version::V5, 7, &[("a", 0), ("b", 0), ("c", 0)]);

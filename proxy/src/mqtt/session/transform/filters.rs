@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use mgate_policies::{Action, Cause, EditableFilter, Part, Reason, Refusal, TopicFilter};
 
 use super::super::close::suback_code;
+use super::super::rights::Change;
 use super::super::subscribe::{MAX_PARTIAL_SUBSCRIBES, Verdicts};
 use super::super::{Close, CloseReason, Context, Session, Violation};
 use super::{another_part, too_long};
@@ -126,6 +127,7 @@ impl Session {
             return self.handle_other(Side::Upstream, frame, cx);
         };
         let (_, verdicts) = partial.swap_remove(at);
+        self.note_answered(unsuback.packet_id, Change::Unsubscribe, unsuback.codes);
         splice_suback(&mut cx.out.to_client, frame, self.version, &verdicts).map_err(malformed)?;
         self.report(Side::Upstream, &packet, Fate::Taken, cx);
         Ok(())
