@@ -15,7 +15,7 @@ use crate::mqtt::packet::{Packet, SubAck, Subscribe, Unsubscribe};
 pub(super) struct Verdicts {
     /// One for each filter so far; `Some(code)` is a denial.
     codes: Vec<Option<u8>>,
-    /// Filters that nobody is asked about, by index, with their codes: transforms refused them.
+    /// Filters that nobody is asked about, in order of their index, with their codes: transforms refused them.
     refused: Vec<(usize, u8)>,
 }
 
@@ -42,8 +42,10 @@ impl Session {
                 verdicts.codes.push(Some(code));
                 continue;
             }
+            // an answer is to one question, whether or not it is asked again
+            let resumed = resumed.take();
             let outcome = match self.has_room_for(filter.text, asked, cx) {
-                true => ask(&query(client, &filter), resumed.take(), cx),
+                true => ask(&query(client, &filter), resumed, cx),
                 false => Outcome::Denied(Reason::with_detail(Cause::QuotaExceeded, "too many subscriptions")),
             };
             match outcome {
@@ -163,7 +165,8 @@ impl Verdicts {
     }
 
     fn refusal(&self, at: usize) -> Option<u8> {
-        self.refused.iter().find(|(index, _)| *index == at).map(|(_, code)| *code)
+        let found = self.refused.binary_search_by_key(&at, |(index, _)| *index);
+        found.ok().map(|at| self.refused[at].1)
     }
 }
 
