@@ -75,8 +75,7 @@ impl Session {
         }
         match ask(&query, resumed, cx) {
             Outcome::Allowed(grant, _) => {
-                let ends = grant.ends_after.and_then(|after| cx.now.instant.checked_add(after));
-                self.expires = self.expires.into_iter().chain(ends).min();
+                self.end_with(&grant, cx);
                 self.ask_will(frame, None, cx)
             }
             Outcome::Denied(reason) => self.deny_connect(Action::Connect, &frame, reason, cx),
@@ -86,6 +85,12 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// Ends the session no later than the grant that it was opened with.
+    pub(super) fn end_with(&mut self, grant: &Grant, cx: &Context<'_>) {
+        let ends = grant.ends_after.and_then(|after| cx.now.instant.checked_add(after));
+        self.expires = self.expires.into_iter().chain(ends).min();
     }
 
     /// Asks whether the client may leave its will; it is published without another CONNECT.

@@ -180,6 +180,7 @@ impl Session {
         let now = cx.now.instant;
         while let Some(right) = review.left.last() {
             match self.ask_for(right, resumed.take(), cx) {
+                Some(Outcome::Allowed(grant, _)) if *right == Right::Connect => self.end_with(&grant, cx),
                 None | Some(Outcome::Allowed(..)) => {}
                 Some(Outcome::Denied(reason)) if reason.cause == Cause::Unavailable => {
                     review.again_at = review.deadline.min(now + PAUSE);

@@ -232,6 +232,24 @@ fn memory_is_dropped() {
 }
 
 #[test]
+fn session_ends_as_early_as_the_new_rules_say() {
+    let lasting = |secs| {
+        move |_: &str| {
+            let mut grant = Grant::default();
+            grant.ends_after = Some(Duration::from_secs(secs));
+            Answer::Ready(Decision::Allow(grant))
+        }
+    };
+    let mut story = Story::open(Version::V5);
+    story.rules_become(lasting(30));
+    story.rules_become(lasting(60));
+    story.waits(Duration::from_millis(29_999));
+    assert!(story.closing().is_none());
+    story.waits(Duration::from_millis(1));
+    assert_eq!(story.client_hears(), disconnect_why(0x87, "credentials expired"));
+}
+
+#[test]
 fn another_change_starts_the_review_anew_without_more_time() {
     let mut story = Story::open(Version::V5);
     story.rules_become(|_| slow_now(true));
@@ -271,6 +289,27 @@ fn subscriptions_without_an_answer_are_bounded_too() {
         story.client_sends(&unsubscribe(Version::V311, id, "a"));
     }
     assert_eq!(story.session.unanswered(Change::Unsubscribe), 2);
+}
+
+#[test]
+fn answer_about_one_filter_is_none_about_the_next() {
+    let mut story = Story::with(|gate, _| gate.limits.subscriptions = 2).opened(Version::V5);
+    for (id, filter) in [(1, "slow/a"), (2, "slow/b")] {
+        story.client_sends(&subscribe(Version::V5, id, &[(filter, 0)]));
+        story.decides(Side::Client, allow());
+        story.upstream_sends(&suback(Version::V5, id, &[0]));
+    }
+    story.client_sends(&unsubscribe(Version::V5, 3, "slow/a"));
+    story.client_sends(&subscribe(Version::V5, 4, &[("slow/b", 0)]));
+    story.decides(Side::Client, allow());
+    story.client_sends(&subscribe(Version::V5, 5, &[("slow/a", 0), ("slow/b", 0)]));
+    story.upstream_sends(&unsuback(Version::V5, 3, &[0]));
+    story.hears();
+    story.decides(Side::Client, allow());
+    assert_eq!(story.denials(), [(Action::Subscribe, "slow/a".to_owned())], "there is no room any more");
+    assert!(story.upstream_hears().is_empty(), "the next has yet to be decided");
+    story.decides(Side::Client, allow());
+    assert_eq!(story.upstream_hears(), subscribe(Version::V5, 5, &[("slow/b", 0)]));
 }
 
 impl Story {
