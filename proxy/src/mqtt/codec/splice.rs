@@ -35,8 +35,9 @@ pub fn splice_subscribe(
     if slices.len() == 1 { Err(DecodeError::NoFilters) } else { put_frame(out, frame, &slices) }
 }
 
-/// Appends to `out` the upstream's SUBACK, or UNSUBACK of MQTT 5.0, `frame` as the client must see it that sent one filter for each of
-/// `verdicts`: `Some` is a code that was decided here, `None` takes the upstream's next one.
+/// Appends to `out` the upstream's SUBACK, or UNSUBACK of MQTT 5.0, `frame` as the client must see it that sent
+/// one filter for each of `verdicts`: `Some` is a code that was decided here, `None` takes the upstream's next
+/// one.
 pub fn splice_suback(
     out: &mut Vec<u8>,
     frame: &[u8],
