@@ -511,5 +511,5 @@ mod tests {
         (Relaying::new(Arc::new(connector), accepted, signal), client)
     }
 
-    const ROUNDS: usize = 2000;
+    const ROUNDS: usize = 1000;
 }
