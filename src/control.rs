@@ -258,7 +258,7 @@ impl State {
             serving,
             is_stopping: false,
             last_reload: None,
-            watching: vec![Arc::new(watching); routes],
+            watching: std::iter::repeat_n(Arc::new(watching), routes).collect(),
         };
         state.tell();
         state
