@@ -130,6 +130,10 @@ fn scope(object: &Map<String, Value>) -> Result<Scope, Fault> {
     refuse_keys(object, &["client_id", "principal", "tenant"])?;
     let text = |key: &str| match object.get(key) {
         None => Ok(None),
+        // an empty variable of a script must not withdraw nothing
+        Some(Value::String(text)) if text.is_empty() && key != "tenant" => {
+            Err(bad_request(format!("{key} must not be empty")))
+        }
         Some(Value::String(text)) => Ok(Some(Box::from(text.as_str()))),
         Some(_) => Err(bad_request(format!("{key} must be a string"))),
     };
@@ -229,6 +233,8 @@ mod tests {
             "everyone",
             r#"{"principle":"alice"}"#,
             r#"{"principal":7}"#,
+            r#"{"principal":""}"#,
+            r#"{"client_id":""}"#,
             r#"{"principal":null}"#,
             r#"{"client_id":"dev-1","principal":"alice"}"#,
         ] {

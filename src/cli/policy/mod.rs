@@ -38,4 +38,5 @@ const EXAMPLES: &str = "\
 Examples:
   mgate policy test acl.toml
   mgate policy explain --route devices --principal dev-1 --action publish --topic devices/dev-1/data
-  mgate policy import --from mosquitto /etc/mosquitto/aclfile > acl.toml";
+  mgate policy import --from mosquitto /etc/mosquitto/aclfile > acl.toml
+  mgate policy invalidate --principal dev-1";

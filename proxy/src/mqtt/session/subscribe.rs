@@ -44,7 +44,9 @@ impl Session {
             }
             // an answer is to one question, whether or not it is asked again
             let resumed = resumed.take();
-            let outcome = match self.has_room_for(filter.text, asked, cx) {
+            // a packet of many thousand filters must not be as many questions
+            let is_early = verdicts.codes.len() < cx.endpoint.gate.limits.subscriptions;
+            let outcome = match is_early && self.has_room_for(filter.text, asked, cx) {
                 true => ask(&query(client, &filter), resumed, cx),
                 false => Outcome::Denied(Reason::with_detail(Cause::QuotaExceeded, "too many subscriptions")),
             };

@@ -279,6 +279,18 @@ fn subscriptions_are_bounded() {
 }
 
 #[test]
+fn no_more_filters_of_a_packet_are_asked_about_than_a_client_may_hold() {
+    let mut story = Story::with(|gate, _| gate.limits.subscriptions = 2).opened(Version::V5);
+    story.client_sends(&subscribe(
+        Version::V5,
+        1,
+        &[("secret/1", 0), ("secret/2", 0), ("secret/3", 0), ("a", 0)],
+    ));
+    let answer = story.client_hears();
+    assert_eq!(answer[answer.len() - 4..], [0x87, 0x87, 0x97, 0x97]);
+}
+
+#[test]
 fn subscriptions_without_an_answer_are_bounded_too() {
     let mut story = Story::with(|gate, _| gate.limits.subscriptions = 2).opened(Version::V311);
     for (id, passes) in [(1, true), (2, true), (3, false)] {
