@@ -19,6 +19,8 @@ use tokio::time::timeout;
 #[derive(Clone, Debug)]
 pub struct HttpClient {
     client: Client,
+    /// Keeps no connection.
+    anew: Client,
     timeout: Duration,
     max_body_bytes: usize,
 }
@@ -81,30 +83,45 @@ impl HttpClient {
         let HttpOptions { ca, identity, timeout, max_body_bytes } = options;
         let authorities = ca.or_else(|| Authorities::of_system().ok()).unwrap_or_else(Authorities::none);
         let tls = ClientTls::new(authorities, identity.as_ref()).map_err(HttpClientError::Tls)?;
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls.to_rustls())
-            .redirect(Policy::none())
-            .no_proxy()
-            .retry(reqwest::retry::never())
-            .referer(false)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .build()
-            .map_err(|error| HttpClientError::Start(causes(&error)))?;
-        Ok(Self { client, timeout, max_body_bytes })
+        let client = |max_idle| {
+            Client::builder()
+                .tls_backend_preconfigured(tls.to_rustls())
+                .redirect(Policy::none())
+                .no_proxy()
+                .retry(reqwest::retry::never())
+                .referer(false)
+                .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(max_idle)
+                .build()
+                .map_err(|error| HttpClientError::Start(causes(&error)))
+        };
+        Ok(Self { client: client(MAX_IDLE)?, anew: client(0)?, timeout, max_body_bytes })
     }
 
     /// Sends a request and waits for the whole answer, whatever its status.
     pub async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        self.send_by(&self.client, request).await
+    }
+
+    /// The same over a connection of its own: those that are kept may all have died with a service that is back.
+    pub async fn send_anew(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        self.send_by(&self.anew, request).await
+    }
+
+    async fn send_by(&self, client: &Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let request = request.try_into().map_err(|_| HttpError::Url)?;
-        match timeout(self.timeout, self.exchange(request)).await {
+        match timeout(self.timeout, self.exchange(client, request)).await {
             Ok(result) => result,
             Err(_) => Err(HttpError::TooLate(self.timeout)),
         }
     }
 
-    async fn exchange(&self, request: reqwest::Request) -> Result<Response<Bytes>, HttpError> {
-        let mut answer = self.client.execute(request).await.map_err(HttpError::of)?;
+    async fn exchange(
+        &self,
+        client: &Client,
+        request: reqwest::Request,
+    ) -> Result<Response<Bytes>, HttpError> {
+        let mut answer = client.execute(request).await.map_err(HttpError::of)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = answer.chunk().await.map_err(HttpError::of)? {
             if chunk.len() > self.max_body_bytes - body.len() {

@@ -39,6 +39,12 @@ pub(super) enum Scale {
     Several,
 }
 
+#[derive(Clone, Copy)]
+enum Try {
+    First,
+    Second,
+}
+
 impl Transport {
     /// Sends a question and waits for the whole answer; does so once more where nothing was heard of the first.
     pub(super) async fn exchange(
@@ -47,8 +53,8 @@ impl Transport {
         scale: Scale,
         within: Duration,
     ) -> Result<Response<Bytes>, PdpError> {
-        match self.send(asked, scale, within).await {
-            Err(error) if is_unheard(&error) => self.send(asked, scale, within).await,
+        match self.send(asked, scale, within, Try::First).await {
+            Err(error) if is_unheard(&error) => self.send(asked, scale, within, Try::Second).await,
             sent => sent,
         }
     }
@@ -58,6 +64,7 @@ impl Transport {
         asked: &Request<Bytes>,
         scale: Scale,
         within: Duration,
+        this: Try,
     ) -> Result<Response<Bytes>, PdpError> {
         match self {
             Self::Grpc(client) => {
@@ -73,7 +80,11 @@ impl Transport {
             Self::Http(client, headers) => {
                 let mut request = asked.clone();
                 request.headers_mut().extend(headers.clone());
-                client.send(request).await.map_err(PdpError::Http)
+                let sent = match this {
+                    Try::First => client.send(request).await,
+                    Try::Second => client.send_anew(request).await,
+                };
+                sent.map_err(PdpError::Http)
             }
             Self::Nats { client, subject, batch_subject, .. } => {
                 let subject = if scale == Scale::One { subject } else { batch_subject };
