@@ -82,7 +82,8 @@ fn outage_gives_nobody_a_right_and_ends_without_a_storm() {
     }
     assert_eq!(service.heard().len(), probes + CLIENTS - 1);
     assert!(probes < 10, "{probes}");
-    assert!(service.connections() <= CONCURRENCY + 1, "{}", service.connections());
+    // each connection that died with the service costs a question a second try, over one of its own
+    assert!(service.connections() <= 2 * CONCURRENCY + probes, "{}", service.connections());
 }
 
 fn all_pass(sessions: &mut [(Peer, Peer)], message: &[u8]) {
