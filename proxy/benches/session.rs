@@ -1,5 +1,7 @@
 //! What a message costs in its session: read, judged and handed on, without any input or output.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot go on has failed")]
+
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
