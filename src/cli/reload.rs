@@ -5,7 +5,7 @@ use super::{Global, print};
 
 /// Have a gateway that runs read its configuration again, live sessions included.
 ///
-/// If anything is wrong with it, all stays as it is. The configuration must have an [admin] listener.
+/// If anything is wrong with it, all stays as it is. The configuration must have an admin listener.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {

@@ -5,7 +5,7 @@ use super::{Global, print};
 
 /// Tell a gateway that runs that rights have changed: live sessions ask for all that they hold again.
 ///
-/// Without any of the options, everybody's have. The configuration must have an [admin] listener.
+/// Without any of the options, everybody's have. The configuration must have an admin listener.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
