@@ -155,7 +155,7 @@ impl<'a> Section<'a> {
     /// A table in this one. If it is not there, an empty one: variables may fill it, and
     /// [`Section::is_given`] tells.
     pub(crate) fn section(&mut self, key: &'static str) -> Section<'a> {
-        self.asked.push(key);
+        self.ask(key);
         let entry = self.entries.iter().find(|entry| entry.key == key);
         let mut section = self.child(key, entry.map_or(self.place.line, |entry| Some(entry.line)));
         if let Some(entry) = entry {
@@ -167,7 +167,7 @@ impl<'a> Section<'a> {
     /// A table in this one as it was written, for others to make sense of.
     #[cfg(feature = "wasm")]
     pub(crate) fn table(&mut self, key: &'static str) -> Option<&'a Node> {
-        self.asked.push(key);
+        self.ask(key);
         let entry = self.entries.iter().find(|entry| entry.key == key)?;
         if !matches!(entry.node.value, Value::Table(_)) {
             self.report.problem(&self.place_of(entry), not_this("a table", &entry.node));
@@ -177,7 +177,7 @@ impl<'a> Section<'a> {
 
     /// Tables in a list; each goes by what its key `named_by` says, or by its number.
     pub(crate) fn list(&mut self, key: &'static str, named_by: &str) -> Vec<Section<'a>> {
-        self.asked.push(key);
+        self.ask(key);
         let Some(entry) = self.entries.iter().find(|entry| entry.key == key) else { return Vec::new() };
         let Value::List(items) = &entry.node.value else {
             let place = self.place_of(entry);
@@ -299,10 +299,14 @@ impl<'a> Section<'a> {
         texts.iter().filter_map(|text| self.check(&text.place, read(&text.value))).collect()
     }
 
-    fn raw(&mut self, key: &'static str) -> Option<(Raw<'a>, Place)> {
+    fn ask(&mut self, key: &'static str) {
         if !self.asked.contains(&key) {
             self.asked.push(key);
         }
+    }
+
+    fn raw(&mut self, key: &'static str) -> Option<(Raw<'a>, Place)> {
+        self.ask(key);
         if let Some((variable, text)) = self.variable(key) {
             let place = Place { file: variable.into(), line: None, key: join(&self.place.key, key) };
             return Some((Raw::Variable(text), place));
