@@ -149,7 +149,7 @@ impl GrpcService {
     fn start(port: u16, certificates: &[&str]) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/grpc_service.py");
         let mut command = python();
-        command.arg(script).arg(format!("localhost:{port}")).args(certificates);
+        command.arg(script).arg(format!("127.0.0.1:{port}")).args(certificates);
         let (process, lines) = Process::start_with_stdout(&mut command);
         let ready: Value = serde_json::from_str(&lines.wait_for("\"port\"")).unwrap();
         let port = ready["port"].as_u64().unwrap().try_into().unwrap();
@@ -170,7 +170,7 @@ impl GrpcService {
 
 fn start(files: &Files, upstream: &Upstream, service: &GrpcService, dialect: &str, keys: &str) -> Mgate {
     let keys = if keys.contains("timeout") { keys.to_owned() } else { format!("timeout = '5s'\n{keys}") };
-    Mgate::start(files, &config(upstream, dialect, &format!("grpc://localhost:{}", service.port), &keys))
+    Mgate::start(files, &config(upstream, dialect, &format!("grpc://127.0.0.1:{}", service.port), &keys))
 }
 
 fn config(upstream: &Upstream, dialect: &str, url: &str, keys: &str) -> String {
