@@ -173,11 +173,7 @@ impl fmt::Display for AskError {
 
 /// Sends a request, once more if there was no connection, or it ended before an answer.
 pub(super) async fn send(http: &HttpClient, request: Request<Bytes>) -> Result<Response<Bytes>, AskError> {
-    let answer = match http.send(request.clone()).await {
-        Err(HttpError::Connect(_) | HttpError::Unanswered(_)) => http.send_anew(request).await,
-        sent => sent,
-    };
-    answer.map_err(AskError::Http)
+    http.send_twice(request).await.map_err(AskError::Http)
 }
 
 /// The JSON in an answer with status 200 and nothing else.

@@ -103,9 +103,13 @@ impl HttpClient {
         self.send_by(&self.client, request).await
     }
 
-    /// The same over a connection of its own: those that are kept may all have died with a service that is back.
-    pub async fn send_anew(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        self.send_by(&self.anew, request).await
+    /// The same; where nothing was heard of the request, once more over a connection of its own: those that are
+    /// kept may all have died with a service that is back.
+    pub async fn send_twice(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        match self.send(request.clone()).await {
+            Err(HttpError::Connect(_) | HttpError::Unanswered(_)) => self.send_by(&self.anew, request).await,
+            sent => sent,
+        }
     }
 
     async fn send_by(&self, client: &Client, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {

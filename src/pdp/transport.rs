@@ -9,7 +9,7 @@ use super::client::PdpError;
 use super::dialect::JSON;
 use super::grpc::answer_of;
 use crate::neighbour::grpc::{GrpcClient, GrpcError};
-use crate::neighbour::http::{HttpClient, HttpError};
+use crate::neighbour::http::HttpClient;
 use crate::neighbour::nats::NatsClient;
 
 /// The way to a service.
@@ -39,12 +39,6 @@ pub(super) enum Scale {
     Several,
 }
 
-#[derive(Clone, Copy)]
-enum Try {
-    First,
-    Second,
-}
-
 impl Transport {
     /// Sends a question and waits for the whole answer; does so once more where nothing was heard of the first.
     pub(super) async fn exchange(
@@ -53,24 +47,16 @@ impl Transport {
         scale: Scale,
         within: Duration,
     ) -> Result<Response<Bytes>, PdpError> {
-        match self.send(asked, scale, within, Try::First).await {
-            Err(error) if is_unheard(&error) => self.send(asked, scale, within, Try::Second).await,
-            sent => sent,
-        }
-    }
-
-    async fn send(
-        &self,
-        asked: &Request<Bytes>,
-        scale: Scale,
-        within: Duration,
-        this: Try,
-    ) -> Result<Response<Bytes>, PdpError> {
         match self {
             Self::Grpc(client) => {
                 let method = asked.uri().path_and_query().cloned();
                 let method = method.unwrap_or(PathAndQuery::from_static("/"));
-                match client.call(method, asked.body().clone(), within).await {
+                let call = || client.call(method.clone(), asked.body().clone(), within);
+                let called = match call().await {
+                    Err(GrpcError::Broken(_) | GrpcError::Connect(_)) => call().await,
+                    called => called,
+                };
+                match called {
                     Ok(message) => Ok(Response::new(message)),
                     // some say no like this
                     Err(GrpcError::Status(code, words)) => Ok(answer_of(code, words)),
@@ -80,11 +66,7 @@ impl Transport {
             Self::Http(client, headers) => {
                 let mut request = asked.clone();
                 request.headers_mut().extend(headers.clone());
-                let sent = match this {
-                    Try::First => client.send(request).await,
-                    Try::Second => client.send_anew(request).await,
-                };
-                sent.map_err(PdpError::Http)
+                client.send_twice(request).await.map_err(PdpError::Http)
             }
             Self::Nats { client, subject, batch_subject, .. } => {
                 let subject = if scale == Scale::One { subject } else { batch_subject };
@@ -94,13 +76,5 @@ impl Transport {
                 Ok(answer)
             }
         }
-    }
-}
-
-fn is_unheard(error: &PdpError) -> bool {
-    match error {
-        PdpError::Grpc(error) => matches!(error, GrpcError::Broken(_) | GrpcError::Connect(_)),
-        PdpError::Http(error) => matches!(error, HttpError::Connect(_) | HttpError::Unanswered(_)),
-        _ => false,
     }
 }
