@@ -18,7 +18,7 @@ use tokio::time;
 
 use crate::neighbour::flights::Flights;
 use crate::neighbour::grpc::{Code, GrpcError};
-use crate::neighbour::guard::{Failure, Guard, Refusal};
+use crate::neighbour::guard::{Asker, Failure, Guard, Refusal};
 use crate::neighbour::http::{HttpClient, HttpError};
 
 /// How a service is asked.
@@ -60,7 +60,7 @@ pub(super) enum AskError {
 impl Inquiry {
     pub(super) fn new(name: &str, options: InquiryOptions) -> Self {
         Self {
-            guard: Guard::new(name, options.timeout, options.concurrency),
+            guard: Guard::new(Asker::Authenticator, name.into(), options.timeout, options.concurrency),
             flights: Flights::default(),
             cache: options.cache,
             remembered: Mutex::default(),
@@ -87,7 +87,7 @@ impl Inquiry {
             let (place, question, this) = (self.guard.place()?, ask(), Arc::clone(self));
             Ok(async move {
                 let since = time::Instant::now();
-                let outcome = this.guard.call(place, now.instant, question).await;
+                let outcome = this.guard.call(&place, now.instant, question).await;
                 this.remember(key, &outcome, now.later(since.elapsed()));
                 outcome
             })

@@ -16,11 +16,19 @@ use super::breaker::Breaker;
 /// and none while the service seems to be down.
 #[derive(Debug)]
 pub(crate) struct Guard {
-    name: Box<str>,
+    asker: Asker,
+    name: Arc<str>,
     timeout: Duration,
     places: Arc<Semaphore>,
     running: Semaphore,
     breaker: Mutex<Breaker>,
+}
+
+/// Who asks a service: logs name it so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Asker {
+    Authenticator,
+    Policy,
 }
 
 /// A place among those who wait for the service, or are served.
@@ -47,12 +55,13 @@ pub(crate) trait Failure: fmt::Display {
 }
 
 impl Guard {
-    /// Bounds for the service that logs call `name`; sixteen times as many calls may wait as may be on their
+    /// Bounds for the service of an asker with this name; sixteen times as many calls may wait as may be on their
     /// way.
-    pub(crate) fn new(name: &str, timeout: Duration, concurrency: NonZeroU16) -> Self {
+    pub(crate) fn new(asker: Asker, name: Arc<str>, timeout: Duration, concurrency: NonZeroU16) -> Self {
         let concurrency = usize::from(concurrency.get());
         Self {
-            name: name.into(),
+            asker,
+            name,
             timeout,
             places: Arc::new(Semaphore::new(concurrency * (1 + WAITING))),
             running: Semaphore::new(concurrency),
@@ -68,13 +77,13 @@ impl Guard {
     /// Makes a call when it is its turn, within the time that there is.
     pub(crate) async fn call<T, E: Failure>(
         &self,
-        _place: Place,
+        _place: &Place,
         asked: Instant,
         call: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Refusal<E>> {
         let clock = Clock { asked, since: time::Instant::now() };
         let calling = async {
-            if self.breaker().is_open(clock.now()) {
+            if self.is_open(clock.now()) {
                 return Err(Refusal::Open);
             }
             let _running = self.running.acquire().await.map_err(|_| Refusal::Busy)?;
@@ -86,6 +95,11 @@ impl Guard {
         time::timeout(self.timeout, calling).await.unwrap_or(Err(Refusal::TooLate(self.timeout)))
     }
 
+    /// Whether a call would be refused now, since the service did not answer lately.
+    pub(crate) fn is_open(&self, now: Instant) -> bool {
+        self.breaker().is_open(now)
+    }
+
     fn breaker(&self) -> MutexGuard<'_, Breaker> {
         self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -94,7 +108,24 @@ impl Guard {
         let random = RandomState::new().hash_one(());
         if let Some(pause) = self.breaker().failed(now, random) {
             let name = &self.name;
-            warn!(authn = %name, %why, ?pause, "the service does not answer: it is left alone");
+            match self.asker {
+                Asker::Authenticator => {
+                    warn!(authn = %name, %why, ?pause, "the service does not answer: it is left alone");
+                }
+                Asker::Policy => {
+                    warn!(policy = %name, %why, ?pause, "the decision service does not answer: it is left alone");
+                }
+            }
+        }
+    }
+
+    fn succeeded(&self) {
+        if self.breaker().succeeded() {
+            let name = &self.name;
+            match self.asker {
+                Asker::Authenticator => info!(authn = %name, "the service answers again"),
+                Asker::Policy => info!(policy = %name, "the decision service answers again"),
+            }
         }
     }
 }
@@ -115,11 +146,7 @@ impl<'a> Attempt<'a> {
         self.is_over = true;
         match result {
             Err(error) if error.is_outage() => self.guard.failed(self.clock.now(), error),
-            _ => {
-                if self.guard.breaker().succeeded() {
-                    info!(authn = %self.guard.name, "the service answers again");
-                }
-            }
+            _ => self.guard.succeeded(),
         }
     }
 }
@@ -173,7 +200,7 @@ mod tests {
     async fn call_ends_at_its_deadline() {
         let guard = guard(1);
         let before = time::Instant::now();
-        let late = guard.call(place(&guard), now(), pending::<Result<(), Odd>>()).await;
+        let late = guard.call(&place(&guard), now(), pending::<Result<(), Odd>>()).await;
         assert_eq!((late, before.elapsed()), (Err(Refusal::TooLate(TIMEOUT)), TIMEOUT));
     }
 
@@ -192,11 +219,11 @@ mod tests {
         let (first, second) = (Arc::clone(&guard), Arc::clone(&guard));
         let (at, place_of_first) = (now(), place(&guard));
         let first =
-            tokio::spawn(async move { first.call(place_of_first, at, pending::<Result<(), Odd>>()).await });
+            tokio::spawn(async move { first.call(&place_of_first, at, pending::<Result<(), Odd>>()).await });
         tokio::task::yield_now().await;
         let before = time::Instant::now();
         let place_of_second = place(&guard);
-        let second = second.call(place_of_second, at, pending::<Result<(), Odd>>());
+        let second = second.call(&place_of_second, at, pending::<Result<(), Odd>>());
         assert_eq!((second.await, before.elapsed()), (Err(Refusal::TooLate(TIMEOUT)), TIMEOUT));
         assert_eq!(first.await.unwrap(), Err(Refusal::TooLate(TIMEOUT)));
     }
@@ -205,18 +232,18 @@ mod tests {
     async fn service_that_is_down_is_left_alone_and_odd_answers_do_not_make_it_so() {
         let guard = guard(1);
         for _ in 0..20 {
-            let odd = guard.call(place(&guard), now(), ready(Err::<(), _>(Odd(false)))).await;
+            let odd = guard.call(&place(&guard), now(), ready(Err::<(), _>(Odd(false)))).await;
             assert_eq!(odd, Err(Refusal::Failed(Odd(false))));
         }
         for _ in 0..5 {
-            let down = guard.call(place(&guard), now(), ready(Err::<(), _>(Odd(true)))).await;
+            let down = guard.call(&place(&guard), now(), ready(Err::<(), _>(Odd(true)))).await;
             assert_eq!(down, Err(Refusal::Failed(Odd(true))));
         }
-        let open = guard.call(place(&guard), now(), ready(Ok::<_, Odd>(()))).await;
+        let open = guard.call(&place(&guard), now(), ready(Ok::<_, Odd>(()))).await;
         assert_eq!(open, Err(Refusal::Open));
         let later = now() + Duration::from_secs(2);
-        assert_eq!(guard.call(place(&guard), later, ready(Ok::<_, Odd>(()))).await, Ok(()));
-        assert_eq!(guard.call(place(&guard), now(), ready(Ok::<_, Odd>(()))).await, Ok(()));
+        assert_eq!(guard.call(&place(&guard), later, ready(Ok::<_, Odd>(()))).await, Ok(()));
+        assert_eq!(guard.call(&place(&guard), now(), ready(Ok::<_, Odd>(()))).await, Ok(()));
     }
 
     #[derive(Clone, Debug, PartialEq, Eq)]
@@ -235,7 +262,7 @@ mod tests {
     }
 
     fn guard(concurrency: u16) -> Guard {
-        Guard::new("test", TIMEOUT, NonZeroU16::new(concurrency).unwrap())
+        Guard::new(Asker::Authenticator, "test".into(), TIMEOUT, NonZeroU16::new(concurrency).unwrap())
     }
 
     fn place(guard: &Guard) -> Place {

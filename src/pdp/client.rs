@@ -1,20 +1,15 @@
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use std::{error, fmt};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use mgate_policies::Now;
-use tokio::sync::Semaphore;
-use tokio::time;
-use tracing::{info, warn};
 
 use super::dialect::{AnswerError, Answered, Batch, Dialect};
 use super::transport::{Scale, Transport};
-use crate::neighbour::breaker::Breaker;
 use crate::neighbour::grpc::{Code, GrpcError};
+use crate::neighbour::guard::{Failure, Guard, Place, Refusal};
 use crate::neighbour::http::HttpError;
 use crate::neighbour::nats::NatsError;
 
@@ -24,8 +19,7 @@ pub(super) struct ServiceClient {
     pub(super) dialect: Box<dyn Dialect>,
     pub(super) transport: Transport,
     pub(super) timeout: Duration,
-    pub(super) running: Semaphore,
-    pub(super) breaker: Mutex<Breaker>,
+    pub(super) guard: Guard,
 }
 
 /// Why there is no decision.
@@ -53,12 +47,17 @@ pub enum PdpError {
 
 impl ServiceClient {
     /// Asks, once more if there was no connection, within the time for a decision.
-    pub(super) async fn ask(&self, request: Request<Bytes>, now: Now) -> Result<Answered, PdpError> {
+    pub(super) async fn ask(
+        &self,
+        request: Request<Bytes>,
+        place: &Place,
+        now: Now,
+    ) -> Result<Answered, PdpError> {
         let asking = async {
             let answer = self.transport.exchange(&request, Scale::One, self.timeout).await?;
             self.dialect.read(&request, &answer).map_err(PdpError::Answer)
         };
-        self.within_bounds(asking, now).await
+        Ok(self.guard.call(place, now.instant, asking).await?)
     }
 
     /// Asks several questions with one request, which is bounded as one. The answers are in their order.
@@ -66,6 +65,7 @@ impl ServiceClient {
         &self,
         batch: &dyn Batch,
         questions: &[Request<Bytes>],
+        place: &Place,
         now: Now,
     ) -> Result<Vec<Result<Answered, AnswerError>>, PdpError> {
         let asking = async {
@@ -73,98 +73,29 @@ impl ServiceClient {
             let answer = self.transport.exchange(&request, Scale::Several, self.timeout).await?;
             batch.read(questions.len(), &answer).map_err(PdpError::Answer)
         };
-        self.within_bounds(asking, now).await
+        Ok(self.guard.call(place, now.instant, asking).await?)
     }
 
-    async fn within_bounds<T>(
-        &self,
-        exchange: impl Future<Output = Result<T, PdpError>>,
-        now: Now,
-    ) -> Result<T, PdpError> {
-        let clock = Clock { asked: now.instant, since: time::Instant::now() };
-        let asking = async {
-            if self.breaker().is_open(clock.now()) {
-                return Err(PdpError::Open);
-            }
-            let _running = self.running.acquire().await.map_err(|_| PdpError::Busy)?;
-            let attempt = Attempt::begin(self, &clock).ok_or(PdpError::Open)?;
-            let result = exchange.await;
-            attempt.end(&result);
-            result
-        };
-        time::timeout(self.timeout, asking).await.unwrap_or(Err(PdpError::TooLate(self.timeout)))
+    /// A place for one question, or for several that are asked at once; none where too many have one.
+    pub(super) fn place(&self) -> Result<Place, PdpError> {
+        Ok(self.guard.place()?)
     }
 
     /// Whether it would not be asked now.
     pub(super) fn is_left_alone(&self, now: Now) -> bool {
-        self.breaker().is_open(now.instant)
-    }
-
-    fn breaker(&self) -> MutexGuard<'_, Breaker> {
-        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn failed(&self, now: Instant, why: &dyn fmt::Display) {
-        let random = RandomState::new().hash_one(());
-        if let Some(pause) = self.breaker().failed(now, random) {
-            warn!(policy = %self.name, %why, ?pause, "the decision service does not answer: it is left alone");
-        }
-    }
-}
-
-/// A question on its way; one that is given up has failed.
-struct Attempt<'a> {
-    client: &'a ServiceClient,
-    clock: &'a Clock,
-    is_over: bool,
-}
-
-impl<'a> Attempt<'a> {
-    fn begin(client: &'a ServiceClient, clock: &'a Clock) -> Option<Self> {
-        client.breaker().admit(clock.now()).then_some(Self { client, clock, is_over: false })
-    }
-
-    fn end<T>(mut self, result: &Result<T, PdpError>) {
-        self.is_over = true;
-        match result {
-            Err(error) if error.is_failure() => self.client.failed(self.clock.now(), error),
-            _ => {
-                if self.client.breaker().succeeded() {
-                    info!(policy = %self.client.name, "the decision service answers again");
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Attempt<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.client.failed(self.clock.now(), &PdpError::TooLate(self.client.timeout));
-        }
-    }
-}
-
-/// The caller's clock, going on from when it asked.
-struct Clock {
-    asked: Instant,
-    since: time::Instant,
-}
-
-impl Clock {
-    fn now(&self) -> Instant {
-        self.asked + self.since.elapsed()
+        self.guard.is_open(now.instant)
     }
 }
 
 impl PdpError {
     /// Whether the service is, or is taken to be, away.
-    pub(super) fn is_outage(&self) -> bool {
-        self.is_failure() || *self == Self::Open
+    pub(super) fn is_absence(&self) -> bool {
+        self.is_outage() || *self == Self::Open
     }
+}
 
-    /// Whether it means that the service is not there; a single odd question must not make it look so.
-    fn is_failure(&self) -> bool {
+impl Failure for PdpError {
+    fn is_outage(&self) -> bool {
         match self {
             Self::Answer(AnswerError::Status(status)) => {
                 status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
@@ -174,6 +105,17 @@ impl PdpError {
             Self::Nats(NatsError::TooLarge(_)) => false,
             Self::Grpc(_) | Self::Http(_) | Self::Nats(_) | Self::TooLate(_) => true,
             Self::Answer(_) | Self::Busy | Self::Lost | Self::Open | Self::Outdated => false,
+        }
+    }
+}
+
+impl From<Refusal<Self>> for PdpError {
+    fn from(refusal: Refusal<Self>) -> Self {
+        match refusal {
+            Refusal::Busy => Self::Busy,
+            Refusal::Failed(error) => error,
+            Refusal::Open => Self::Open,
+            Refusal::TooLate(timeout) => Self::TooLate(timeout),
         }
     }
 }

@@ -11,7 +11,6 @@ use http::Request;
 use mgate_policies::{
     Action, Answer, Cause, Decision, Now, Query, Reason, Resource, Scope, TopicFilter, TopicName,
 };
-use tokio::sync::Semaphore;
 use tokio::time;
 use tracing::info;
 
@@ -24,6 +23,7 @@ use super::subscriptions::{Subscription, Subscriptions};
 use super::transport::Transport;
 use super::{OnError, PdpOptions};
 use crate::neighbour::flights::Flights;
+use crate::neighbour::guard::{Asker, Guard};
 use crate::withdrawals::Withdrawals;
 
 /// Decides from memory, or by asking.
@@ -31,7 +31,6 @@ pub(super) struct Decisions {
     client: ServiceClient,
     /// For stale allows: where the name alone would hide what they are.
     stale_name: Arc<str>,
-    places: Arc<Semaphore>,
     actions: Vec<Action>,
     session_terms: bool,
     on_error: OnError,
@@ -92,20 +91,19 @@ pub(super) struct Question {
 
 impl Decisions {
     pub(super) fn new(options: PdpOptions) -> Self {
-        let concurrency = usize::from(options.concurrency.get());
         let stale_name = format!("{}, while its service is away", options.name).into();
+        let guard =
+            Guard::new(Asker::Policy, Arc::clone(&options.name), options.timeout, options.concurrency);
         let client = ServiceClient {
             name: options.name,
             dialect: options.dialect,
             transport: options.transport,
             timeout: options.timeout,
-            running: Semaphore::new(concurrency),
-            breaker: Default::default(),
+            guard,
         };
         Self {
             client,
             stale_name,
-            places: Arc::new(Semaphore::new(concurrency * (1 + WAITING))),
             actions: options.actions,
             session_terms: options.session_terms,
             on_error: options.on_error,
@@ -346,11 +344,10 @@ impl Decisions {
         question: &Question,
         now: Now,
     ) -> Result<impl Future<Output = Outcome> + Send + use<>, PdpError> {
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| PdpError::Busy)?;
+        let place = self.client.place()?;
         let (this, request, expires) = (Arc::clone(self), question.request.clone(), question.expires);
         Ok(async move {
-            let _place = place;
-            let answer = this.client.ask(request, now).await;
+            let answer = this.client.ask(request, &place, now).await;
             this.keep(key, answer, expires, now).await
         })
     }
@@ -375,7 +372,7 @@ impl Decisions {
     fn conclude(&self, key: u128, outcome: Outcome, now: Now) -> Result<Settled, PdpError> {
         match outcome {
             Ok(remembered) => Ok(Settled { remembered, is_stale: false }),
-            Err(error) if error.is_outage() => {
+            Err(error) if error.is_absence() => {
                 let remembered = self.cache.recall_stale(key, now).ok_or(error)?;
                 count(&self.counters.stale);
                 Ok(Settled { remembered, is_stale: true })
@@ -408,7 +405,7 @@ impl Decisions {
     }
 
     pub(super) fn unavailable(&self, error: &PdpError) -> Decision {
-        if self.on_error == OnError::Abstain && error.is_outage() {
+        if self.on_error == OnError::Abstain && error.is_absence() {
             return Decision::Abstain;
         }
         let detail = format!("{}: {error}", self.client.name);
@@ -419,6 +416,3 @@ impl Decisions {
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
-
-/// How many questions may wait for each that is on its way.
-const WAITING: usize = 16;

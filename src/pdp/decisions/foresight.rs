@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use mgate_policies::{Now, Query};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use super::super::client::PdpError;
 use super::super::dialect::{AnswerError, Answered};
 use super::{Decisions, Outcome, Question};
+use crate::neighbour::guard::Place;
 
 /// One who is on board, and waits for what comes out.
 struct Aboard {
@@ -62,7 +63,7 @@ impl Decisions {
 
     /// Asks all with one request, if there is a place for it.
     fn take_off_together(self: &Arc<Self>, batch: Vec<(u128, Question)>, now: Now) {
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else { return };
+        let Ok(place) = self.client.place() else { return };
         let mut aboard = Vec::with_capacity(batch.len());
         for (key, question) in batch {
             // who has taken off meanwhile flies alone
@@ -77,9 +78,9 @@ impl Decisions {
         }
     }
 
-    async fn fly_together(self: Arc<Self>, aboard: Vec<Aboard>, _place: OwnedSemaphorePermit, now: Now) {
+    async fn fly_together(self: Arc<Self>, aboard: Vec<Aboard>, place: Place, now: Now) {
         let questions: Vec<_> = aboard.iter().map(|one| one.question.request.clone()).collect();
-        let mut answers = self.answers(&questions, now).await.into_iter();
+        let mut answers = self.answers(&questions, &place, now).await.into_iter();
         for Aboard { key, question, landed } in aboard {
             let answer = answers.next().unwrap_or(Err(PdpError::Answer(MISSING)));
             // nobody may be there any longer
@@ -88,9 +89,14 @@ impl Decisions {
     }
 
     /// The answers in the order of the questions; there may be fewer.
-    async fn answers(&self, questions: &[Request<Bytes>], now: Now) -> Vec<Result<Answered, PdpError>> {
+    async fn answers(
+        &self,
+        questions: &[Request<Bytes>],
+        place: &Place,
+        now: Now,
+    ) -> Vec<Result<Answered, PdpError>> {
         let Some(batch) = self.client.dialect.batch() else { return Vec::new() };
-        match self.client.ask_all(batch, questions, now).await {
+        match self.client.ask_all(batch, questions, place, now).await {
             Ok(answers) => answers.into_iter().map(|answer| answer.map_err(PdpError::Answer)).collect(),
             Err(error) => questions.iter().map(|_| Err(error.clone())).collect(),
         }
