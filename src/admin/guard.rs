@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, ORIGIN};
+use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use http::{HeaderMap, StatusCode};
 
 use super::answer::Fault;
 use crate::config::Token;
+use crate::neighbour::body::{JSON, is_of_type};
 
 /// Refuses what a page of another site can have a browser send. On a loopback address, the host must be this
 /// machine by a name that nobody else can give to it.
@@ -36,9 +37,7 @@ pub(super) fn check_token(headers: &HeaderMap, token: Option<&Token>) -> Result<
 
 /// Refuses bodies of types that forms can send.
 pub(super) fn check_type(headers: &HeaderMap) -> Result<(), Fault> {
-    let content_type = text(headers, &CONTENT_TYPE).unwrap_or_default();
-    let content_type = content_type.split(';').next().unwrap_or_default().trim();
-    match content_type.eq_ignore_ascii_case("application/json") {
+    match is_of_type(headers, JSON) {
         true => Ok(()),
         false => Err(Fault::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send Content-Type: application/json")),
     }
@@ -58,6 +57,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_TYPE;
+
     use super::*;
 
     #[test]

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode};
 use mgate_policies::{Cause, Now, Reason};
 use mgate_proxy::gate::{Authentication, Verdict};
 use serde_json::Value;
 use tokio::time;
 
+use crate::neighbour::body::{JSON, is_of_type};
 use crate::neighbour::flights::Flights;
 use crate::neighbour::grpc::{Code, GrpcError};
 use crate::neighbour::guard::{Asker, Failure, Guard, Refusal};
@@ -181,9 +181,7 @@ pub(super) fn json(answer: &Response<Bytes>) -> Result<Value, AskError> {
     if answer.status() != StatusCode::OK {
         return Err(AskError::Status(answer.status()));
     }
-    let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let media_type = content_type.unwrap_or_default().split(';').next().unwrap_or_default();
-    if !media_type.trim().eq_ignore_ascii_case("application/json") {
+    if !is_of_type(answer.headers(), JSON) {
         return Err(AskError::Meaning("is not of the type application/json"));
     }
     serde_json::from_slice(answer.body()).map_err(|_| AskError::Meaning("is not JSON"))

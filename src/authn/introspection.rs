@@ -13,9 +13,9 @@ use serde_json::Value;
 
 use super::claims::{self, ClaimRules};
 use super::fault::Fault;
-use super::form;
 use super::inquiry::{AskError, Inquiry, InquiryOptions, json, send};
 use super::token_place::TokenPlace;
+use crate::neighbour::body::{FORM, form, percent_encode};
 use crate::neighbour::http::HttpClient;
 
 /// Asks the server that issued a token whether it is good. RFC 7662
@@ -90,12 +90,12 @@ impl Authenticator for Introspection {
 impl Service {
     /// RFC 7662 §2.1
     fn request(&self, token: &str) -> Request<Bytes> {
-        let body = form::encoded([("token", token), ("token_type_hint", "access_token")]);
+        let body = form([("token", token), ("token_type_hint", "access_token")]);
         let mut request = Request::new(body.into());
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.endpoint.clone();
         let headers = request.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(form::CONTENT_TYPE));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(FORM));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.extend(self.headers.clone());
         request
@@ -126,8 +126,8 @@ impl Service {
 /// What mgate shows of itself as a client of the server. RFC 6749 §2.3.1
 pub fn client_secret_basic(id: &str, secret: &str) -> Option<HeaderMap> {
     let [mut user, mut password] = [String::new(), String::new()];
-    form::encode(id, &mut user);
-    form::encode(secret, &mut password);
+    percent_encode(id, &mut user);
+    percent_encode(secret, &mut password);
     let credentials = STANDARD.encode(format!("{user}:{password}"));
     let mut value = HeaderValue::try_from(format!("Basic {credentials}")).ok()?;
     value.set_sensitive(true);

@@ -4,7 +4,6 @@ mod acl;
 mod anonymous;
 mod claims;
 mod fault;
-mod form;
 mod identity_charset;
 mod inquiry;
 pub mod introspection;

@@ -9,6 +9,7 @@ use mgate_policies::{Action, Client, Query};
 use serde_json::Value;
 
 use super::terms::Terms;
+use crate::neighbour::body::{JSON, is_of_type};
 use crate::neighbour::grpc::Code;
 
 /// How a kind of service is asked, and what its answers mean.
@@ -158,7 +159,7 @@ pub(super) fn json(answer: &Response<Bytes>) -> Result<Value, AnswerError> {
 
 /// The JSON in an answer, whatever its status.
 pub(super) fn json_body(answer: &Response<Bytes>) -> Result<Value, AnswerError> {
-    if !is_of_type(answer, JSON) {
+    if !is_of_type(answer.headers(), JSON) {
         return Err(AnswerError::ContentType);
     }
     serde_json::from_slice(answer.body()).map_err(|_| AnswerError::Json)
@@ -188,12 +189,6 @@ fn age_in(directive: &str) -> Option<Duration> {
         None if matches!(directive, "no-cache" | "no-store") => Some(Duration::ZERO),
         _ => None,
     }
-}
-
-fn is_of_type(answer: &Response<Bytes>, content_type: &str) -> bool {
-    let given = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let media_type = given.split(';').next().unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case(content_type)
 }
 
 /// Whether it has the form of a signed token, whose header is an object in Base64. RFC 7519 §3
@@ -229,8 +224,6 @@ impl fmt::Display for AnswerError {
 
 impl error::Error for AnswerError {}
 
-pub(super) const FORM: &str = "application/x-www-form-urlencoded";
-pub(super) const JSON: &str = "application/json";
 const MAX_WORDS: usize = 200;
 
 #[cfg(test)]

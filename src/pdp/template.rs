@@ -1,5 +1,4 @@
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::{error, fmt};
 
 use http::Uri;
@@ -7,11 +6,13 @@ use mgate_policies::{Action, Client, Query, Resource};
 
 use super::dialect::{Unaskable, username};
 use super::webhook::Vocabulary;
+use crate::neighbour::body::percent_encode;
 use crate::neighbour::http::{UrlError, parse_url};
+use crate::neighbour::template::{Part, parts};
 
 /// A text with `${names}` in it, in whose place the client, the action and the topic of a question are put.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template(Vec<Part>);
+pub struct Template(Vec<Part<Field>>);
 
 /// An address with `${names}` in its path and its query.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +41,6 @@ pub(super) enum Kind {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Field(Field),
-    Text(Box<str>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
 enum Field {
     /// The action as a number, as mosquitto has them.
     Access,
@@ -68,17 +63,7 @@ enum Field {
 impl Template {
     /// Reads a text with names.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (name, after) = after.split_once('}').ok_or(TemplateError::Open)?;
-            parts.push(Part::Text(before.into()));
-            parts.push(Part::Field(Field::named(name)?));
-            rest = after;
-        }
-        parts.push(Part::Text(rest.into()));
-        parts.retain(|part| !matches!(part, Part::Text(text) if text.is_empty()));
-        Ok(Self(parts))
+        parts(text, TemplateError::Open, Field::named).map(Self)
     }
 
     /// The text for one question; `escape` writes what was put in, `vocabulary` has the words for actions.
@@ -211,18 +196,6 @@ fn access(action: Action) -> u8 {
 /// Writes a value as it is.
 pub(super) fn verbatim(value: &str, out: &mut String) {
     out.push_str(value);
-}
-
-/// Writes a value so that it is data in a path, a query and a form. RFC 3986 §2.1, §2.3
-pub(super) fn percent_encode(value: &str, out: &mut String) {
-    for byte in value.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(char::from(byte)),
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
 }
 
 impl fmt::Display for TemplateError {

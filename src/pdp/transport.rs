@@ -6,8 +6,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Request, Response};
 
 use super::client::PdpError;
-use super::dialect::JSON;
 use super::grpc::answer_of;
+use crate::neighbour::body::JSON;
 use crate::neighbour::grpc::{GrpcClient, GrpcError};
 use crate::neighbour::http::HttpClient;
 use crate::neighbour::nats::NatsClient;

@@ -5,10 +5,11 @@ use serde_json::Value;
 
 use super::ALL_ACTIONS;
 use super::dialect::{
-    AnswerError, Answered, Dialect, FORM, JSON, Unaskable, Verdict, json, json_body, max_age, with_body,
+    AnswerError, Answered, Dialect, Unaskable, Verdict, json, json_body, max_age, with_body,
 };
 use super::entities::object;
-use super::template::{Kind, Template, UrlTemplate, percent_encode, verbatim};
+use super::template::{Kind, Template, UrlTemplate, verbatim};
+use crate::neighbour::body::{FORM, JSON, form};
 
 /// A service with an interface of its own: requests are made by a template, answers are one of a few kinds.
 pub struct Webhook {
@@ -91,21 +92,13 @@ impl Dialect for Webhook {
 
 impl Webhook {
     fn form(&self, fields: &[(String, Template)], query: &Query<'_>) -> Result<Vec<u8>, Unaskable> {
-        let mut form = String::new();
-        for (name, value) in fields {
-            if !form.is_empty() {
-                form.push('&');
-            }
-            percent_encode(name, &mut form);
-            form.push('=');
-            percent_encode(&value.render(query, self.vocabulary, verbatim)?, &mut form);
-        }
-        Ok(form.into_bytes())
+        let values = self.values(fields, query)?;
+        Ok(form(fields.iter().zip(&values).map(|((name, _), value)| (name.as_str(), value.as_str())))
+            .into_bytes())
     }
 
     fn json(&self, fields: &[(String, Template)], query: &Query<'_>) -> Result<Vec<u8>, Unaskable> {
-        let render = |template: &Template| template.render(query, self.vocabulary, verbatim);
-        let values = fields.iter().map(|(_, template)| render(template)).collect::<Result<Vec<_>, _>>()?;
+        let values = self.values(fields, query)?;
         let mut out = Vec::with_capacity(256);
         object(&mut out, |members| {
             for ((name, template), value) in fields.iter().zip(&values) {
@@ -116,6 +109,10 @@ impl Webhook {
             }
         });
         Ok(out)
+    }
+
+    fn values(&self, fields: &[(String, Template)], query: &Query<'_>) -> Result<Vec<String>, Unaskable> {
+        fields.iter().map(|(_, template)| template.render(query, self.vocabulary, verbatim)).collect()
     }
 }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 use super::inquiry::{Inquiry, InquiryOptions};
 use super::is_safe_identity;
+use crate::neighbour::body::JSON;
 use crate::neighbour::grpc::{Code, GrpcClient};
 use crate::neighbour::http::HttpClient;
 
@@ -160,8 +161,6 @@ fn rejected(detail: &str) -> Verdict {
 fn is_refusal(code: Code) -> bool {
     matches!(code, Code::InvalidArgument | Code::NotFound | Code::PermissionDenied | Code::Unauthenticated)
 }
-
-const JSON: &str = "application/json";
 
 #[cfg(test)]
 mod tests;

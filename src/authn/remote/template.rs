@@ -5,10 +5,11 @@ use mgate_proxy::transport::Upgrade;
 
 use super::text;
 use crate::authn::x509::common_name;
+use crate::neighbour::template::{Part, parts};
 
 /// A text with `${names}` in it, in whose place what a client shows is put.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Template(Vec<Part>);
+pub struct Template(Vec<Part<Field>>);
 
 /// What is wrong with a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +18,6 @@ pub enum TemplateError {
     Open,
     /// No name that is known.
     Unknown(String),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
-    Field(Field),
-    Text(Box<str>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,16 +36,7 @@ enum Field {
 impl Template {
     /// Reads a text with names.
     pub fn parse(text: &str) -> Result<Self, TemplateError> {
-        let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some((before, after)) = rest.split_once("${") {
-            let (name, after) = after.split_once('}').ok_or(TemplateError::Open)?;
-            parts.push(Part::Text(before.into()));
-            parts.push(Part::Field(Field::named(name)?));
-            rest = after;
-        }
-        parts.push(Part::Text(rest.into()));
-        Ok(Self(parts))
+        parts(text, TemplateError::Open, Field::named).map(Self)
     }
 
     /// The text for one client; it is rejected where that cannot be written.

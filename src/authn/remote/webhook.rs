@@ -8,8 +8,9 @@ use mgate_proxy::gate::{Credentials, Verdict};
 use serde_json::{Map, Value};
 
 use super::template::Template;
-use super::{AskError, Dialect, HttpService, JSON, Question, accepted_with, rejected, text};
-use crate::authn::{acl, form, inquiry};
+use super::{AskError, Dialect, HttpService, Question, accepted_with, rejected, text};
+use crate::authn::{acl, inquiry};
+use crate::neighbour::body::{FORM, JSON, form};
 
 /// A service that was written as a webhook of a broker.
 pub struct Webhook {
@@ -110,7 +111,7 @@ impl Webhook {
             Body::Form(fields) => {
                 let fields = rendered(fields, credentials)?;
                 let pairs = fields.iter().map(|(name, value)| (*name, value.as_str()));
-                self.service.request(method, form::CONTENT_TYPE, form::encoded(pairs))
+                self.service.request(method, FORM, form(pairs))
             }
             Body::Json(fields) => {
                 let fields = rendered(fields, credentials)?.into_iter();
