@@ -9,6 +9,7 @@ mod definitions;
 mod document;
 mod environment;
 mod files;
+mod hook;
 mod introspection;
 mod jwt;
 mod pdp;

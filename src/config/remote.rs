@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::files::Files;
+use super::hook::{self, Preset};
 use super::introspection::{MAX_ANSWER_BYTES, inquiry};
 use super::section::{Given, Section};
 use super::service::{headers, is_here, trust};
@@ -50,15 +51,6 @@ enum Kind {
     Mainflux,
     Supermq(Generation),
     Webhook,
-}
-
-/// Services that webhooks were written for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Preset {
-    Emqx,
-    MosquittoGoAuth,
-    Status,
-    VerneMq,
 }
 
 /// The way to a service.
@@ -154,13 +146,8 @@ fn only_with_webhook(section: &mut Section<'_>, is_another: bool) {
 }
 
 fn webhook(section: &mut Section<'_>) -> Option<Hook> {
-    section.require(&["preset"]);
-    let preset = section.one_of("preset", PRESETS);
+    let preset = hook::preset(section);
     let method = section.one_of("method", METHODS).unwrap_or(Method::POST);
-    let has_own = ["body", "format", "method"].map(|key| (key, section.has(key)));
-    for (key, _) in has_own.iter().filter(|(_, has)| *has && preset == Some(Preset::VerneMq)) {
-        section.problem(key, "cannot be chosen with preset = \"vernemq\"");
-    }
     let reply = reply(section, preset);
     let id = section.one_of("id", IDS).unwrap_or(IdFrom::Username);
     let body = body(section, preset);
@@ -168,10 +155,7 @@ fn webhook(section: &mut Section<'_>) -> Option<Hook> {
 }
 
 fn reply(section: &mut Section<'_>, preset: Option<Preset>) -> Option<Reply> {
-    let response = section.one_of("response", REPLIES);
-    if response.is_some() && preset.is_some_and(|preset| preset != Preset::MosquittoGoAuth) {
-        section.problem("response", "can be chosen with preset = \"mosquitto-go-auth\" only");
-    }
+    let response = hook::response(section, preset, REPLIES);
     let superusers = section.text("superuser_group").map(|group| group.value);
     if superusers.is_some() && preset.is_some_and(|preset| preset != Preset::Emqx) {
         section.problem("superuser_group", "has a meaning with preset = \"emqx\" only");
@@ -191,26 +175,10 @@ fn body(section: &mut Section<'_>, preset: Option<Preset>) -> Option<Body> {
         return Some(Body::VerneMq);
     }
     let fields = match given.is_empty() {
-        false => templates(section, given)?,
+        false => hook::templates(section, given, Template::parse)?,
         true => default_body(preset?),
     };
     Some(format(fields))
-}
-
-fn templates(
-    section: &Section<'_>,
-    given: Vec<(Given<String>, Vec<String>)>,
-) -> Option<Vec<(String, Template)>> {
-    let fields = given.into_iter().map(|(name, values)| {
-        let [text] = values.as_slice() else {
-            section.check(&name.place, Err::<(), _>("must be one string"));
-            return None;
-        };
-        Some((name.value, section.check(&name.place, Template::parse(text))?))
-    });
-    // all are read before one that is bad ends it
-    let fields: Vec<_> = fields.collect();
-    fields.into_iter().collect()
 }
 
 fn default_body(preset: Preset) -> Vec<(String, Template)> {
@@ -220,8 +188,7 @@ fn default_body(preset: Preset) -> Vec<(String, Template)> {
         Preset::Status => "client_id username password token peer protocol",
         Preset::VerneMq => "",
     };
-    let field = |name: &str| Some((name.to_owned(), Template::parse(&format!("${{{name}}}")).ok()?));
-    names.split_whitespace().filter_map(field).collect()
+    hook::named(names, Template::parse)
 }
 
 type Format = fn(Vec<(String, Template)>) -> Body;
@@ -233,13 +200,6 @@ const DIALECTS: &[(&str, Kind)] = &[
     ("supermq-0.16", Kind::Supermq(Generation::Secret)),
     ("supermq-0.17", Kind::Supermq(Generation::Token)),
     ("webhook", Kind::Webhook),
-];
-
-const PRESETS: &[(&str, Preset)] = &[
-    ("emqx", Preset::Emqx),
-    ("mosquitto-go-auth", Preset::MosquittoGoAuth),
-    ("vernemq", Preset::VerneMq),
-    ("status", Preset::Status),
 ];
 
 const METHODS: &[(&str, Method)] = &[("POST", Method::POST), ("PUT", Method::PUT)];

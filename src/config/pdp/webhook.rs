@@ -2,20 +2,14 @@
 
 use http::Method;
 
+use super::super::hook::{self, Preset};
 use super::super::section::{Given, Section};
 use crate::neighbour::http::parse_url;
 use crate::pdp::{Body, Dialect, Reply, Template, UrlTemplate, VerneMq, Vocabulary, Webhook};
 
 /// The dialect, if nothing is wrong with it.
 pub(super) fn read(section: &mut Section<'_>, url: Option<&Given<String>>) -> Option<Box<dyn Dialect>> {
-    section.require(&["preset"]);
-    let preset = section.one_of("preset", PRESETS);
-    let has_template = ["body", "format", "method"].map(|key| section.has(key));
-    if preset == Some(Preset::VerneMq) {
-        for (key, _) in ["body", "format", "method"].iter().zip(has_template).filter(|(_, has)| *has) {
-            section.problem(key, "cannot be chosen with preset = \"vernemq\"");
-        }
-    }
+    let preset = hook::preset(section);
     let reply = reply(section, preset);
     let method = section.one_of("method", METHODS).unwrap_or(Method::POST);
     let body = body(section, preset, &method);
@@ -41,20 +35,8 @@ pub(super) fn only_here(section: &mut Section<'_>, is_another: bool) {
     }
 }
 
-/// Services that webhooks were written for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Preset {
-    Emqx,
-    MosquittoGoAuth,
-    Status,
-    VerneMq,
-}
-
 fn reply(section: &mut Section<'_>, preset: Option<Preset>) -> Reply {
-    let reply = section.one_of("response", REPLIES);
-    if reply.is_some() && preset.is_some_and(|preset| preset != Preset::MosquittoGoAuth) {
-        section.problem("response", "can be chosen with preset = \"mosquitto-go-auth\" only");
-    }
+    let reply = hook::response(section, preset, REPLIES);
     match preset {
         Some(Preset::Emqx) => Reply::Emqx,
         _ => reply.unwrap_or(Reply::Status),
@@ -72,26 +54,10 @@ fn body(section: &mut Section<'_>, preset: Option<Preset>, method: &Method) -> O
         return Some(Body::Empty);
     }
     let fields = match has_body {
-        true => templates(section, given)?,
+        true => hook::templates(section, given, Template::parse)?,
         false => default_body(preset?),
     };
     Some(format.unwrap_or(Body::Json)(fields))
-}
-
-fn templates(
-    section: &Section<'_>,
-    given: Vec<(Given<String>, Vec<String>)>,
-) -> Option<Vec<(String, Template)>> {
-    let fields = given.into_iter().map(|(name, values)| {
-        let [text] = values.as_slice() else {
-            section.check(&name.place, Err::<(), _>("must be one string"));
-            return None;
-        };
-        Some((name.value, section.check(&name.place, Template::parse(text))?))
-    });
-    // all are read before one that is bad ends it
-    let fields: Vec<_> = fields.collect();
-    fields.into_iter().collect()
 }
 
 fn default_body(preset: Preset) -> Vec<(String, Template)> {
@@ -103,18 +69,10 @@ fn default_body(preset: Preset) -> Vec<(String, Template)> {
         }
         Preset::VerneMq => "",
     };
-    let field = |name: &str| Some((name.to_owned(), Template::parse(&format!("${{{name}}}")).ok()?));
-    names.split_whitespace().filter_map(field).collect()
+    hook::named(names, Template::parse)
 }
 
 type Format = fn(Vec<(String, Template)>) -> Body;
-
-const PRESETS: &[(&str, Preset)] = &[
-    ("emqx", Preset::Emqx),
-    ("mosquitto-go-auth", Preset::MosquittoGoAuth),
-    ("vernemq", Preset::VerneMq),
-    ("status", Preset::Status),
-];
 
 const WEBHOOK_KEYS: [&str; 5] = ["preset", "method", "format", "body", "response"];
 
