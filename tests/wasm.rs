@@ -132,14 +132,7 @@ fn new_file_decides_while_sessions_live_and_a_bad_one_changes_nothing() {
 fn route_is_closed_until_its_plugin_is_there() {
     let (files, upstream) = (files(ALLOW_ALL), Upstream::start());
     let mgate = Mgate::start(&files, &config(upstream.port(), ""));
-    mgate.log.wait_for("the plug-in is not ready");
-    for version in BOTH {
-        let mut client = mgate.dial();
-        client.send(&connect(version, "dev-1").bytes());
-        let connack = client.until_closed();
-        assert_eq!((connack[0], connack[3]), (0x20, if version == Version::V5 { 0x88 } else { 0x03 }));
-    }
-    assert!(upstream.try_accept().is_none());
+    nobody_gets_in(&mgate, &upstream);
     replace(&files, &answering("i64.const 1"));
     mgate.log.wait_for("the plug-in was loaded");
     session(&mgate, &upstream, "dev-1");
@@ -243,14 +236,7 @@ fn transform_changes_topics_filters_and_logins() {
 fn route_is_closed_until_its_transform_is_there_and_goes_on_with_a_new_one() {
     let (files, upstream) = (files(ALLOW_ALL), Upstream::start());
     let mgate = Mgate::start(&files, &transformed(upstream.port(), ""));
-    mgate.log.wait_for("the plug-in is not ready");
-    for version in BOTH {
-        let mut client = mgate.dial();
-        client.send(&connect(version, "dev-1").bytes());
-        let connack = client.until_closed();
-        assert_eq!((connack[0], connack[3]), (0x20, if version == Version::V5 { 0x88 } else { 0x03 }));
-    }
-    assert!(upstream.try_accept().is_none());
+    nobody_gets_in(&mgate, &upstream);
     replace(&files, &transforming("i64.const 0"));
     mgate.log.wait_for("the plug-in was loaded");
     let (mut client, mut behind) = session(&mgate, &upstream, "dev-1");
@@ -270,6 +256,18 @@ fn transform_without_its_entry_is_a_problem_of_its_file() {
     let shown = String::from_utf8(output.stderr).unwrap();
     let expected = "transform.plugin.file: it must export `transform_apply`: a function (i32, i32) -> (i64)";
     assert!(output.status.code() == Some(2) && shown.contains(expected), "{shown}");
+}
+
+/// The route is closed, since its plug-in is not there.
+fn nobody_gets_in(mgate: &Mgate, upstream: &Upstream) {
+    mgate.log.wait_for("the plug-in is not ready");
+    for version in BOTH {
+        let mut client = mgate.dial();
+        client.send(&connect(version, "dev-1").bytes());
+        let connack = client.until_closed();
+        assert_eq!((connack[0], connack[3]), (0x20, if version == Version::V5 { 0x88 } else { 0x03 }));
+    }
+    assert!(upstream.try_accept().is_none());
 }
 
 fn files(acl: &str) -> Files {

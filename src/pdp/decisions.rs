@@ -35,7 +35,6 @@ pub(super) struct Decisions {
     session_terms: bool,
     on_error: OnError,
     withdrawals: Withdrawals,
-    timeout: Duration,
     cache: DecisionCache,
     flights: Flights<Outcome>,
     subscriptions: Subscriptions,
@@ -108,7 +107,6 @@ impl Decisions {
             session_terms: options.session_terms,
             on_error: options.on_error,
             withdrawals: options.withdrawals,
-            timeout: options.timeout,
             cache: DecisionCache::new(options.cache),
             flights: Flights::default(),
             subscriptions: Subscriptions::default(),
@@ -317,7 +315,7 @@ impl Decisions {
             let epoch = self.epoch_of(question);
             let key = self.key(question, epoch);
             let outcome = time::timeout_at(deadline, self.outcome(key, question, now)).await;
-            let outcome = outcome.unwrap_or(Err(PdpError::TooLate(self.timeout)));
+            let outcome = outcome.unwrap_or(Err(PdpError::TooLate(self.client.timeout)));
             if self.epoch_of(question) == epoch {
                 return self.conclude(key, outcome, now.later(since.elapsed()));
             }
@@ -383,7 +381,7 @@ impl Decisions {
 
     /// When a decision that is asked for now must be there.
     pub(super) fn deadline(&self) -> time::Instant {
-        time::Instant::now() + self.timeout
+        time::Instant::now() + self.client.timeout
     }
 
     fn epoch_of(&self, question: &Question) -> Epoch {
