@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use mgate_policies::{Answer, Editable, Now, Policy, Query, Refusal, Scope, Transform};
 use mgate_proxy::background::{self, within};
-use mgate_proxy::gate::{Authentication, Authenticator, Credentials, Message, Mirror};
+use mgate_proxy::gate::{
+    Authentication, Authenticator, Copied, Credentials, Message, Mirror, PacketSeen, SessionEvent,
+};
 
 /// A policy, an authenticator, a mirror or a transform that is called in the background's runtime.
 pub(crate) struct Extension<T: ?Sized>(pub(crate) Arc<T>);
@@ -57,8 +59,27 @@ impl Authenticator for Extension<dyn Authenticator> {
 }
 
 impl Mirror for Extension<dyn Mirror> {
-    fn message(&self, message: &Message<'_>) {
-        within(|| self.0.message(message));
+    fn message(&self, message: &Message<'_>) -> Copied {
+        match within(|| self.0.message(message)) {
+            Copied::Storing(future) => Copied::Storing(Box::pin(background::run(future))),
+            taken @ Copied::Taken => taken,
+        }
+    }
+
+    fn wants_deliveries(&self) -> bool {
+        self.0.wants_deliveries()
+    }
+
+    fn session(&self, event: &SessionEvent<'_>, now: Now) {
+        within(|| self.0.session(event, now));
+    }
+
+    fn wants_packets(&self) -> bool {
+        self.0.wants_packets()
+    }
+
+    fn packet(&self, seen: &PacketSeen<'_>, now: Now) {
+        within(|| self.0.packet(seen, now));
     }
 }
 

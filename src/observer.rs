@@ -106,6 +106,14 @@ impl Observer for LogObserver {
                 let Who { client, principal, peer } = Who::new(Some(client), client.peer);
                 info!(route = %self.route, client, principal, %peer, "session opened");
             }
+            SessionEvent::Subscribed { client, filter, qos } => {
+                let Who { client, principal, peer } = Who::new(Some(client), client.peer);
+                debug!(route = %self.route, client, principal, %peer, filter, qos, "subscribed");
+            }
+            SessionEvent::Unsubscribed { client, filter } => {
+                let Who { client, principal, peer } = Who::new(Some(client), client.peer);
+                debug!(route = %self.route, client, principal, %peer, filter, "unsubscribed");
+            }
             SessionEvent::Denied { client, peer, action, resource, reason } => {
                 self.denied(&Who::new(client, peer), action, resource, &reason.to_string());
             }

@@ -21,7 +21,7 @@ use mgate_policies::{
     Action, Answer, Cause, Decision, Editable, Grant, Now, Part, Policy, Query, Reason, Refusal, Resource,
     Scope, Transform,
 };
-use mgate_proxy::gate::{Message, Mirror};
+use mgate_proxy::gate::{Copied, Message, Mirror};
 use support::broker::{Broker, mosquitto_sub};
 use support::packets::{BOTH, PUBACK, Version, ack, connect, publish, publish_with};
 use support::peer::{Peer, Upstream};
@@ -414,10 +414,11 @@ impl Transform for Shouting {
 struct Copies(Mutex<Vec<String>>);
 
 impl Mirror for Copies {
-    fn message(&self, message: &Message<'_>) {
+    fn message(&self, message: &Message<'_>) -> Copied {
         let payload = String::from_utf8_lossy(message.payload);
         let copy = format!("{} {} {payload}", message.client.client_id, message.topic);
         self.0.lock().unwrap().push(copy);
+        Copied::Taken
     }
 }
 

@@ -55,6 +55,8 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// Time for one decision, whoever makes it; what is later is denied.
     pub decision_timeout: Duration,
+    /// Time for the mirror to store what must be stored before it is acknowledged.
+    pub store_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -71,6 +73,7 @@ impl Default for Limits {
             idle_timeout: None,
             stall_timeout: Duration::from_secs(60),
             decision_timeout: Duration::from_secs(5),
+            store_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -190,10 +193,46 @@ impl Authenticators {
     }
 }
 
-/// Takes a copy of what passed. Called in session order, on the data path: it must not wait.
+impl Gate {
+    /// Tells whoever wants to know of something that happened to a session.
+    pub fn tell(&self, event: &SessionEvent<'_>, now: Now) {
+        self.observer.session(event);
+        if let Some(mirror) = &self.mirror {
+            mirror.session(event, now);
+        }
+    }
+}
+
+/// Takes copies of what passed, and word of what happened. Called in session order, on the data path: it must
+/// not wait.
 pub trait Mirror: Send + Sync {
     /// Takes one message that was authorized and handed to the other side.
-    fn message(&self, message: &Message<'_>);
+    fn message(&self, message: &Message<'_>) -> Copied;
+
+    /// Whether it takes deliveries to clients too, not only what they publish.
+    fn wants_deliveries(&self) -> bool {
+        false
+    }
+
+    /// Takes word of something that happened to a session.
+    fn session(&self, _event: &SessionEvent<'_>, _now: Now) {}
+
+    /// Whether [`Mirror::packet`] wants to be called; asked once per packet.
+    fn wants_packets(&self) -> bool {
+        false
+    }
+
+    /// Takes one packet that was judged.
+    fn packet(&self, _seen: &PacketSeen<'_>, _now: Now) {}
+}
+
+/// What becomes of a copy.
+pub enum Copied {
+    /// It is on its way, as far as the mirror promises anything; nobody waits for it.
+    Taken,
+    /// It is being stored, and the message is not acknowledged before it is. The future must end, whatever
+    /// happens; copies of one session are stored in their order.
+    Storing(BoxFuture<'static, Result<(), Reason>>),
 }
 
 /// A message that passed.
@@ -203,6 +242,8 @@ pub struct Message<'a> {
     pub client: &'a Client,
     /// [`Action::Publish`] from the client, or [`Action::Deliver`] to it.
     pub action: Action,
+    /// When it came.
+    pub now: Now,
     /// The topic, with aliases resolved.
     pub topic: &'a str,
     /// What it carries.
@@ -211,6 +252,21 @@ pub struct Message<'a> {
     pub qos: u8,
     /// Its retain flag.
     pub retain: bool,
+    /// What its sender says about it.
+    pub notes: Notes<'a>,
+}
+
+/// What a sender says about its message; nothing before MQTT 5.0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes<'a> {
+    /// The media type of the payload.
+    pub content_type: Option<&'a str>,
+    /// How the payload is compressed: the user property `content-encoding`.
+    pub content_encoding: Option<&'a str>,
+    /// The trace that it belongs to: the user property `traceparent`. W3C Trace Context §3.2
+    pub traceparent: Option<&'a str>,
+    /// More about the trace: the user property `tracestate`. W3C Trace Context §3.3
+    pub tracestate: Option<&'a str>,
 }
 
 /// Is told what happens in sessions: for logs, metrics and people who debug. It must not wait.
@@ -263,6 +319,8 @@ pub struct PacketSeen<'a> {
     pub from: Side,
     /// The decoded packet; shows neither credentials nor payloads.
     pub packet: &'a dyn fmt::Display,
+    /// Its bytes, as they came or as transforms made them; `None` where there may be credentials in them.
+    pub frame: Option<&'a [u8]>,
     /// What became of it.
     pub fate: Fate<'a>,
 }
@@ -285,6 +343,22 @@ pub enum Fate<'a> {
 pub enum SessionEvent<'a> {
     /// The upstream took the client; its session is open.
     Opened(&'a Client),
+    /// The upstream took a subscription.
+    Subscribed {
+        /// Whose session.
+        client: &'a Client,
+        /// The filter, with its group if it is shared.
+        filter: &'a str,
+        /// The highest QoS that was asked for.
+        qos: u8,
+    },
+    /// The upstream ended a subscription.
+    Unsubscribed {
+        /// Whose session.
+        client: &'a Client,
+        /// The filter, with its group if it is shared.
+        filter: &'a str,
+    },
     /// An action was denied.
     Denied {
         /// Who wanted it; `None` before the client was identified.

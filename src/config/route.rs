@@ -309,6 +309,7 @@ fn limits(mut section: Section<'_>) -> (Limits, Option<Duration>) {
         upstream_timeout: time("upstream_timeout", default.upstream_timeout),
         stall_timeout: time("stall_timeout", default.stall_timeout),
         decision_timeout: time("decision_timeout", default.decision_timeout),
+        store_timeout: time("store_timeout", default.store_timeout),
         connections_per_address: count(
             &mut section,
             "connections_per_address",

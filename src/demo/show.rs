@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::Context;
-use mgate_proxy::gate::{Message, Mirror};
+use mgate_proxy::gate::{Copied, Message, Mirror};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -28,7 +28,7 @@ impl Screen {
 }
 
 impl Mirror for Screen {
-    fn message(&self, message: &Message<'_>) {
+    fn message(&self, message: &Message<'_>) -> Copied {
         let client = message.client;
         let who = if client.principal.id.is_empty() { &client.client_id } else { &client.principal.id };
         self.show(&Row {
@@ -38,6 +38,7 @@ impl Mirror for Screen {
             detail: &content(message),
             paint: Paint::Green,
         });
+        Copied::Taken
     }
 }
 

@@ -1,4 +1,4 @@
-use mgate_proxy::gate::{Message, Mirror};
+use mgate_proxy::gate::{Copied, Message, Mirror};
 
 /// Writes one line for each message to the log.
 pub struct Log {
@@ -13,7 +13,7 @@ impl Log {
 }
 
 impl Mirror for Log {
-    fn message(&self, message: &Message<'_>) {
+    fn message(&self, message: &Message<'_>) -> Copied {
         tracing::info!(
             target: "mgate::mirror",
             mirror = %self.name,
@@ -28,6 +28,7 @@ impl Mirror for Log {
             payload = %beginning(message.payload),
             "message"
         );
+        Copied::Taken
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where copies of what passed go.
 
+pub mod dialect;
 mod log;
+pub mod record;
 
 pub use log::Log;

@@ -4,13 +4,14 @@
 //! in the same turn. Only what a peer does not take at once is kept, so an idle connection holds no buffer.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as TaskContext, Poll, Wake, Waker, ready};
 use std::time::{Duration, Instant};
 
-use mgate_policies::{BoxFuture, Decision, Now};
+use mgate_policies::{BoxFuture, Decision, Now, Reason};
 use tokio::io::ReadBuf;
 use tokio::sync::watch;
 use tokio::task::coop::{Unconstrained, unconstrained};
@@ -62,6 +63,8 @@ struct Asked {
     decision_for_client: Option<BoxFuture<'static, Decision>>,
     decision_for_upstream: Option<BoxFuture<'static, Decision>>,
     review: Option<BoxFuture<'static, Decision>>,
+    /// One after the other.
+    stores: VecDeque<BoxFuture<'static, Result<(), Reason>>>,
 }
 
 /// Wakes a relay, and leaves word why.
@@ -225,6 +228,11 @@ impl Relay {
             Input::Decided(Side::Upstream, decision)
         } else if let Some(decision) = poll_once(&mut asked.review, turn.cx) {
             Input::Reviewed(decision)
+        } else if let Some(Poll::Ready(result)) =
+            asked.stores.front_mut().map(|store| store.as_mut().poll(turn.cx))
+        {
+            asked.stores.pop_front();
+            Input::Stored(result)
         } else {
             return false;
         };
@@ -310,6 +318,7 @@ impl Relay {
                 Output::Dial => asked.upstream = Some(dial(Arc::clone(&self.connector))),
                 Output::Identify(future) => asked.verdict = Some(future),
                 Output::Review(future) => asked.review = Some(future),
+                Output::Store(future) => asked.stores.push_back(future),
             }
         }
     }
@@ -395,6 +404,7 @@ impl Asked {
         let decisions = [&self.decision_for_client, &self.decision_for_upstream, &self.review];
         self.upstream.is_none()
             && self.verdict.is_none()
+            && self.stores.is_empty()
             && decisions.iter().all(|decision| decision.is_none())
     }
 }

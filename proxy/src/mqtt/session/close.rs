@@ -33,6 +33,8 @@ pub enum CloseReason {
     KeepAliveTimeout,
     /// A side sent something that is not MQTT.
     Malformed(Side, DecodeError),
+    /// The mirror did not store a message, and its version has no word for that.
+    NotStored(Reason),
     /// A side sent a packet of so many bytes.
     PacketTooLarge(Side, usize),
     /// A side sent something that it must not send.
@@ -100,7 +102,7 @@ impl Session {
         if self.is_will_in_doubt() && matches!(self.state, State::AwaitingConnAck | State::Open) {
             encode_disconnect(&mut cx.out.to_upstream, 0, None);
         }
-        cx.endpoint.gate.observer.session(&SessionEvent::Closed {
+        cx.tell(&SessionEvent::Closed {
             client: self.client.as_deref(),
             peer: self.peer.address,
             why: &reason,
@@ -155,6 +157,7 @@ impl CloseReason {
             | Self::UpstreamDisconnected(_)
             | Self::UpstreamTimeout
             | Self::UpstreamUnreachable(_) => Blame::Upstream,
+            Self::NotStored(_) => Blame::Us,
             _ => Blame::Client,
         }
     }
@@ -194,7 +197,9 @@ impl CloseReason {
             | Self::Refused(_)
             | Self::Stalled(Side::Client)
             | Self::UpstreamDisconnected(_) => None,
-            Self::Denied(_, reason) | Self::Revoked(_, reason) => Some(disconnect_code(reason.cause)),
+            Self::Denied(_, reason) | Self::NotStored(reason) | Self::Revoked(_, reason) => {
+                Some(disconnect_code(reason.cause))
+            }
             Self::Draining => Some(0x8b),
             Self::Expired => Some(0x87),
             Self::KeepAliveTimeout => Some(0x8d),
@@ -220,6 +225,7 @@ impl CloseReason {
             Self::Expired => "credentials expired",
             Self::KeepAliveTimeout => "keep alive timeout",
             Self::Malformed(Side::Client, _) => "malformed packet",
+            Self::NotStored(_) => "message not stored",
             Self::PacketTooLarge(Side::Client, _) => "packet too large",
             Self::Protocol(Side::Client, _) => "protocol error",
             _ => "the upstream is not available",
@@ -309,6 +315,7 @@ impl fmt::Display for CloseReason {
             Self::Io(side, error) => write!(f, "the connection to the {side} broke: {error}"),
             Self::KeepAliveTimeout => f.write_str("the client was silent for too long"),
             Self::Malformed(side, error) => write!(f, "malformed packet from the {side}: {error}"),
+            Self::NotStored(reason) => write!(f, "a message was not mirrored: {reason}"),
             Self::PacketTooLarge(side, bytes) => {
                 write!(f, "packet of {bytes} bytes from the {side} is over the limit")
             }

@@ -138,14 +138,14 @@ impl Session {
             return Err(Violation::Direction(crate::mqtt::packet::PacketType::ConnAck).from(Side::Upstream));
         }
         cx.out.to_client.extend_from_slice(frame);
-        self.report(Side::Upstream, &Packet::ConnAck(*connack), Fate::Passed(None), cx);
+        self.report(Side::Upstream, frame, &Packet::ConnAck(*connack), Fate::Passed(None), cx);
         self.state = State::Open;
         if connack.code != 0 {
             return Err(CloseReason::Refused(connack.code).into());
         }
         self.take_connack(connack, cx)?;
         if let Some(client) = self.client.as_deref() {
-            cx.endpoint.gate.observer.session(&SessionEvent::Opened(client));
+            cx.tell(&SessionEvent::Opened(client));
         }
         Ok(())
     }
@@ -266,7 +266,7 @@ impl Session {
         let resource = connect.will.as_ref().filter(|_| action == Action::Will);
         let resource = resource.map_or(connect.client_id, |will| will.topic.as_str());
         self.report_denial(action, resource, &reason, cx);
-        self.report(Side::Client, &Packet::Connect(connect.clone()), Fate::Denied(&reason), cx);
+        self.report(Side::Client, frame, &Packet::Connect(connect.clone()), Fate::Denied(&reason), cx);
         Err(CloseReason::Denied(action, reason).into())
     }
 
@@ -278,10 +278,8 @@ impl Session {
                 Err(reason) => return self.deny_connect(Action::Connect, &frame, reason, cx),
             }
         }
-        if cx.endpoint.gate.observer.wants_packets() {
-            let connect = self.decode_connect(&frame)?;
-            self.report(Side::Client, &Packet::Connect(connect), Fate::Passed(None), cx);
-        }
+        let connect = self.decode_connect(&frame)?;
+        self.report(Side::Client, &frame, &Packet::Connect(connect), Fate::Passed(None), cx);
         self.opening = Some(Box::new(Opening { frame }));
         self.state = State::Dialing;
         self.deadline = cx.now.instant + cx.endpoint.gate.limits.upstream_timeout;
@@ -324,7 +322,7 @@ fn report_objection(query: &Query<'_>, objection: &Objection, cx: &Context<'_>) 
         resource => resource.to_string(),
     };
     let event = SessionEvent::WouldBeDenied { client, action, resource: &resource, objection };
-    cx.endpoint.gate.observer.session(&event);
+    cx.tell(&event);
 }
 
 /// What allowed it, for people.

@@ -5,6 +5,7 @@
 
 mod close;
 mod connect;
+mod copies;
 mod publish;
 mod rights;
 mod subscribe;
@@ -22,6 +23,7 @@ use mgate_policies::{Action, BoxFuture, Client, Decision, Now, Reason, Transform
 use self::close::Close;
 pub use self::close::{CloseReason, Violation};
 use self::connect::Opening;
+use self::copies::Copies;
 use self::rights::{Change, Rights};
 use self::subscribe::Verdicts;
 use self::transform::AsItCame;
@@ -33,7 +35,7 @@ use super::flow::Flow;
 use super::memory::Memory;
 use super::packet::{Packet, PacketType, Version};
 use super::rate::Rate;
-use crate::gate::{Fate, PacketSeen, SessionEvent, Side, Verdict};
+use crate::gate::{Fate, Gate, PacketSeen, SessionEvent, Side, Verdict};
 use crate::transport::Upgrade;
 
 /// One client's session, from its first byte to its last.
@@ -61,6 +63,7 @@ pub struct Session {
     /// SUBSCRIBEs of which the upstream saw only a part, by packet identifier.
     partial_subscribes: Vec<(u16, Vec<Option<u8>>)>,
     rights: Option<Box<Rights>>,
+    copies: Option<Box<Copies>>,
     outputs: VecDeque<Output>,
 }
 
@@ -94,6 +97,8 @@ pub enum Input<'a> {
     Reviewed(Decision),
     /// One side has taken none of the bytes that wait for it, for too long.
     Stalled(Side),
+    /// What the first [`Output::Store`] that has no answer yet came to.
+    Stored(Result<(), Reason>),
     /// What [`Output::Dial`] asked for; or why it is not to be had.
     Upstream(Result<(), Box<str>>),
 }
@@ -110,6 +115,8 @@ pub enum Output {
     Identify(BoxFuture<'static, Verdict>),
     /// Await this and hand it back as [`Input::Reviewed`]; replaces an earlier one.
     Review(BoxFuture<'static, Decision>),
+    /// Await this, after those that came before, and hand it back as [`Input::Stored`].
+    Store(BoxFuture<'static, Result<(), Reason>>),
 }
 
 /// What is to be sent.
@@ -178,6 +185,7 @@ impl Session {
             throttled_until: None,
             partial_subscribes: Vec::new(),
             rights: None,
+            copies: None,
             outputs: VecDeque::new(),
         }
     }
@@ -197,6 +205,7 @@ impl Session {
             Input::Reauthorize => self.reauthorize(cx),
             Input::Reviewed(decision) => self.reviewed(decision, cx),
             Input::Stalled(side) => Err(CloseReason::Stalled(side).into()),
+            Input::Stored(result) => self.stored(result, cx),
             Input::Upstream(Ok(())) => self.upstream_open(cx),
             Input::Upstream(Err(why)) => Err(CloseReason::UpstreamUnreachable(why).into()),
         };
@@ -231,7 +240,7 @@ impl Session {
             }
         }
         if self.state != State::Closed {
-            let done = self.pass_review_time(cx);
+            let done = self.pass_review_time(cx).and_then(|()| self.pass_copy_time(cx));
             self.close_on_error(done, cx);
         }
         if self.poll_timeout().is_some_and(|at| at <= now) {
@@ -249,7 +258,7 @@ impl Session {
             State::Open => self.keep_alive.map(|longest| self.last_from_client + longest),
             _ => Some(self.deadline),
         };
-        let others = [state, self.review_timeout(), self.throttled_until, self.expires];
+        let others = [state, self.review_timeout(), self.copy_timeout(), self.throttled_until, self.expires];
         decisions.chain(others.into_iter().flatten()).min()
     }
 
@@ -365,7 +374,8 @@ impl Session {
             State::Authorizing | State::Dialing | State::Closed => false,
         };
         let is_message = side == Side::Client && packet_type == PacketType::Publish;
-        state_allows && self.lane(side).waiting.is_none() && !(is_message && self.is_too_fast(cx))
+        let is_early = is_message && (self.has_many_copies() || self.is_too_fast(cx));
+        state_allows && self.lane(side).waiting.is_none() && !is_early
     }
 
     fn is_too_fast(&mut self, cx: &Context<'_>) -> bool {
@@ -399,20 +409,20 @@ impl Session {
                 if side == Side::Upstream || !self.is_will_in_doubt() {
                     cx.out.to(side.other()).extend_from_slice(frame);
                 }
-                self.report(side, &packet, Fate::Passed(None), cx);
+                self.report(side, frame, &packet, Fate::Passed(None), cx);
                 return Err(CloseReason::disconnected(side, disconnect.reason).into());
             }
             Packet::PubAck(ack) | Packet::PubComp(ack) | Packet::PubRec(ack) => {
                 self.acknowledged(side, &packet, ack.reason, ack.packet_id);
-                false
+                side == Side::Upstream && self.takes_ack(&packet, ack, frame, cx)
             }
             Packet::PubRel(ack) => self.complete_refused(side, ack.packet_id, cx),
             Packet::SubAck(suback) => {
-                self.note_answered(suback.packet_id, Change::Subscribe, suback.codes);
+                self.note_answered(suback.packet_id, Change::Subscribe, suback.codes, cx);
                 self.merge_suback(suback, frame, cx)?
             }
             Packet::UnsubAck(unsuback) => {
-                self.note_answered(unsuback.packet_id, Change::Unsubscribe, unsuback.codes);
+                self.note_answered(unsuback.packet_id, Change::Unsubscribe, unsuback.codes, cx);
                 false
             }
             Packet::Unsubscribe(unsubscribe) => {
@@ -424,23 +434,34 @@ impl Session {
         if !is_taken {
             cx.out.to(side.other()).extend_from_slice(frame);
         }
-        self.report(side, &packet, if is_taken { Fate::Taken } else { Fate::Passed(None) }, cx);
+        self.report(side, frame, &packet, if is_taken { Fate::Taken } else { Fate::Passed(None) }, cx);
         Ok(())
     }
 
-    /// Tells the observer what became of a packet.
-    fn report(&self, from: Side, packet: &Packet<'_>, fate: Fate<'_>, cx: &Context<'_>) {
-        let observer = &cx.endpoint.gate.observer;
-        if observer.wants_packets() {
-            let client = self.client.as_deref();
-            observer.packet(&PacketSeen { client, peer: self.peer.address, from, packet, fate });
+    /// Tells who wants to know what became of a packet.
+    fn report(&self, from: Side, frame: &[u8], packet: &Packet<'_>, fate: Fate<'_>, cx: &Context<'_>) {
+        let Gate { observer, mirror, .. } = &cx.endpoint.gate;
+        let mirror = mirror.as_ref().filter(|mirror| mirror.wants_packets());
+        let is_observed = observer.wants_packets();
+        if mirror.is_none() && !is_observed {
+            return;
+        }
+        let has_credentials = matches!(packet, Packet::Connect(_) | Packet::Auth(_));
+        let (client, peer, frame) = (self.client.as_deref(), self.peer.address, Some(frame));
+        let frame = frame.filter(|_| !has_credentials);
+        let seen = PacketSeen { client, peer, from, packet, frame, fate };
+        if is_observed {
+            observer.packet(&seen);
+        }
+        if let Some(mirror) = mirror {
+            mirror.packet(&seen, cx.now);
         }
     }
 
-    /// Tells the observer of a denial.
+    /// Tells who wants to know of a denial.
     fn report_denial(&self, action: Action, resource: &str, reason: &Reason, cx: &Context<'_>) {
         let (client, peer) = (self.client.as_deref(), self.peer.address);
-        cx.endpoint.gate.observer.session(&SessionEvent::Denied { client, peer, action, resource, reason });
+        cx.tell(&SessionEvent::Denied { client, peer, action, resource, reason });
     }
 
     /// What a client is told in words, where the version has words and the client wants them. The packet must
@@ -462,6 +483,12 @@ impl Session {
             Side::Client => &mut self.from_client,
             Side::Upstream => &mut self.from_upstream,
         }
+    }
+}
+
+impl Context<'_> {
+    fn tell(&self, event: &SessionEvent<'_>) {
+        self.endpoint.gate.tell(event, self.now);
     }
 }
 

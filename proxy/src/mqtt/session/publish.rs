@@ -8,7 +8,7 @@ use mgate_policies::{Action, Cause, Grant, Outcome, Query, Reason, Resource, Top
 use super::close::{denial_text, publish_code};
 use super::connect::{Resumed, allowed_by, ask};
 use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
-use crate::gate::{Fate, Message, Side};
+use crate::gate::{Fate, Side};
 use crate::mqtt::OnDeniedPublish;
 use crate::mqtt::codec::{DecodeError, NewAck, decode_publish, encode_ack, splice_publish_topic};
 use crate::mqtt::memory::Asked;
@@ -64,7 +64,7 @@ impl Session {
             }
             Outcome::Denied(reason) => self.deny(&arrived, &reason, cx),
             Outcome::Pending(suspended, future) => {
-                self.report(from, &Packet::Publish(publish), Fate::Held, cx);
+                self.report(from, frame, &Packet::Publish(publish), Fate::Held, cx);
                 self.wait(from, frame.to_vec(), Question::Publish(suspended), cx);
                 self.outputs.push_back(Output::Decide(from, future));
                 Ok(())
@@ -140,13 +140,15 @@ impl Session {
     fn pass(&mut self, arrived: &Arrived<'_>, allowed: &Allowed, cx: &mut Context<'_>) -> Result<(), Close> {
         match self.is_transformed_last(arrived.from) {
             true => self.pass_transformed(arrived, allowed, cx),
-            false => self.forward(arrived, allowed, cx),
+            false => self.forward(arrived, arrived, allowed, cx),
         }
     }
 
+    /// Passes a message on; `judged` is what policies were asked about.
     pub(super) fn forward(
         &mut self,
         arrived: &Arrived<'_>,
+        judged: &Arrived<'_>,
         allowed: &Allowed,
         cx: &mut Context<'_>,
     ) -> Result<(), Close> {
@@ -156,6 +158,7 @@ impl Session {
         if frame.len() > flow.maximum_packet_size as usize {
             return Err(CloseReason::PacketTooLarge(*from, frame.len()).into());
         }
+        let is_repeated = publish.qos == 2 && flow.in_flight.contains(publish.packet_id);
         if publish.qos > 0 && !flow.start(publish.packet_id) {
             return Err(Violation::ReceiveMaximum.from(*from));
         }
@@ -170,8 +173,11 @@ impl Session {
             Allowed::Now(grant) => Some(grant),
         };
         let fate = grant.map_or(Fate::Passed(None), allowed_by);
-        self.report(*from, &Packet::Publish(*publish), fate, cx);
-        self.mirror(arrived, cx);
+        self.report(*from, &frame, &Packet::Publish(*publish), fate, cx);
+        // at QoS 2 a message that is sent again is no other message
+        if !is_repeated {
+            self.mirror(judged, cx);
+        }
         Ok(())
     }
 
@@ -189,15 +195,6 @@ impl Session {
         Ok(Cow::Owned(spliced))
     }
 
-    fn mirror(&self, arrived: &Arrived<'_>, cx: &Context<'_>) {
-        let (Some(mirror), Some(client)) = (&cx.endpoint.gate.mirror, self.client.as_deref()) else { return };
-        if arrived.from == Side::Client {
-            let (action, topic) = (action_of(arrived.from), arrived.topic.as_str());
-            let Publish { payload, qos, retain, .. } = arrived.publish;
-            mirror.message(&Message { client, action, topic, payload, qos, retain });
-        }
-    }
-
     #[cold]
     pub(super) fn deny(
         &mut self,
@@ -207,7 +204,7 @@ impl Session {
     ) -> Result<(), Close> {
         let Arrived { from, publish, topic, .. } = arrived;
         self.report_denial(action_of(*from), topic.as_str(), reason, cx);
-        self.report(*from, &Packet::Publish(*publish), Fate::Denied(reason), cx);
+        self.report(*from, arrived.frame, &Packet::Publish(*publish), Fate::Denied(reason), cx);
         let disconnects = cx.endpoint.options.on_denied_publish == OnDeniedPublish::Disconnect;
         if *from == Side::Client && disconnects && !self.version.is_5() {
             return Err(CloseReason::Denied(Action::Publish, reason.clone()).into());

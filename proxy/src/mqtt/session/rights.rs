@@ -10,7 +10,7 @@ use mgate_policies::{
 use super::connect::{Resumed, ask, foresee};
 use super::waiting::no_decision_in_time;
 use super::{Close, CloseReason, Context, Output, Session, State};
-use crate::gate::Side;
+use crate::gate::{SessionEvent, Side};
 use crate::mqtt::memory::Memory;
 use crate::mqtt::packet;
 
@@ -155,16 +155,23 @@ impl Session {
     }
 
     /// The upstream answered: which filters it took is what `codes` say.
-    pub(super) fn note_answered(&mut self, packet_id: u16, change: Change, codes: &[u8]) {
+    pub(super) fn note_answered(&mut self, packet_id: u16, change: Change, codes: &[u8], cx: &Context<'_>) {
         let Some(rights) = self.rights.as_deref_mut() else { return };
+        let Some(client) = self.client.as_deref() else { return };
         let Some(filters) = rights.take_unanswered(packet_id, change) else { return };
         // a code that is missing is none of a refusal; before MQTT 5.0, UNSUBACK has none
         let is_taken = |at: usize| codes.get(at).is_none_or(|code| *code < 0x80);
         for (at, (filter, qos)) in filters.into_iter().enumerate() {
             match change {
                 _ if !is_taken(at) => {}
-                Change::Subscribe => rights.add(filter, qos),
-                Change::Unsubscribe => rights.remove(&filter),
+                Change::Subscribe => {
+                    cx.tell(&SessionEvent::Subscribed { client, filter: &filter, qos });
+                    rights.add(filter, qos);
+                }
+                Change::Unsubscribe => {
+                    cx.tell(&SessionEvent::Unsubscribed { client, filter: &filter });
+                    rights.remove(&filter);
+                }
             }
         }
         self.rights.take_if(|rights| rights.is_empty());

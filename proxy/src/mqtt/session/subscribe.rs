@@ -67,7 +67,7 @@ impl Session {
                 }
             }
         }
-        self.report_subscribe(&packet, &verdicts.codes, cx);
+        self.report_subscribe(frame, &packet, &verdicts.codes, cx);
         self.pass_subscribe(frame, subscribe, verdicts.codes, cx)
     }
 
@@ -149,9 +149,15 @@ impl Session {
         Ok(())
     }
 
-    fn report_subscribe(&self, packet: &Packet<'_>, verdicts: &[Option<u8>], cx: &Context<'_>) {
+    fn report_subscribe(&self, frame: &[u8], packet: &Packet<'_>, verdicts: &[Option<u8>], cx: &Context<'_>) {
         let is_passed = verdicts.iter().any(Option::is_none);
-        self.report(Side::Client, packet, if is_passed { Fate::Passed(None) } else { Fate::Taken }, cx);
+        self.report(
+            Side::Client,
+            frame,
+            packet,
+            if is_passed { Fate::Passed(None) } else { Fate::Taken },
+            cx,
+        );
     }
 }
 

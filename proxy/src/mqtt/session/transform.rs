@@ -60,7 +60,7 @@ impl Session {
         let from = arrived.from;
         let publish = self.decode_message(from, &frame)?;
         let topic = self.resolve_topic(from, &publish)?;
-        self.forward(&Arrived { from, frame: &frame, publish, topic }, allowed, cx)
+        self.forward(&Arrived { from, frame: &frame, publish, topic }, arrived, allowed, cx)
     }
 
     fn transform_publish(&mut self, frame: &[u8], cx: &mut Context<'_>) -> Result<(), Close> {
@@ -86,7 +86,7 @@ impl Session {
             Refusal::Dropped(reason) => reason,
         };
         self.report_drop(action_of(*from), topic.as_str(), reason, cx);
-        self.report(*from, &Packet::Publish(*publish), Fate::Taken, cx);
+        self.report(*from, arrived.frame, &Packet::Publish(*publish), Fate::Taken, cx);
         self.acknowledge(*from, publish, (0, None), cx);
         Ok(())
     }
@@ -167,7 +167,7 @@ impl Session {
     fn report_drop(&self, action: Action, resource: &str, reason: &Reason, cx: &Context<'_>) {
         if let Some(client) = self.client.as_deref() {
             let event = SessionEvent::Dropped { client, action, resource, reason };
-            cx.endpoint.gate.observer.session(&event);
+            cx.tell(&event);
         }
     }
 }

@@ -261,6 +261,7 @@ impl World {
                 Output::Dial => self.waits_for.dial = true,
                 Output::Identify(_) => self.waits_for.identify = true,
                 Output::Review(_) => self.waits_for.review = true,
+                Output::Store(_) => {}
             }
         }
         self.check_permits();

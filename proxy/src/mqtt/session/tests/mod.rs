@@ -23,7 +23,7 @@ use mgate_policies::{
 use self::packets::{connack, connect};
 use super::*;
 use crate::gate::{
-    Authentication, Authenticator, Authenticators, Blame, Credentials, Gate, Limits, Message, Mirror,
+    Authentication, Authenticator, Authenticators, Blame, Copied, Credentials, Gate, Limits, Message, Mirror,
     Observer,
 };
 use crate::mqtt::{OnDeniedPublish, Options};
@@ -210,9 +210,10 @@ impl Authenticator for Passwords {
 }
 
 impl Mirror for Seen {
-    fn message(&self, message: &Message<'_>) {
+    fn message(&self, message: &Message<'_>) -> Copied {
         let copy = (message.topic.to_owned(), message.payload.to_vec());
         self.mirrored.lock().expect("nobody panics with it").push(copy);
+        Copied::Taken
     }
 }
 
@@ -229,7 +230,8 @@ impl Observer for Seen {
 
     fn session(&self, event: &SessionEvent<'_>) {
         match event {
-            SessionEvent::Opened(_) => {}
+            SessionEvent::Opened(_) | SessionEvent::Subscribed { .. } | SessionEvent::Unsubscribed { .. } => {
+            }
             SessionEvent::Denied { action, resource, .. } => {
                 let denial = (*action, (*resource).to_owned());
                 self.denied.lock().expect("nobody panics with it").push(denial);
