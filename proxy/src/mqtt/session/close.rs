@@ -225,7 +225,7 @@ impl CloseReason {
             Self::Expired => "credentials expired",
             Self::KeepAliveTimeout => "keep alive timeout",
             Self::Malformed(Side::Client, _) => "malformed packet",
-            Self::NotStored(_) => "message not stored",
+            Self::NotStored(_) => NOT_STORED,
             Self::PacketTooLarge(Side::Client, _) => "packet too large",
             Self::Protocol(Side::Client, _) => "protocol error",
             _ => "the upstream is not available",
@@ -295,6 +295,9 @@ fn disconnect_code(cause: Cause) -> u8 {
         _ => 0x87,
     }
 }
+
+/// What a device is told whose message the mirror did not store.
+pub(super) const NOT_STORED: &str = "message not stored";
 
 impl<R: Into<CloseReason>> From<R> for Close {
     #[cold]

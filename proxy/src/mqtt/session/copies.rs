@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mgate_policies::{Cause, Reason};
 
-use super::close::{denial_text, publish_code};
+use super::close::{NOT_STORED, publish_code};
 use super::publish::{Arrived, action_of};
 use super::{Close, CloseReason, Context, Output, Session};
 use crate::gate::{Copied, Message, Notes, Side};
@@ -156,7 +156,7 @@ impl Session {
         reason: &Reason,
         cx: &mut Context<'_>,
     ) {
-        let (code, text) = (publish_code(reason.cause), self.reason_string(denial_text(reason.cause)));
+        let (code, text) = (publish_code(reason.cause), self.reason_string(NOT_STORED));
         let ack = NewAck { packet_type, packet_id, reason: code, reason_string: text };
         encode_ack(&mut cx.out.to_client, self.version, &ack);
         if packet_type == PacketType::PubRec {

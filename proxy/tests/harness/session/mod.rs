@@ -6,12 +6,13 @@ mod packets;
 mod rules;
 mod script;
 
+use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Action, Chain, Decision, Now, Policy, Transform, Transforms};
-use mgate_proxy::gate::{Authenticator, Authenticators, Gate, Limits, Side};
+use mgate_policies::{Action, Cause, Chain, Decision, Now, Policy, Reason, Transform, Transforms};
+use mgate_proxy::gate::{Authenticator, Authenticators, Gate, Limits, Mirror, Side};
 use mgate_proxy::mqtt::codec::decode;
 use mgate_proxy::mqtt::packet::{Packet, Version};
 use mgate_proxy::mqtt::session::{Context, Input, Outbox, Output, Peer, Session};
@@ -22,7 +23,7 @@ use self::model::{
     SUBSCRIBE, UNSUBSCRIBE, filters, will,
 };
 use self::mounted::{Mounted, before_delivery, is_mounted};
-use self::rules::{Delays, Logins, Permit, Rules, Watcher, is_denied};
+use self::rules::{Delays, Logins, Permit, Rules, Stores, Watcher, is_denied};
 use self::script::{Script, Step};
 use crate::wire::{self, Fields, Frame};
 
@@ -44,6 +45,13 @@ struct World {
     out: Outbox,
     now: Now,
     rules: Arc<Rules>,
+    stores: Arc<Stores>,
+    /// Messages that the upstream heard since the last turn: payload and packet identifier.
+    passed: Vec<(Vec<u8>, u16)>,
+    /// Messages whose copies are not stored yet, in their order.
+    unstored: VecDeque<u16>,
+    /// Whether it is the upstream that speaks.
+    is_upstreams_turn: bool,
     version: Version,
     from_client: Pipe,
     from_upstream: Pipe,
@@ -75,7 +83,8 @@ struct Waits {
 impl World {
     fn new(options: u8) -> Self {
         let rules = Arc::new(Rules::new(options & IS_REPEATABLE != 0));
-        let endpoint = endpoint(options, &rules);
+        let stores = Arc::new(Stores::default());
+        let endpoint = endpoint(options, &rules, &stores);
         let now = Now::read();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
         let session = Session::new(
@@ -89,6 +98,10 @@ impl World {
             out: Outbox::default(),
             now,
             rules,
+            stores,
+            passed: Vec::new(),
+            unstored: VecDeque::new(),
+            is_upstreams_turn: false,
             version: VERSIONS[usize::from(options & 0x03)],
             from_client: Pipe::default(),
             from_upstream: Pipe::default(),
@@ -139,6 +152,12 @@ impl World {
             Step::Mangle(at, bits) => self.mangle = Some((at, bits)),
             Step::Send(side, bytes) => self.send(side, bytes),
             Step::Stalled(side) => self.input(Input::Stalled(side)),
+            Step::Stored(is_stored) => {
+                if self.unstored.pop_front().is_some() {
+                    let result = if is_stored { Ok(()) } else { Err(Reason::new(Cause::Unavailable)) };
+                    self.input(Input::Stored(result));
+                }
+            }
             Step::Upstream(is_reached) => {
                 if std::mem::take(&mut self.waits_for.dial) {
                     self.input(Input::Upstream(if is_reached { Ok(()) } else { Err("it is away".into()) }));
@@ -208,7 +227,9 @@ impl World {
                 self.note_taken(side, frame);
             }
             taken += used;
+            self.is_upstreams_turn = side == Side::Upstream;
             self.hear();
+            self.is_upstreams_turn = false;
         }
         bytes.drain(..taken);
         self.pipe(side).0 = bytes;
@@ -261,10 +282,28 @@ impl World {
                 Output::Dial => self.waits_for.dial = true,
                 Output::Identify(_) => self.waits_for.identify = true,
                 Output::Review(_) => self.waits_for.review = true,
-                Output::Store(_) => {}
+                Output::Store(_) => self.note_storing(),
             }
         }
+        self.passed.clear();
         self.check_permits();
+    }
+
+    /// The next copy of a message that passed is on its way.
+    fn note_storing(&mut self) {
+        let payload = self.stores.take().expect("a message that was handed to the mirror");
+        let at = self.passed.iter().position(|(passed, _)| *passed == payload);
+        let (_, packet_id) = self.passed.remove(at.expect("what is copied has passed"));
+        self.unstored.push_back(packet_id);
+    }
+
+    /// What the upstream took is acknowledged when its copy is stored, not before.
+    fn check_stored(&self, ack: Frame<'_>) {
+        let mut fields = Fields(ack.body);
+        let packet_id = fields.number(2).expect("a packet identifier") as u16;
+        let is_refusal = fields.number(1).is_some_and(|reason| reason >= 0x80);
+        let is_stored = is_refusal || !self.is_upstreams_turn || !self.unstored.contains(&packet_id);
+        assert!(is_stored, "{packet_id} is acknowledged and not stored");
     }
 
     /// What was allowed has passed by now, unless the session is over or waits with the rest of a packet.
@@ -297,6 +336,8 @@ impl World {
             PUBLISH => {
                 let message = self.upstream.message(frame, version.is_5());
                 self.check_permitted(Action::Publish, &message);
+                let packet_id = frame.message(version.is_5()).map_or(0, |message| message.packet_id);
+                self.passed.push((message.payload, packet_id));
             }
             SUBSCRIBE => self.upstream_hears_subscribe(frame),
             UNSUBSCRIBE => self.upstream_hears_unsubscribe(frame),
@@ -385,6 +426,7 @@ impl World {
                 self.check_delivered(&message);
             }
             DISCONNECT => self.client.is_over = true,
+            PUBACK | PUBREC => self.check_stored(frame),
             kind => assert!(![CONNECT, SUBSCRIBE, UNSUBSCRIBE, PINGREQ].contains(&kind), "{kind}"),
         }
     }
@@ -412,7 +454,12 @@ fn has_transforms(options: u8) -> bool {
     matches!((options & 0x03, is_slow), (3, _) | (1, true))
 }
 
-fn endpoint(options: u8, rules: &Arc<Rules>) -> Endpoint {
+/// Whether acknowledgements wait for the mirror.
+fn has_stores(options: u8) -> bool {
+    options & HAS_SMALL_PACKETS != 0 && options & DISCONNECTS != 0
+}
+
+fn endpoint(options: u8, rules: &Arc<Rules>, stores: &Arc<Stores>) -> Endpoint {
     let mut policies: Vec<Arc<dyn Policy>> = vec![rules.clone()];
     if options & IS_REPEATABLE == 0 {
         policies.insert(0, Arc::new(Delays));
@@ -435,7 +482,7 @@ fn endpoint(options: u8, rules: &Arc<Rules>) -> Endpoint {
         authenticators: Authenticators::new(authenticators),
         transforms: Transforms::new(transforms),
         policies: Chain::new(policies),
-        mirror: None,
+        mirror: has_stores(options).then(|| stores.clone() as Arc<dyn Mirror>),
         observer: Arc::new(Watcher),
         limits,
     };

@@ -10,7 +10,8 @@ use mgate_policies::{
     Action, Answer, Cause, Decision, Grant, Now, Policy, Principal, Query, Reason, Resource,
 };
 use mgate_proxy::gate::{
-    Authentication, Authenticator, Credentials, Observer, PacketSeen, SessionEvent, Verdict,
+    Authentication, Authenticator, Copied, Credentials, Message, Mirror, Observer, PacketSeen, SessionEvent,
+    Verdict,
 };
 
 /// Something that was allowed, and has yet to be seen on the other side.
@@ -43,6 +44,10 @@ pub(crate) struct Logins;
 
 /// Looks at every packet.
 pub(crate) struct Watcher;
+
+/// Stores copies, some time.
+#[derive(Default)]
+pub(crate) struct Stores(Mutex<VecDeque<Vec<u8>>>);
 
 impl Rules {
     /// Rules whose answers sessions may remember for a while, or may not.
@@ -125,6 +130,22 @@ impl Policy for Rules {
 
     fn is_repeatable(&self) -> bool {
         self.lasting.is_some()
+    }
+}
+
+impl Stores {
+    /// The payload of the first message that it was handed and nobody has noted yet.
+    pub(crate) fn take(&self) -> Option<Vec<u8>> {
+        self.0.lock().expect("nobody panics with it").pop_front()
+    }
+}
+
+impl Mirror for Stores {
+    fn message(&self, message: &Message<'_>) -> Copied {
+        if message.qos > 0 {
+            self.0.lock().expect("nobody panics with it").push_back(message.payload.to_vec());
+        }
+        Copied::Storing(Box::pin(pending()))
     }
 }
 

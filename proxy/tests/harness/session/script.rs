@@ -31,6 +31,8 @@ pub(crate) enum Step {
     Send(Side, Vec<u8>),
     /// One side takes no bytes.
     Stalled(Side),
+    /// The mirror stored its copy, or did not.
+    Stored(bool),
     /// The upstream was reached or not.
     Upstream(bool),
     /// Time goes on.
@@ -73,6 +75,7 @@ impl<'a> Script<'a> {
             12 if detail < 2 => Step::WaitForTimeout,
             12 if detail < 5 => Step::Reauthorize,
             12 if detail < 7 => Step::Reviewed(decision(how)),
+            12 if detail < 9 => Step::Stored(how % 4 > 0),
             12 => Step::Wait(Duration::from_millis(u64::from(how) * 20)),
             13 if detail < 6 => end(detail),
             13 => Step::Chunk(how.into()),

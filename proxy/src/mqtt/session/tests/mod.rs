@@ -1,6 +1,7 @@
 //! Stories of sessions: real bytes, real chains, time by hand.
 
 mod connect;
+mod copies;
 mod deliver;
 mod objections;
 mod packets;
@@ -12,6 +13,7 @@ mod transform;
 mod waiting;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,7 +26,7 @@ use self::packets::{connack, connect};
 use super::*;
 use crate::gate::{
     Authentication, Authenticator, Authenticators, Blame, Copied, Credentials, Gate, Limits, Message, Mirror,
-    Observer,
+    Notes, Observer,
 };
 use crate::mqtt::{OnDeniedPublish, Options};
 
@@ -45,6 +47,12 @@ struct Seen {
     dropped: Mutex<Vec<(Action, String)>>,
     would_be_denied: Mutex<Vec<(Action, String)>>,
     closed: Mutex<Vec<(String, Blame)>>,
+    events: Mutex<Vec<String>>,
+    frames: Mutex<Vec<Option<Vec<u8>>>>,
+    notes: Mutex<Vec<[String; 4]>>,
+    /// Whether the mirror stores what it takes.
+    stores: AtomicBool,
+    wants_deliveries: AtomicBool,
 }
 
 /// Denies what its names say, waits where they say so, and allows the rest.
@@ -213,7 +221,39 @@ impl Mirror for Seen {
     fn message(&self, message: &Message<'_>) -> Copied {
         let copy = (message.topic.to_owned(), message.payload.to_vec());
         self.mirrored.lock().expect("nobody panics with it").push(copy);
-        Copied::Taken
+        let Notes { content_type, content_encoding, traceparent, tracestate } = message.notes;
+        let notes = [content_type, content_encoding, traceparent, tracestate];
+        let notes = notes.map(|note| note.unwrap_or_default().to_owned());
+        self.notes.lock().expect("nobody panics with it").push(notes);
+        match self.stores.load(Ordering::Relaxed) {
+            true => Copied::Storing(Box::pin(std::future::pending())),
+            false => Copied::Taken,
+        }
+    }
+
+    fn wants_deliveries(&self) -> bool {
+        self.wants_deliveries.load(Ordering::Relaxed)
+    }
+
+    fn session(&self, event: &SessionEvent<'_>, _: Now) {
+        let event = match event {
+            SessionEvent::Opened(_) => "opened".to_owned(),
+            SessionEvent::Subscribed { filter, .. } => format!("subscribed {filter}"),
+            SessionEvent::Unsubscribed { filter, .. } => format!("unsubscribed {filter}"),
+            SessionEvent::Denied { resource, .. } => format!("denied {resource}"),
+            SessionEvent::Dropped { resource, .. } => format!("dropped {resource}"),
+            SessionEvent::WouldBeDenied { resource, .. } => format!("would be denied {resource}"),
+            SessionEvent::Closed { .. } => "closed".to_owned(),
+        };
+        self.events.lock().expect("nobody panics with it").push(event);
+    }
+
+    fn wants_packets(&self) -> bool {
+        true
+    }
+
+    fn packet(&self, seen: &PacketSeen<'_>, _: Now) {
+        self.frames.lock().expect("nobody panics with it").push(seen.frame.map(<[u8]>::to_vec));
     }
 }
 
