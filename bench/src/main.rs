@@ -41,6 +41,7 @@ fn run() -> io::Result<()> {
     let is_json = arguments.flag("json");
     let table = match command.as_str() {
         "idle" => scenario::idle::run(arguments)?,
+        "mirror" => scenario::mirror::run(arguments)?,
         "relay" => scenario::relay::run(arguments)?,
         "syscalls" => scenario::syscalls::run(arguments)?,
         "unread" => scenario::unread::run(arguments)?,
@@ -55,4 +56,4 @@ fn print(table: &Table, is_json: bool) -> io::Result<()> {
 }
 
 const USAGE: &str =
-    "usage: mgate-bench relay|idle|syscalls|unread [--OPTION VALUE]...; bench/README.md lists them";
+    "usage: mgate-bench relay|idle|mirror|syscalls|unread [--OPTION VALUE]...; bench/README.md lists them";

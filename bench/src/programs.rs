@@ -31,6 +31,7 @@ fn existing(mut places: impl Iterator<Item = PathBuf>, program: &Program) -> io:
 }
 
 pub(crate) const MOSQUITTO: Program = Program { name: "mosquitto", package: "mosquitto" };
+pub(crate) const NATS: Program = Program { name: "nats-server", package: "nats-server" };
 pub(crate) const NGINX: Program = Program { name: "nginx", package: "nginx-light" };
 pub(crate) const SETPRIV: Program = Program { name: "setpriv", package: "util-linux" };
 pub(crate) const STRACE: Program = Program { name: "strace", package: "strace" };

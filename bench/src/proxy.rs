@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::arguments::Arguments;
 use crate::clock;
 use crate::process;
-use crate::programs::{self, MOSQUITTO, NGINX, SETPRIV, STRACE};
+use crate::programs::{self, MOSQUITTO, NATS, NGINX, SETPRIV, STRACE};
 use crate::tls::Identity;
 
 /// Which program stands between the clients and the upstream.
@@ -20,7 +20,15 @@ pub(crate) enum Kind {
     /// Any command line with `{listen}` and `{upstream}` in it, both `address:port`.
     Command(String),
     Mgate(PathBuf),
+    /// mgate with a mirror of this mode on a message bus at this port.
+    Mirroring {
+        program: PathBuf,
+        mode: String,
+        bus: u16,
+    },
     Mosquitto,
+    /// A message bus, with streams.
+    Nats,
     Nginx,
 }
 
@@ -52,7 +60,9 @@ impl Kind {
         match self {
             Self::Command(command) => command.split_whitespace().next().unwrap_or_default(),
             Self::Mgate(_) => "mgate",
+            Self::Mirroring { .. } => "mgate with mirror",
             Self::Mosquitto => "mosquitto",
+            Self::Nats => "nats-server",
             Self::Nginx => "nginx",
         }
     }
@@ -113,8 +123,13 @@ impl Kind {
                 let command = command.replace("{upstream}", &format!("127.0.0.1:{upstream}"));
                 return Ok(command.split_whitespace().map(str::to_owned).collect());
             }
-            Self::Mgate(program) => {
-                fs::write(folder.join("mgate.toml"), mgate_configuration(listen, upstream, is_tls))?;
+            Self::Mgate(program) | Self::Mirroring { program, .. } => {
+                let mut text = mgate_configuration(listen, upstream, is_tls);
+                if let Self::Mirroring { mode, bus, .. } = self {
+                    text = text.replacen("policies", "mirror = \"bus\"\npolicies", 1);
+                    text.push_str(&mirror_configuration(mode, *bus));
+                }
+                fs::write(folder.join("mgate.toml"), text)?;
                 fs::write(folder.join("acl.toml"), MGATE_ACL)?;
                 [
                     fs::canonicalize(program).map_err(|error| at(program, &error))?,
@@ -130,6 +145,20 @@ impl Kind {
                     format!("listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n");
                 fs::write(folder.join("mosquitto.conf"), text)?;
                 [MOSQUITTO.find()?, "-c".into(), "mosquitto.conf".into()].to_vec()
+            }
+            Self::Nats => {
+                let port = listen.port().to_string();
+                [
+                    NATS.find()?,
+                    "-a".into(),
+                    "127.0.0.1".into(),
+                    "-p".into(),
+                    port.into(),
+                    "-js".into(),
+                    "-sd".into(),
+                    folder.join("store"),
+                ]
+                .to_vec()
             }
             Self::Nginx => {
                 fs::write(folder.join("nginx.conf"), nginx_configuration(folder, listen, upstream, is_tls)?)?;
@@ -244,6 +273,15 @@ fn mgate_configuration(listen: SocketAddr, upstream: u16, is_tls: bool) -> Strin
     )
 }
 
+fn mirror_configuration(mode: &str, bus: u16) -> String {
+    let extra = match mode {
+        "acked" => "stream = { name = \"channels\", create = true }\n",
+        "spool" => "spool = { dir = \"spool\" }\n",
+        _ => "",
+    };
+    format!("[mirror.bus]\ntype = \"nats\"\nurl = \"nats://127.0.0.1:{bus}\"\nmode = \"{mode}\"\n{extra}")
+}
+
 fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::other(format!("{}: {error}", path.display()))
 }
@@ -260,7 +298,7 @@ actions = ["connect"]
 effect = "allow"
 principals = ["*"]
 actions = ["publish", "subscribe", "deliver"]
-resources = ["topic:devices/${client_id}/#"]
+resources = ["topic:devices/${client_id}/#", "topic:channels/${client_id}/messages/#"]
 "#;
 
 const LOG_FILE: &str = "log";

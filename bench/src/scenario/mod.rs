@@ -1,7 +1,9 @@
 //! One file a scenario: each takes its options, runs, and returns a table.
 
 pub(crate) mod idle;
+pub(crate) mod mirror;
 pub(crate) mod relay;
+mod side;
 pub(crate) mod syscalls;
 pub(crate) mod unread;
 

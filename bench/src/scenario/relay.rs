@@ -4,20 +4,19 @@ use std::io;
 use std::time::Duration;
 
 use super::contenders;
+use super::side::{Side, Upstream};
 use crate::arguments::Arguments;
 use crate::client::Profile;
-use crate::load::{Clients, Direction, Load, settle};
+use crate::load::{Direction, Load};
 use crate::packet::Version;
-use crate::process;
-use crate::proxy::{Kind, Server};
+use crate::proxy::Kind;
 use crate::table::{Cell, Table, spread};
 use crate::tls::Identity;
-use crate::world::{Counts, World};
 
 /// Runs each load through each proxy in turn, round by round.
 pub(crate) fn run(mut arguments: Arguments) -> io::Result<Table> {
     let settings = Settings::take(&mut arguments)?;
-    let upstream = Upstream::take(&mut arguments)?;
+    let upstream = Upstream::take(&mut arguments, Upstream::Sink)?;
     let has_deliveries = settings.loads.iter().any(|(_, load)| load.direction == Direction::ToClients);
     if has_deliveries && upstream == Upstream::Mosquitto {
         return Err(io::Error::other("deliveries need --upstream sink"));
@@ -39,21 +38,6 @@ struct Settings {
     identity: Option<Identity>,
     rounds: usize,
     duration: Duration,
-}
-
-/// A proxy between its clients and its upstream.
-struct Side<'a> {
-    world: World,
-    clients: Clients<'a>,
-    server: Server,
-    /// Runs for as long as the side.
-    _broker: Option<Server>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Upstream {
-    Mosquitto,
-    Sink,
 }
 
 impl Settings {
@@ -118,54 +102,6 @@ impl Settings {
     }
 }
 
-impl<'a> Side<'a> {
-    fn open(
-        kind: &Kind,
-        load: &'a Load,
-        upstream: Upstream,
-        identity: Option<&'a Identity>,
-    ) -> io::Result<Self> {
-        let mut world = World::new(load.profile.payload_bytes)?;
-        let mut port = world.port()?;
-        let broker = match upstream {
-            Upstream::Mosquitto => Some(Kind::Mosquitto.start(port, None)?),
-            Upstream::Sink => None,
-        };
-        if let Some(broker) = &broker {
-            world.watch(broker.address())?;
-            port = broker.address().port();
-        }
-        let server = kind.start(port, identity)?;
-        let mut clients = Clients::new(server.address(), &load.profile, identity);
-        clients.open(&mut world, load.clients)?;
-        Ok(Self { world, clients, server, _broker: broker })
-    }
-
-    /// Processor microseconds per message, once.
-    fn cost(&mut self, load: &Load, duration: Duration) -> io::Result<f64> {
-        self.clients.drive(&mut self.world, load, WARM_UP)?;
-        let pids = self.server.pids();
-        let (nanos, messages) = (process::cpu_nanos(&pids)?, passed(&self.world.counts()));
-        self.clients.drive(&mut self.world, load, duration)?;
-        let nanos = process::cpu_nanos(&pids)? - nanos;
-        let messages = passed(&self.world.counts()) - messages;
-        settle(&mut self.world, load)?;
-        Ok(nanos as f64 / 1000.0 / messages as f64)
-    }
-}
-
-impl Upstream {
-    fn take(arguments: &mut Arguments) -> io::Result<Self> {
-        match arguments.text("upstream").as_deref() {
-            None | Some("sink") => Ok(Self::Sink),
-            Some("mosquitto") => Ok(Self::Mosquitto),
-            Some(other) => {
-                Err(io::Error::other(format!("--upstream must be sink or mosquitto, not {other}")))
-            }
-        }
-    }
-}
-
 fn variants(base: &Load) -> Vec<(String, Load)> {
     let of = |profile: Profile| Load { profile, ..base.clone() };
     let profile = || base.profile.clone();
@@ -192,10 +128,6 @@ fn describe(load: &Load) -> String {
     }
 }
 
-fn passed(counts: &Counts) -> u64 {
-    counts.arrived + counts.received
-}
-
 fn row(load: &str, kind: &Kind, costs: &[f64], first: &[f64]) -> Vec<Cell> {
     let mut row = vec![Cell::text(load), Cell::text(kind.name())];
     row.extend(spread(costs, 2));
@@ -210,4 +142,3 @@ fn row(load: &str, kind: &Kind, costs: &[f64], first: &[f64]) -> Vec<Cell> {
 
 const COLUMNS: [&str; 8] =
     ["load", "proxy", "µs min", "µs median", "µs max", "ratio min", "ratio median", "ratio max"];
-const WARM_UP: Duration = Duration::from_millis(100);
