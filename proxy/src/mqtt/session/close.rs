@@ -98,8 +98,9 @@ impl Session {
             }
             _ => {}
         }
-        // a will that nobody allows any more is taken back. [MQTT-3.14.4-3]
-        if self.is_will_in_doubt() && matches!(self.state, State::AwaitingConnAck | State::Open) {
+        // a will that nobody allows any more is taken back, if the client did not do so. [MQTT-3.14.4-3]
+        let is_left = *reason != CloseReason::ClientDisconnected && self.is_will_in_doubt();
+        if is_left && matches!(self.state, State::AwaitingConnAck | State::Open) {
             encode_disconnect(&mut cx.out.to_upstream, 0, None);
         }
         cx.tell(&SessionEvent::Closed {
@@ -261,6 +262,15 @@ pub(super) fn publish_code(cause: Cause) -> u8 {
 /// The code that refuses one filter. MQTT 3.1.1 §3.9.3, MQTT 5.0 §3.9.3
 pub(super) fn suback_code(version: Version, cause: Cause) -> u8 {
     if version.is_5() { publish_code(cause) } else { 0x80 }
+}
+
+/// What a device is told in words of filters that were refused.
+pub(super) fn suback_text(codes: &[u8]) -> &'static str {
+    match codes.iter().max() {
+        Some(0x97) => denial_text(Cause::QuotaExceeded),
+        Some(0x83) => denial_text(Cause::Unavailable),
+        _ => denial_text(Cause::NotAuthorized),
+    }
 }
 
 /// What a device is told in words.

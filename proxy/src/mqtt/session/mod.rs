@@ -24,6 +24,7 @@ use self::close::Close;
 pub use self::close::{CloseReason, Violation};
 use self::connect::Opening;
 use self::copies::Copies;
+use self::publish::header_len;
 use self::rights::{Change, Rights};
 use self::subscribe::Verdicts;
 use self::transform::AsItCame;
@@ -405,9 +406,12 @@ impl Session {
         let is_taken = match &packet {
             Packet::ConnAck(connack) => return self.connack(connack, frame, cx),
             Packet::Disconnect(disconnect) => {
-                // it may ask for the will
-                if side == Side::Upstream || !self.is_will_in_doubt() {
-                    cx.out.to(side.other()).extend_from_slice(frame);
+                let at = cx.out.to(side.other()).len();
+                cx.out.to(side.other()).extend_from_slice(frame);
+                if side == Side::Client && self.is_will_in_doubt() {
+                    // it may ask for the will
+                    let reason = cx.out.to_upstream.get_mut(at + header_len(frame));
+                    reason.into_iter().for_each(|reason| *reason = 0);
                 }
                 self.report(side, frame, &packet, Fate::Passed(None), cx);
                 return Err(CloseReason::disconnected(side, disconnect.reason).into());

@@ -271,7 +271,7 @@ impl Topic<'_> {
 }
 
 /// The first byte and those of the remaining length. MQTT 5.0 §2.1.1
-fn header_len(frame: &[u8]) -> usize {
+pub(super) fn header_len(frame: &[u8]) -> usize {
     2 + frame.iter().skip(1).take_while(|byte| **byte & 0x80 != 0).count()
 }
 

@@ -2,7 +2,7 @@
 
 use mgate_policies::{Action, Cause, Client, Outcome, Query, Reason, Resource};
 
-use super::close::{denial_text, suback_code};
+use super::close::{suback_code, suback_text};
 use super::connect::{Resumed, ask, foresee};
 use super::rights::{Change, weight};
 use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
@@ -134,7 +134,7 @@ impl Session {
         } else if verdicts.iter().all(Option::is_some) {
             let codes: Vec<u8> = verdicts.into_iter().flatten().collect();
             let is_denial = codes.iter().any(|code| *code >= 0x80);
-            let text = self.reason_string(denial_text(Cause::NotAuthorized)).filter(|_| is_denial);
+            let text = self.reason_string(suback_text(&codes)).filter(|_| is_denial);
             encode_suback(&mut cx.out.to_client, self.version, subscribe.packet_id, &codes, text);
         } else {
             if self.partial_subscribes.len() == MAX_PARTIAL_SUBSCRIBES {

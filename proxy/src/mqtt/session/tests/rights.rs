@@ -1,6 +1,6 @@
 use super::packets::{
-    DISCONNECT, NewConnect, PINGREQ, ack_why, disconnect_why, publish, suback, subscribe, unsuback,
-    unsubscribe,
+    DISCONNECT, NewConnect, PINGREQ, ack_why, disconnect_why, packet, publish, suback, subscribe, text,
+    unsuback, unsubscribe,
 };
 use super::*;
 
@@ -100,13 +100,22 @@ fn will_that_is_still_allowed_is_left_to_the_upstream() {
 
 #[test]
 fn will_is_taken_back_while_nobody_knows_whether_it_is_allowed() {
-    for ends in [Input::Closed(Side::Client, None), Input::Drain, Input::Bytes(Side::Client, WITH_WILL)] {
+    for ends in [Input::Closed(Side::Client, None), Input::Drain] {
         let mut story = with_will(Version::V5);
         story.rules_become(|asked| slow_now(asked.starts_with("will")));
         story.input(ends);
         assert!(story.is_closed());
         assert_eq!(story.upstream_hears(), DISCONNECT);
     }
+}
+
+#[test]
+fn client_that_leaves_takes_its_will_back_and_keeps_its_session() {
+    let mut story = with_will(Version::V5);
+    story.rules_become(|asked| slow_now(asked.starts_with("will")));
+    // the property is Session Expiry Interval
+    story.client_sends(&[0xe0, 7, 4, 5, 0x11, 0, 0, 0, 60]);
+    assert_eq!(story.upstream_hears(), [0xe0, 7, 0, 5, 0x11, 0, 0, 0, 60]);
 }
 
 #[test]
@@ -276,6 +285,9 @@ fn subscriptions_are_bounded() {
     let long = "c".repeat(300);
     story.client_sends(&subscribe(Version::V5, 4, &[(&long, 0), ("d", 0)]));
     assert_eq!(story.upstream_hears(), subscribe(Version::V5, 4, &[("d", 0)]), "a long filter counts twice");
+    story.client_sends(&subscribe(Version::V5, 5, &[(&long, 0)]));
+    let why = [vec![0, 5, 17, 0x1f], text(b"quota exceeded"), vec![0x97]].concat();
+    assert_eq!(story.client_hears(), packet(0x90, &why));
 }
 
 #[test]
@@ -401,6 +413,3 @@ fn deny_now(is_denied: bool) -> Answer {
 fn slow_now(is_slow: bool) -> Answer {
     if is_slow { Answer::Pending(Box::pin(std::future::pending())) } else { allow_now() }
 }
-
-/// DISCONNECT that asks for the will to be sent. MQTT 5.0 §3.14.2.1
-const WITH_WILL: &[u8] = &[0xe0, 1, 4];
