@@ -183,10 +183,14 @@ impl Suspended {
                 self.objection.get_or_insert_with(|| Box::new(Objection { policy: policy(), reason }));
             }
             Decision::Allow(grant) if standing.is_enforced => {
-                self.grant = Some(match self.grant.take() {
+                let both = match self.grant.take() {
                     Some(earlier) => earlier.and(grant),
-                    None => grant,
-                });
+                    None => Ok(grant),
+                };
+                match both {
+                    Ok(both) => self.grant = Some(both),
+                    Err(reason) => return Some(reason),
+                }
             }
             Decision::Abstain | Decision::Allow(_) => {}
         }
@@ -211,7 +215,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Action, Client, Principal, Protocol, Resource};
+    use crate::{Action, Client, Principal, Protocol, Resource, SessionLimits, SessionTerms, TopicPrefix};
 
     #[test]
     fn empty_chain_denies() {
@@ -240,6 +244,19 @@ mod tests {
             lasting(None),
         ]);
         assert_eq!(both.map(|grant| grant.ttl), Ok(Some(Duration::from_secs(4))));
+    }
+
+    #[test]
+    fn terms_of_policies_that_contradict_each_other_are_a_denial() {
+        let behind = |prefix: &str| {
+            let terms = SessionTerms::new(SessionLimits::default(), TopicPrefix::parse(prefix).ok());
+            Fixed::says(Decision::Allow(Grant { session: Some(terms), ..Grant::default() }))
+        };
+        let silent = || Fixed::says(Decision::Allow(Grant::default()));
+        assert_eq!(decide(vec![behind("a/"), silent(), behind("b/")]), Err(Cause::Unavailable));
+        let both = decide(vec![silent(), behind("a/"), behind("a/")]).map(|grant| grant.session);
+        let prefix = both.map(|session| session?.topic_prefix().map(TopicPrefix::to_string));
+        assert_eq!(prefix, Ok(Some("\"a/\"".into())));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::session_terms::SessionTerms;
+
 /// A future that owns what it needs and can be awaited on any thread.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -36,6 +38,9 @@ pub struct Grant {
     pub by: Option<Arc<str>>,
     /// With leave to connect: how long the session may last; `None` for no end.
     pub ends_after: Option<Duration>,
+    /// What is true for the whole session now; `None` where the policy does not say. It counts with leave to
+    /// connect; with any other, a session to which something else was said asks for that leave again.
+    pub session: Option<SessionTerms>,
 }
 
 impl Grant {
@@ -44,14 +49,19 @@ impl Grant {
         Self { by: Some(Arc::clone(what)), ..Self::default() }
     }
 
-    /// This grant and `other` together: valid only as long as both are; the first name is kept.
-    pub fn and(self, other: Self) -> Self {
+    /// This grant and `other` together: valid only as long as both are; the first name is kept. Terms that
+    /// contradict each other are a reason to deny.
+    pub fn and(self, other: Self) -> Result<Self, Reason> {
         let shorter = |one: Option<Duration>, two: Option<Duration>| one.into_iter().chain(two).min();
-        Self {
+        Ok(Self {
             ttl: shorter(self.ttl, other.ttl),
             by: self.by.or(other.by),
             ends_after: shorter(self.ends_after, other.ends_after),
-        }
+            session: match (self.session, other.session) {
+                (Some(one), Some(two)) => Some(one.and(&two)?),
+                (one, two) => one.or(two),
+            },
+        })
     }
 }
 
@@ -82,17 +92,19 @@ pub struct Reason {
     pub cause: Cause,
     /// What exactly, for people: a statement's name, a service's answer. Never a secret.
     pub detail: Option<Arc<str>>,
+    /// What is true for the whole session now, as with a grant.
+    pub session: Option<SessionTerms>,
 }
 
 impl Reason {
     /// A reason that needs no more words than its cause.
     pub const fn new(cause: Cause) -> Self {
-        Self { cause, detail: None }
+        Self { cause, detail: None, session: None }
     }
 
     /// A reason with words for the operator.
     pub fn with_detail(cause: Cause, detail: impl Into<Arc<str>>) -> Self {
-        Self { cause, detail: Some(detail.into()) }
+        Self { cause, detail: Some(detail.into()), session: None }
     }
 }
 

@@ -14,8 +14,10 @@ mod client;
 mod decision;
 pub mod jwt_scopes;
 mod now;
+mod prefix;
 mod query;
 mod scope;
+mod session_terms;
 pub mod static_rules;
 mod topic;
 mod transform;
@@ -26,8 +28,10 @@ pub use cidr::{Cidr, CidrError};
 pub use client::{Client, Principal, Protocol};
 pub use decision::{Answer, BoxFuture, Cause, Decision, Grant, Reason};
 pub use now::Now;
+pub use prefix::{TopicPrefix, mount};
 pub use query::{Action, Policy, Query, Resource};
 pub use scope::Scope;
+pub use session_terms::{SessionLimits, SessionTerms};
 pub use topic::{FilterError, TopicFilter, TopicName};
 pub use transform::{
     Editable, EditableFilter, EditableLogin, EditableMessage, Part, Refusal, Transform, Transforms,

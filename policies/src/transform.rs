@@ -110,6 +110,11 @@ impl Transforms {
         self.0.is_empty()
     }
 
+    /// These, and behind them, next to the upstream, one more.
+    pub fn followed_by(&self, last: Arc<dyn Transform>) -> Self {
+        Self(self.0.iter().cloned().chain([last]).collect())
+    }
+
     /// Their names, in the order towards the upstream.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|transform| transform.name())
@@ -141,7 +146,7 @@ impl Refusal {
 
     /// The same, with the transform's name before the detail.
     fn by(self, name: &str) -> Self {
-        let named = |Reason { cause, detail }: Reason| match detail {
+        let named = |Reason { cause, detail, .. }: Reason| match detail {
             Some(detail) => Reason::with_detail(cause, format!("transform {name}: {detail}")),
             None => Reason::with_detail(cause, format!("transform {name}")),
         };
@@ -240,6 +245,15 @@ mod tests {
         assert_eq!(topic_after(&row, Action::Publish), Ok("t12".into()));
         assert_eq!(topic_after(&row, Action::Will), Ok("t12".into()));
         assert_eq!(topic_after(&row, Action::Deliver), Ok("t21".into()));
+    }
+
+    #[test]
+    fn one_more_is_last_towards_the_upstream() {
+        let row = Transforms::new(vec![with(|_| Ok("1"))]);
+        let more = row.followed_by(with(|_| Ok("2")));
+        assert_eq!(topic_after(&more, Action::Publish), Ok("t12".into()));
+        assert_eq!(topic_after(&more, Action::Deliver), Ok("t21".into()));
+        assert_eq!(topic_after(&row, Action::Publish), Ok("t1".into()));
     }
 
     #[test]

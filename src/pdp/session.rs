@@ -56,7 +56,9 @@ impl Decisions {
         };
         let rules = session.terms.as_ref()?.rules.as_ref()?;
         match rules.evaluate(query, now) {
-            Answer::Ready(Decision::Allow(allow)) => Some(Decision::Allow(allow.and(grant))),
+            Answer::Ready(Decision::Allow(allow)) => {
+                Some(allow.and(grant).map_or_else(Decision::Deny, Decision::Allow))
+            }
             Answer::Ready(deny @ Decision::Deny(_)) => Some(deny),
             Answer::Ready(Decision::Abstain) | Answer::Pending(_) => {
                 let detail = format!("{}: nothing in the session's terms allows it", self.name());

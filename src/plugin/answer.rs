@@ -35,7 +35,7 @@ fn read_object(answer: &Map<String, Value>) -> Result<Decision, &'static str> {
     match answer.get("decision").and_then(Value::as_str) {
         Some("abstain") => Ok(Decision::Abstain),
         Some("allow") => Ok(Decision::Allow(grant(words, ttl))),
-        Some("deny") => Ok(Decision::Deny(Reason { cause: Cause::NotAuthorized, detail: words })),
+        Some("deny") => Ok(Decision::Deny(Reason { detail: words, ..Reason::new(Cause::NotAuthorized) })),
         _ => Err("the plug-in's answer has no decision"),
     }
 }

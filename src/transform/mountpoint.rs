@@ -1,7 +1,5 @@
-use std::borrow::Cow;
-
 use mgate_policies::static_rules::variable;
-use mgate_policies::{Action, Client, Editable, Now, Part, Refusal, TopicName, Transform};
+use mgate_policies::{Client, Editable, Now, Refusal, TopicName, Transform, mount};
 
 /// Puts what a client says under a prefix of its own: added towards the upstream, taken away towards the client.
 ///
@@ -35,22 +33,7 @@ impl Transform for Mountpoint {
 
     fn apply(&self, packet: &mut Editable<'_>, _: Now) -> Result<(), Refusal> {
         let prefix = self.prefix.of(packet.client).map_err(Refusal::denied)?;
-        match &mut packet.part {
-            Part::Filter(filter) => add(&mut filter.filter, &prefix),
-            // that there is a prefix is all that a login must show
-            Part::Login(_) => {}
-            Part::Message(message) if message.action == Action::Deliver => {
-                remove(&mut message.topic, &prefix)?;
-                message.response_topic.as_mut().map_or(Ok(()), |topic| remove(topic, &prefix))?;
-            }
-            Part::Message(message) => {
-                add(&mut message.topic, &prefix);
-                if let Some(topic) = &mut message.response_topic {
-                    add(topic, &prefix);
-                }
-            }
-        }
-        Ok(())
+        mount(packet, &prefix)
     }
 }
 
@@ -117,19 +100,10 @@ fn value_of(name: &str, client: &Client) -> Result<String, String> {
     }
 }
 
-fn add(topic: &mut Cow<'_, str>, prefix: &str) {
-    *topic = Cow::Owned([prefix, topic].concat());
-}
-
-fn remove(topic: &mut Cow<'_, str>, prefix: &str) -> Result<(), Refusal> {
-    let bare = topic.strip_prefix(prefix).map(str::to_owned);
-    let outside = || Refusal::denied("the topic is outside of what the client can name");
-    *topic = Cow::Owned(bare.ok_or_else(outside)?);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use mgate_policies::Action;
+
     use super::*;
     use crate::transform::tests::{client, filter_after, message_after};
 
