@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,16 @@ pub struct Limits {
     pub decision_timeout: Duration,
     /// Time for the mirror to store what must be stored before it is acknowledged.
     pub store_timeout: Duration,
+}
+
+impl Limits {
+    /// What may be said of [`Limits::messages_per_second`].
+    pub const MESSAGES_PER_SECOND: RangeInclusive<u64> = 1..=1_000_000;
+    /// What may be said of [`Limits::packet_bytes`]: from the smallest MQTT packet that means something to the
+    /// largest there is. [MQTT-1.5.5]
+    pub const PACKET_BYTES: RangeInclusive<u64> = 64..=268_435_460;
+    /// What may be said of [`Limits::subscriptions`].
+    pub const SUBSCRIPTIONS: RangeInclusive<u64> = 1..=10_000_000;
 }
 
 impl Default for Limits {

@@ -1,5 +1,6 @@
 //! What one side may send, as far as it was asked lately: a device says the same again and again.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use mgate_policies::{Grant, TopicName};
@@ -26,7 +27,7 @@ struct Entry {
     qos: u8,
     retain: bool,
     until: Option<Instant>,
-    grant: Grant,
+    by: Option<Arc<str>>,
 }
 
 impl Memory {
@@ -37,7 +38,7 @@ impl Memory {
             return;
         }
         let until = grant.ttl.and_then(|ttl| now.checked_add(ttl));
-        let entry = Entry { topic: topic.as_str().into(), qos, retain, until, grant: grant.clone() };
+        let entry = Entry { topic: topic.as_str().into(), qos, retain, until, by: grant.by.clone() };
         if self.entries.len() < MAX_ENTRIES {
             self.entries.push(entry);
         } else {
@@ -56,9 +57,9 @@ impl Memory {
         self.entries.iter().position(is_same)
     }
 
-    /// What came with an entry.
-    pub(super) fn grant(&self, entry: usize) -> Option<&Grant> {
-        self.entries.get(entry).map(|entry| &entry.grant)
+    /// What allowed an entry, for people.
+    pub(super) fn allowed_by(&self, entry: usize) -> Option<&str> {
+        self.entries.get(entry)?.by.as_deref()
     }
 }
 

@@ -45,6 +45,8 @@ pub enum CloseReason {
     Revoked(Action, Reason),
     /// A side did not take what waited for it.
     Stalled(Side),
+    /// The session began behind another topic prefix than it would now.
+    TermsChanged,
     /// The upstream closed the connection.
     UpstreamClosed,
     /// The upstream said DISCONNECT, with this code.
@@ -144,7 +146,11 @@ impl CloseReason {
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
-            Self::ClientDisconnected | Self::Draining | Self::Expired | Self::Revoked(..) => Blame::Nobody,
+            Self::ClientDisconnected
+            | Self::Draining
+            | Self::Expired
+            | Self::Revoked(..)
+            | Self::TermsChanged => Blame::Nobody,
             Self::Io(side, _)
             | Self::Malformed(side, _)
             | Self::PacketTooLarge(side, _)
@@ -174,6 +180,7 @@ impl CloseReason {
             | Self::Malformed(Side::Upstream, _)
             | Self::PacketTooLarge(Side::Upstream, _)
             | Self::Protocol(Side::Upstream, _)
+            | Self::TermsChanged
             | Self::UpstreamClosed
             | Self::UpstreamTimeout
             | Self::UpstreamUnreachable(_) => (0x88, 0x03),
@@ -207,6 +214,7 @@ impl CloseReason {
             Self::Malformed(Side::Client, error) => Some(error.reason_code()),
             Self::PacketTooLarge(Side::Client, _) => Some(0x95),
             Self::Protocol(Side::Client, violation) => Some(violation.disconnect_code()),
+            Self::TermsChanged => Some(0x98),
             Self::Io(Side::Upstream, _)
             | Self::Malformed(Side::Upstream, _)
             | Self::PacketTooLarge(Side::Upstream, _)
@@ -229,6 +237,7 @@ impl CloseReason {
             Self::NotStored(_) => NOT_STORED,
             Self::PacketTooLarge(Side::Client, _) => "packet too large",
             Self::Protocol(Side::Client, _) => "protocol error",
+            Self::TermsChanged => "the session's terms changed",
             _ => "the upstream is not available",
         }
     }
@@ -336,6 +345,7 @@ impl fmt::Display for CloseReason {
             Self::Refused(code) => write!(f, "the upstream refused the client with code {code:#04x}"),
             Self::Revoked(action, reason) => write!(f, "rights changed, {action} denied: {reason}"),
             Self::Stalled(side) => write!(f, "the {side} takes no bytes"),
+            Self::TermsChanged => f.write_str("the session's terms changed: it has another topic prefix now"),
             Self::UpstreamClosed => f.write_str("the upstream closed the connection"),
             Self::UpstreamDisconnected(code) => write!(f, "the upstream disconnected with code {code:#04x}"),
             Self::UpstreamTimeout => f.write_str("the upstream did not answer CONNECT in time"),

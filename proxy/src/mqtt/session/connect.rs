@@ -74,10 +74,7 @@ impl Session {
             foresee([query, will_query(client, will)].into_iter(), cx);
         }
         match ask(&query, resumed, cx) {
-            Outcome::Allowed(grant, _) => {
-                self.end_with(&grant, cx);
-                self.ask_will(frame, None, cx)
-            }
+            Outcome::Allowed(grant, _) => self.begin(frame, &grant, cx),
             Outcome::Denied(reason) => self.deny_connect(Action::Connect, &frame, reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.wait(Side::Client, frame, Question::Connect(suspended), cx);
@@ -85,6 +82,17 @@ impl Session {
                 Ok(())
             }
         }
+    }
+
+    /// The client may open a session, under the terms of the grant.
+    fn begin(&mut self, frame: Vec<u8>, grant: &Grant, cx: &mut Context<'_>) -> Result<(), Close> {
+        self.end_with(grant, cx);
+        let rewritten = match self.begin_behind(grant, &frame, cx) {
+            Ok(rewritten) => rewritten,
+            Err(reason) => return self.deny_connect(Action::Will, &frame, reason, cx),
+        };
+        self.take_terms(grant, cx)?;
+        self.ask_will(rewritten.unwrap_or(frame), None, cx)
     }
 
     /// Ends the session no later than the grant that it was opened with.
@@ -323,11 +331,6 @@ fn report_objection(query: &Query<'_>, objection: &Objection, cx: &Context<'_>) 
     };
     let event = SessionEvent::WouldBeDenied { client, action, resource: &resource, objection };
     cx.tell(&event);
-}
-
-/// What allowed it, for people.
-pub(super) fn allowed_by(grant: &Grant) -> Fate<'_> {
-    Fate::Passed(grant.by.as_deref())
 }
 
 /// One and a half times what the client promised. [MQTT-3.1.2-22]

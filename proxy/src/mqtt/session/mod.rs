@@ -9,6 +9,7 @@ mod copies;
 mod publish;
 mod rights;
 mod subscribe;
+mod terms;
 #[cfg(test)]
 pub(super) mod tests;
 mod transform;
@@ -18,7 +19,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mgate_policies::{Action, BoxFuture, Client, Decision, Now, Reason, Transforms};
+use mgate_policies::{Action, BoxFuture, Client, Decision, Now, Reason, SessionTerms, Transforms};
 
 use self::close::Close;
 pub use self::close::{CloseReason, Violation};
@@ -58,7 +59,10 @@ pub struct Session {
     from_client: Lane,
     from_upstream: Lane,
     rate: Option<Rate>,
-    /// Those that it began with: what a client subscribed to has the same name at its end.
+    /// What came with leave to connect.
+    terms: SessionTerms,
+    /// Those that it began with: what a client subscribed to has the same name at its end. The prefix of its
+    /// terms is the last of them.
     transforms: Transforms,
     throttled_until: Option<Instant>,
     /// SUBSCRIBEs of which the upstream saw only a part, by packet identifier.
@@ -181,6 +185,7 @@ impl Session {
             has_enhanced_authentication: false,
             from_client: Lane::default(),
             from_upstream: Lane::default(),
+            terms: SessionTerms::default(),
             transforms: endpoint.gate.transforms.clone(),
             rate: limits.messages_per_second.map(|rate| Rate::new(rate, now.instant)),
             throttled_until: None,
@@ -321,7 +326,7 @@ impl Session {
     /// What is wrong with a packet by its first bytes alone, before the rest is waited for.
     fn check_header(&self, side: Side, header: &FixedHeader, cx: &Context<'_>) -> Result<(), Close> {
         let packet_type = header.packet_type;
-        let packet_bytes = cx.endpoint.gate.limits.packet_bytes;
+        let packet_bytes = self.packet_bytes(cx);
         let limit = match self.state {
             State::AwaitingConnect => packet_bytes.min(MAX_CONNECT_BYTES),
             _ => packet_bytes,

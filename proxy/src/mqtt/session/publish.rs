@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mgate_policies::{Action, Cause, Grant, Outcome, Query, Reason, Resource, TopicName};
 
 use super::close::{denial_text, publish_code};
-use super::connect::{Resumed, allowed_by, ask};
+use super::connect::{Resumed, ask};
 use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
 use crate::gate::{Fate, Side};
 use crate::mqtt::OnDeniedPublish;
@@ -57,12 +57,16 @@ impl Session {
         }
         match self.judge(&arrived, asked, resumed, cx) {
             Outcome::Allowed(grant, _) => {
+                self.heed(grant.session.as_ref(), cx)?;
                 if is_repeatable {
                     self.lane_mut(from).memory.remember(asked, &grant, cx.now.instant);
                 }
                 self.pass(&arrived, &Allowed::Now(grant), cx)
             }
-            Outcome::Denied(reason) => self.deny(&arrived, &reason, cx),
+            Outcome::Denied(reason) => {
+                self.heed(reason.session.as_ref(), cx)?;
+                self.deny(&arrived, &reason, cx)
+            }
             Outcome::Pending(suspended, future) => {
                 self.report(from, frame, &Packet::Publish(publish), Fate::Held, cx);
                 self.wait(from, frame.to_vec(), Question::Publish(suspended), cx);
@@ -168,12 +172,11 @@ impl Session {
             flow.aliases.pass_on(alias);
         }
         cx.out.to(from.other()).extend_from_slice(&frame);
-        let grant = match allowed {
-            Allowed::Before(entry) => self.lane(*from).memory.grant(*entry),
-            Allowed::Now(grant) => Some(grant),
+        let allowed_by = match allowed {
+            Allowed::Before(entry) => self.lane(*from).memory.allowed_by(*entry),
+            Allowed::Now(grant) => grant.by.as_deref(),
         };
-        let fate = grant.map_or(Fate::Passed(None), allowed_by);
-        self.report(*from, &frame, &Packet::Publish(*publish), fate, cx);
+self.report(*from, &frame, &Packet::Publish(*publish), Fate::Passed(allowed_by), cx);
         // at QoS 2 a message that is sent again is no other message
         if !is_repeated {
             self.mirror(judged, cx);

@@ -74,16 +74,22 @@ impl Session {
         self.from_client.memory = Memory::default();
         self.from_upstream.memory = Memory::default();
         if matches!(self.state, State::Dialing | State::AwaitingConnAck | State::Open) {
-            let last = self.rights.as_mut().and_then(|rights| rights.review.take());
-            let deadline = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
-            let deadline = last.map_or(deadline, |review| review.deadline.min(deadline));
             let left = self.rights.as_ref().map_or_else(|| vec![Right::Connect], |rights| rights.all());
-            foresee(left.iter().rev().filter_map(|right| self.query(right)), cx);
-            let review = Review { left, suspended: None, deadline, again_at: deadline };
-            self.review(review, None, cx)?;
+            self.begin_review(left, cx)?;
         }
         self.ask_anew(Side::Client, cx)?;
         self.ask_anew(Side::Upstream, cx)
+    }
+
+    /// The session may have other terms by now: the connection is asked for again, after the will, which the
+    /// session's end would publish. A review that is under way does so already.
+    pub(super) fn review_connection(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
+        let rights = self.rights.as_deref();
+        if rights.is_some_and(|rights| rights.review.is_some()) {
+            return Ok(());
+        }
+        let will = rights.and_then(|rights| rights.will.as_ref()).map(|_| Right::Will);
+        self.begin_review([Right::Connect].into_iter().chain(will).collect(), cx)
     }
 
     /// Goes on with the review.
@@ -131,7 +137,7 @@ impl Session {
         let rights = self.rights.as_deref();
         let others = rights.filter(|rights| !rights.subscriptions.contains_key(filter));
         let held = others.map_or(0, |rights| rights.held);
-        held + asked + weight(filter) <= cx.endpoint.gate.limits.subscriptions
+        held + asked + weight(filter) <= self.subscriptions(cx)
     }
 
     /// What the filters count that the upstream has yet to answer.
@@ -177,6 +183,15 @@ impl Session {
         self.rights.take_if(|rights| rights.is_empty());
     }
 
+    /// Begins anew where a review is under way; it does not get more time.
+    fn begin_review(&mut self, left: Vec<Right>, cx: &mut Context<'_>) -> Result<(), Close> {
+        let last = self.rights.as_mut().and_then(|rights| rights.review.take());
+        let deadline = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
+        let deadline = last.map_or(deadline, |review| review.deadline.min(deadline));
+        foresee(left.iter().rev().filter_map(|right| self.query(right)), cx);
+        self.review(Review { left, suspended: None, deadline, again_at: deadline }, None, cx)
+    }
+
     /// Asks for one after the other, until one is denied or has to be waited for.
     fn review(
         &mut self,
@@ -187,7 +202,10 @@ impl Session {
         let now = cx.now.instant;
         while let Some(right) = review.left.last() {
             match self.ask_for(right, resumed.take(), cx) {
-                Some(Outcome::Allowed(grant, _)) if *right == Right::Connect => self.end_with(&grant, cx),
+                Some(Outcome::Allowed(grant, _)) if *right == Right::Connect => {
+                    self.end_with(&grant, cx);
+                    self.take_terms(&grant, cx)?;
+                }
                 None | Some(Outcome::Allowed(..)) => {}
                 Some(Outcome::Denied(reason)) if reason.cause == Cause::Unavailable => {
                     review.again_at = review.deadline.min(now + PAUSE);

@@ -31,7 +31,6 @@ impl Session {
         let packet =
             decode(frame, self.version).map_err(|error| CloseReason::Malformed(Side::Client, error))?;
         let Packet::Subscribe(subscribe) = &packet else { return Ok(()) };
-        let Some(client) = self.client.as_deref() else { return Ok(()) };
         let allowed: usize = allowed(subscribe, &verdicts.codes).map(|filter| weight(filter.text)).sum();
         let mut asked = allowed + self.unanswered(Change::Subscribe);
         if verdicts.codes.is_empty() && resumed.is_none() {
@@ -42,20 +41,23 @@ impl Session {
                 verdicts.codes.push(Some(code));
                 continue;
             }
+            let Some(client) = self.client.as_deref() else { return Ok(()) };
             // an answer is to one question, whether or not it is asked again
             let resumed = resumed.take();
             // a packet of many thousand filters must not be as many questions
-            let is_early = verdicts.codes.len() < cx.endpoint.gate.limits.subscriptions;
+            let is_early = verdicts.codes.len() < self.subscriptions(cx);
             let outcome = match is_early && self.has_room_for(filter.text, asked, cx) {
                 true => ask(&query(client, &filter), resumed, cx),
                 false => Outcome::Denied(Reason::with_detail(Cause::QuotaExceeded, "too many subscriptions")),
             };
             match outcome {
-                Outcome::Allowed(..) => {
+                Outcome::Allowed(grant, _) => {
+                    self.heed(grant.session.as_ref(), cx)?;
                     asked += weight(filter.text);
                     verdicts.codes.push(None);
                 }
                 Outcome::Denied(reason) => {
+                    self.heed(reason.session.as_ref(), cx)?;
                     self.report_denial(Action::Subscribe, filter.text, &reason, cx);
                     verdicts.codes.push(Some(suback_code(self.version, reason.cause)));
                 }

@@ -149,18 +149,27 @@ impl Session {
     }
 
     fn transformed<'a>(&'a self, part: Part<'a>, cx: &Context<'_>) -> Result<Part<'a>, Refusal> {
+        self.transformed_by(&self.transforms, part, cx)
+    }
+
+    fn transformed_by<'a>(
+        &'a self,
+        row: &Transforms,
+        part: Part<'a>,
+        cx: &Context<'_>,
+    ) -> Result<Part<'a>, Refusal> {
         let Some(client) = self.client.as_deref() else {
             return Err(Refusal::Denied(Reason::new(Cause::BadCredentials)));
         };
         let mut packet = Editable { client, part };
-        self.transforms.apply(&mut packet, cx.now)?;
+        row.apply(&mut packet, cx.now)?;
         Ok(packet.part)
     }
 
     /// How long a packet may be that was made of `frame`: what came is judged elsewhere.
     fn longest(&self, from: Side, frame: &[u8], cx: &Context<'_>) -> usize {
         let taken = self.lane(from).flow.maximum_packet_size as usize;
-        taken.min(cx.endpoint.gate.limits.packet_bytes).max(frame.len())
+        taken.min(self.packet_bytes(cx)).max(frame.len())
     }
 
     /// Tells the observer of what was dropped.

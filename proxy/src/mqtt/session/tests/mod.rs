@@ -9,6 +9,7 @@ mod protocol;
 mod publish;
 mod rights;
 mod subscribe;
+mod terms;
 mod transform;
 mod waiting;
 

@@ -1,8 +1,11 @@
 //! CONNECT, transformed once it is known who the client is.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use mgate_policies::{Action, Cause, EditableLogin, EditableMessage, Part, Reason, Refusal, Transforms};
+use mgate_policies::{
+    Action, Cause, EditableLogin, EditableMessage, Part, Reason, Refusal, TopicPrefix, Transforms,
+};
 
 use super::super::{Context, Session};
 use super::{MORE, another_part, made_by, said, too_long};
@@ -26,7 +29,10 @@ impl Session {
             client.client_id = login.client_id.as_ref().into();
         }
         let will = match &connect.will {
-            Some(will) => Some(self.transformed_will(will, cx).map_err(|reason| (Action::Will, reason))?),
+            Some(will) => {
+                let will = self.transformed_will(will, &self.transforms, cx);
+                Some(will.map_err(|reason| (Action::Will, reason))?)
+            }
             None => None,
         };
         let new = NewConnect {
@@ -37,26 +43,25 @@ impl Session {
         };
         match is_same_connect(&connect, &new) {
             true => Ok(None),
-            false => self.rewritten_connect(frame, &connect, &new, cx).map(Some),
+            false => rewritten_connect(frame, &connect, &new, &self.transforms, cx).map(Some),
         }
     }
 
-    fn rewritten_connect(
+    /// CONNECT with its will behind a prefix, if it has one; otherwise why the will is refused.
+    pub(in super::super) fn mount_will(
         &self,
         frame: &[u8],
-        connect: &Connect<'_>,
-        new: &NewConnect<'_>,
+        prefix: &TopicPrefix,
         cx: &Context<'_>,
-    ) -> Result<Vec<u8>, (Action, Reason)> {
-        let mut rewritten = Vec::with_capacity(frame.len() + MORE);
-        let is_written = rewrite_connect(&mut rewritten, frame, connect, new).is_ok();
-        if !is_written || !decode_connect(&rewritten).is_ok_and(|connect| !connect.lacks_client_id()) {
-            return Err(no_connect(&self.transforms));
-        }
-        if rewritten.len() > cx.endpoint.gate.limits.packet_bytes {
-            return Err((Action::Connect, too_long(&self.transforms)));
-        }
-        Ok(rewritten)
+    ) -> Result<Option<Vec<u8>>, Reason> {
+        let row = Transforms::new(vec![Arc::new(prefix.clone())]);
+        let Ok(connect) = decode_connect(frame) else { return Err(no_connect(&row).1) };
+        let Some(will) = &connect.will else { return Ok(None) };
+        let will = self.transformed_will(will, &row, cx)?;
+        let Connect { client_id, username, password, .. } = connect;
+        let new = NewConnect { client_id, username, password, will: Some(said(&will)) };
+        let rewritten = rewritten_connect(frame, &connect, &new, &row, cx);
+        rewritten.map(Some).map_err(|(_, reason)| reason)
     }
 
     fn transformed_login(
@@ -82,6 +87,7 @@ impl Session {
     fn transformed_will<'a>(
         &'a self,
         will: &Will<'a>,
+        row: &Transforms,
         cx: &Context<'_>,
     ) -> Result<EditableMessage<'a>, Reason> {
         let message = EditableMessage {
@@ -92,11 +98,30 @@ impl Session {
             qos: will.qos,
             retain: will.retain,
         };
-        match self.transformed(Part::Message(message), cx).map_err(reason_of)? {
+        match self.transformed_by(row, Part::Message(message), cx).map_err(reason_of)? {
             Part::Message(message) => Ok(message),
-            _ => Err(reason_of(another_part(&self.transforms))),
+            _ => Err(reason_of(another_part(row))),
         }
     }
+}
+
+/// CONNECT with other fields, made by `row`, no longer than the route takes.
+fn rewritten_connect(
+    frame: &[u8],
+    connect: &Connect<'_>,
+    new: &NewConnect<'_>,
+    row: &Transforms,
+    cx: &Context<'_>,
+) -> Result<Vec<u8>, (Action, Reason)> {
+    let mut rewritten = Vec::with_capacity(frame.len() + MORE);
+    let is_written = rewrite_connect(&mut rewritten, frame, connect, new).is_ok();
+    if !is_written || !decode_connect(&rewritten).is_ok_and(|connect| !connect.lacks_client_id()) {
+        return Err(no_connect(row));
+    }
+    if rewritten.len() > cx.endpoint.gate.limits.packet_bytes {
+        return Err((Action::Connect, too_long(row)));
+    }
+    Ok(rewritten)
 }
 
 fn no_connect(transforms: &Transforms) -> (Action, Reason) {
