@@ -1,6 +1,5 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -316,13 +315,16 @@ fn limits(mut section: Section<'_>) -> (Limits, Option<Duration>) {
             default.connections_per_address,
         ),
         packet_bytes: section
-            .bytes("packet_bytes", PACKET_BYTES)
+            .bytes("packet_bytes", Limits::PACKET_BYTES)
             .and_then(|bytes| usize::try_from(bytes).ok())
             .unwrap_or(default.packet_bytes),
         messages_per_second: section
-            .integer("messages_per_second", 1..=1_000_000)
+            .integer("messages_per_second", Limits::MESSAGES_PER_SECOND)
             .and_then(|messages| u32::try_from(messages).ok()),
-        subscriptions: count(&mut section, "subscriptions", default.subscriptions),
+        subscriptions: section
+            .integer("subscriptions", Limits::SUBSCRIPTIONS)
+            .and_then(|number| usize::try_from(number).ok())
+            .unwrap_or(default.subscriptions),
         idle_timeout: section.duration("idle_timeout", SECOND..=WEEK),
     };
     let keepalive = section.duration("tcp_keepalive", SECOND..=LONGEST);
@@ -389,9 +391,6 @@ fn max_message_bytes(limits: &Limits) -> usize {
 const WEBSOCKET_KEYS: &[&str] = &["path", "origins"];
 const DEFAULT_PATH: &str = "/mqtt";
 const MIN_MESSAGE_BYTES: usize = 1024 * 1024;
-
-// The smallest MQTT packet that means something, and the largest there is. [MQTT-1.5.5]
-const PACKET_BYTES: RangeInclusive<u64> = 64..=268_435_460;
 
 const SHORTEST: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);

@@ -134,6 +134,7 @@ impl Remembered {
                     .as_ref()
                     .and_then(|terms| terms.disconnect_after)
                     .map(|after| after.saturating_sub(self.age(now)));
+                grant.session = self.terms.as_ref().map(|terms| terms.session.clone());
                 Decision::Allow(grant)
             }
             Verdict::Deny => {

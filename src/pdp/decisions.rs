@@ -343,10 +343,10 @@ impl Decisions {
         now: Now,
     ) -> Result<impl Future<Output = Outcome> + Send + use<>, PdpError> {
         let place = self.client.place()?;
-        let (this, request, expires) = (Arc::clone(self), question.request.clone(), question.expires);
+        let (this, question) = (Arc::clone(self), question.clone());
         Ok(async move {
-            let answer = this.client.ask(request, &place, now).await;
-            this.keep(key, answer, expires, now).await
+            let answer = this.client.ask(question.request.clone(), &place, now).await;
+            this.keep(key, answer, &question, now).await
         })
     }
 
@@ -355,11 +355,15 @@ impl Decisions {
         &self,
         key: u128,
         answer: Result<Answered, PdpError>,
-        expires: Option<Duration>,
+        question: &Question,
         now: Now,
     ) -> Outcome {
         match answer {
-            Ok(answered) => Ok(self.cache.remember(key, answered, expires, now).await),
+            Ok(mut answered) => {
+                // what is said of the session elsewhere is not for all of it
+                answered.terms.take_if(|_| question.flags.0 != Action::Connect);
+                Ok(self.cache.remember(key, answered, question.expires, now).await)
+            }
             Err(error) => {
                 count(&self.counters.errors);
                 Err(error)

@@ -21,7 +21,12 @@ impl Decisions {
         if let Some(remembered) = self.recall(&question, now) {
             return match self.by_terms(&remembered, query, now) {
                 Some(decision) => Answer::Ready(decision),
-                None => ask(),
+                None => match ask() {
+                    Answer::Ready(decision) => Answer::Ready(remembered.remind(decision)),
+                    Answer::Pending(asking) => {
+                        Answer::Pending(Box::pin(async move { remembered.remind(asking.await) }))
+                    }
+                },
             };
         }
         let (this, deadline) = (Arc::clone(self), self.deadline());
@@ -34,10 +39,12 @@ impl Decisions {
             };
             let now = now.later(since.elapsed());
             let decided = kept.query().ok().and_then(|query| this.by_terms(&settled.remembered, &query, now));
-            match (decided, answer) {
-                (Some(decision), _) | (None, Answer::Ready(decision)) => decision,
+            let decision = match (decided, answer) {
+                (Some(decision), _) => return decision,
+                (None, Answer::Ready(decision)) => decision,
                 (None, Answer::Pending(asking)) => asking.await,
-            }
+            };
+            settled.remembered.remind(decision)
         }))
     }
 
@@ -55,16 +62,30 @@ impl Decisions {
             return matches!(decision, Decision::Deny(_)).then_some(decision);
         };
         let rules = session.terms.as_ref()?.rules.as_ref()?;
-        match rules.evaluate(query, now) {
+        let decision = match rules.evaluate(query, now) {
             Answer::Ready(Decision::Allow(allow)) => {
-                Some(allow.and(grant).map_or_else(Decision::Deny, Decision::Allow))
+                allow.and(grant).map_or_else(Decision::Deny, Decision::Allow)
             }
-            Answer::Ready(deny @ Decision::Deny(_)) => Some(deny),
+            Answer::Ready(deny @ Decision::Deny(_)) => deny,
             Answer::Ready(Decision::Abstain) | Answer::Pending(_) => {
                 let detail = format!("{}: nothing in the session's terms allows it", self.name());
-                Some(Decision::Deny(Reason::with_detail(Cause::NotAuthorized, detail)))
+                Decision::Deny(Reason::with_detail(Cause::NotAuthorized, detail))
             }
+        };
+        Some(session.remind(decision))
+    }
+}
+
+impl Remembered {
+    /// The decision, which tells the session what is true for all of it by now.
+    fn remind(&self, mut decision: Decision) -> Decision {
+        let terms = || Some(self.terms.as_ref().map(|terms| terms.session.clone()).unwrap_or_default());
+        match &mut decision {
+            Decision::Allow(grant) => grant.session = terms(),
+            Decision::Deny(reason) => reason.session = terms(),
+            Decision::Abstain => {}
         }
+        decision
     }
 }
 
@@ -88,7 +109,10 @@ fn kept(query: &Query<'_>) -> Kept {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
+
+    use mgate_policies::{SessionLimits, SessionTerms, TopicPrefix};
 
     use super::super::tests::{
         ALLOW, DENY, asked_about, cause, client, decide_at, deliver, grant, is_allowed, options, publish,
@@ -163,6 +187,71 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn each_decision_tells_what_is_true_for_the_session() {
+        let statements =
+            ",\"statements\":[{\"effect\":\"allow\",\"actions\":[\"publish\"],\"resources\":[\"topic:a\"]}]";
+        for statements in ["", statements] {
+            let service = Service::start(move |heard, tcp| {
+                let said = match asked_about(heard).as_str() {
+                    "publish b" => DENY.to_owned(),
+                    "publish a" => ALLOW.to_owned(),
+                    _ => connected(&format!("{LIMITS},{PREFIX}{statements}")),
+                };
+                tcp.write_all(&json(&said))
+            });
+            let (pdp, now, client) = (pdp(&service), Now::read(), client());
+            let limits = SessionLimits { messages_per_second: Some(5), ..SessionLimits::default() };
+            let terms = Some(SessionTerms::new(limits, TopicPrefix::parse("acme/").ok()));
+            // the first time they are asked for, then they are known
+            for asked in
+                [[publish(&client, "a"), publish(&client, "b")], [publish(&client, "a"), connect(&client)]]
+            {
+                for query in &asked {
+                    assert_eq!(session_of(decide_at(&pdp, query, now).await), terms, "{query:?}");
+                }
+            }
+            assert_eq!(all_asked(&service).iter().filter(|asked| *asked == "connect dev-1").count(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn session_without_terms_is_told_so() {
+        let service = Service::saying(json(ALLOW));
+        let (pdp, client) = (pdp(&service), client());
+        let none = Some(SessionTerms::default());
+        assert_eq!(session_of(decide_at(&pdp, &publish(&client, "a"), Now::read()).await), none);
+        let pdp = Pdp::new(PdpOptions { session_terms: false, ..wanted(&service) });
+        assert_eq!(session_of(decide_at(&pdp, &publish(&client, "a"), Now::read()).await), None);
+    }
+
+    #[tokio::test]
+    async fn terms_that_change_are_told_with_the_next_decision() {
+        let requests = AtomicUsize::new(0);
+        let service = Service::start(move |_, tcp| {
+            let terms = if requests.fetch_add(1, Ordering::Relaxed) == 0 { PREFIX } else { LIMITS };
+            tcp.write_all(&json(&connected(&format!("{terms},\"statements\":[]"))))
+        });
+        let (pdp, now, client) = (pdp(&service), Now::read(), client());
+        let prefix = |terms: Option<SessionTerms>| terms.unwrap().topic_prefix().map(ToString::to_string);
+        let began = session_of(decide_at(&pdp, &connect(&client), now).await);
+        assert_eq!(prefix(began).as_deref(), Some("\"acme/\""));
+        let later = now.later(Duration::from_secs(61));
+        assert_eq!(prefix(session_of(decide_at(&pdp, &publish(&client, "a"), later).await)), None);
+    }
+
+    #[tokio::test]
+    async fn terms_count_with_the_answer_to_connect_alone() {
+        let service = Service::saying(json(&connected(PREFIX)));
+        let pdp = Pdp::new(PdpOptions { session_terms: false, ..wanted(&service) });
+        let client = client();
+        for _ in 0..2 {
+            let (began, went_on) = (connect(&client), publish(&client, "a"));
+            assert!(session_of(decide_at(&pdp, &began, Now::read()).await).is_some());
+            assert_eq!(session_of(decide_at(&pdp, &went_on, Now::read()).await), None);
+        }
+    }
+
+    #[tokio::test]
     async fn terms_that_are_not_understood_end_in_a_denial() {
         let service = Service::saying(json(r#"{"decision":true,"context":{"mgate":{"rules":[]}}}"#));
         let decision = decide_at(&pdp(&service), &connect(&client()), Now::read()).await;
@@ -197,6 +286,19 @@ mod tests {
         }
     }
 
+    fn session_of(decision: Decision) -> Option<SessionTerms> {
+        match decision {
+            Decision::Allow(grant) => grant.session,
+            Decision::Deny(reason) => reason.session,
+            Decision::Abstain => panic!("it decides"),
+        }
+    }
+
+    /// Leave to connect with these terms.
+    fn connected(terms: &str) -> String {
+        format!("{{\"decision\":true,\"context\":{{\"ttl\":60,\"mgate\":{{{terms}}}}}}}")
+    }
+
     fn all_asked(service: &Service) -> Vec<String> {
         service.heard().iter().map(|heard: &Heard| asked_about(heard)).collect()
     }
@@ -214,6 +316,8 @@ mod tests {
         PdpOptions { session_terms: true, actions, ..options(&service.url("/")) }
     }
 
+    const LIMITS: &str = r#""limits":{"messages_per_second":5}"#;
+    const PREFIX: &str = r#""topic_prefix":"acme/""#;
     const TERMS: &str = r#"{"decision":true,"context":{"ttl":30,"mgate":{"statements":[
         {"effect":"allow","actions":["publish","subscribe"],"resources":["topic:a/#"]},
         {"effect":"deny","actions":["publish"],"resources":["topic:a/no"]}

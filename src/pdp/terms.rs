@@ -1,7 +1,10 @@
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mgate_policies::static_rules::{Condition, Effect, ResourcePattern, Statement, StaticRules, Who};
+use mgate_policies::{SessionLimits, SessionTerms, TopicPrefix};
+use mgate_proxy::gate::Limits;
 use serde_json::{Map, Value};
 
 use super::dialect::{AnswerError, seconds};
@@ -16,6 +19,8 @@ pub struct Terms {
     pub(super) refresh_after: Option<Duration>,
     /// When the session ends.
     pub(super) disconnect_after: Option<Duration>,
+    /// What it is bounded by, and behind which prefix it stands.
+    pub(super) session: SessionTerms,
     /// What they cost in memory, more or less.
     pub(super) bytes: usize,
 }
@@ -28,21 +33,52 @@ impl Terms {
             Some(Value::Object(terms)) => terms,
             Some(_) => return Err(NOT_UNDERSTOOD),
         };
-        only(terms, &["statements", "refresh_after", "disconnect_after"])?;
+        only(terms, &["statements", "refresh_after", "disconnect_after", "limits", "topic_prefix"])?;
         let statements = terms.get("statements");
         let rules = statements.map(|statements| {
             let statements = statements.as_array().ok_or(NOT_UNDERSTOOD)?.iter().map(statement);
             let statements = statements.collect::<Option<_>>().ok_or(NOT_UNDERSTOOD)?;
             StaticRules::compile("session", statements).map_err(|_| NOT_UNDERSTOOD)
         });
+        let limits = terms.get("limits").map_or(Ok(SessionLimits::default()), limits)?;
+        let topic_prefix = terms.get("topic_prefix").map(topic_prefix).transpose()?;
         Ok(Some(Arc::new(Self {
             rules: rules.transpose()?,
             refresh_after: duration(terms.get("refresh_after"))?,
             disconnect_after: duration(terms.get("disconnect_after"))?,
             // compiled, a statement takes some times what its text does
-            bytes: statements.map_or(0, |statements| statements.to_string().len() * 8),
+            bytes: statements.map_or(0, |statements| statements.to_string().len() * 8)
+                + topic_prefix.as_ref().map_or(0, |prefix| prefix.as_str().len()),
+            session: SessionTerms::new(limits, topic_prefix),
         })))
     }
+}
+
+/// Limits as those of a route, within the same bounds.
+fn limits(value: &Value) -> Result<SessionLimits, AnswerError> {
+    let limits = value.as_object().ok_or(NOT_UNDERSTOOD)?;
+    only(limits, &["messages_per_second", "packet_bytes", "subscriptions"])?;
+    let limit = |key, bounds: RangeInclusive<u64>| match limits.get(key) {
+        None => Ok(None),
+        Some(value) => {
+            value.as_u64().filter(|number| bounds.contains(number)).map(Some).ok_or(NOT_UNDERSTOOD)
+        }
+    };
+    let size = |number: u64| usize::try_from(number).map_err(|_| NOT_UNDERSTOOD);
+    let messages_per_second = limit("messages_per_second", Limits::MESSAGES_PER_SECOND)?;
+    Ok(SessionLimits {
+        messages_per_second: messages_per_second
+            .map(u32::try_from)
+            .transpose()
+            .map_err(|_| NOT_UNDERSTOOD)?,
+        packet_bytes: limit("packet_bytes", Limits::PACKET_BYTES)?.map(size).transpose()?,
+        subscriptions: limit("subscriptions", Limits::SUBSCRIPTIONS)?.map(size).transpose()?,
+    })
+}
+
+fn topic_prefix(value: &Value) -> Result<TopicPrefix, AnswerError> {
+    let text = value.as_str().ok_or(NOT_UNDERSTOOD)?;
+    TopicPrefix::parse(text).map_err(|_| NOT_UNDERSTOOD)
 }
 
 /// A statement as in the file of a static policy; whom it speaks of may be left out.
@@ -118,14 +154,39 @@ mod tests {
             ],
             "refresh_after": 30,
             "disconnect_after": 3600.5,
+            "limits": { "messages_per_second": 5, "packet_bytes": 1024, "subscriptions": 1 },
+            "topic_prefix": "tenants/acme/",
         }}));
         let terms = terms.unwrap().unwrap();
         assert!(terms.rules.is_some());
         assert_eq!(terms.refresh_after, Some(Duration::from_secs(30)));
         assert_eq!(terms.disconnect_after, Some(Duration::from_millis(3_600_500)));
+        let limits =
+            SessionLimits { messages_per_second: Some(5), packet_bytes: Some(1024), subscriptions: Some(1) };
+        let prefix = TopicPrefix::parse("tenants/acme/").ok();
+        assert_eq!(terms.session, SessionTerms::new(limits, prefix));
         assert!(Terms::read(&json!({ "policy": 7 })).unwrap().is_none());
         assert!(Terms::read(&Value::Null).unwrap().is_none());
-        assert!(Terms::read(&json!({ "mgate": {} })).unwrap().unwrap().rules.is_none());
+        let nothing = Terms::read(&json!({ "mgate": { "limits": {} } })).unwrap().unwrap();
+        assert!(nothing.rules.is_none() && nothing.session.is_none());
+    }
+
+    #[test]
+    fn limits_have_the_bounds_of_a_route() {
+        for (key, least, most) in [
+            ("messages_per_second", 1, 1_000_000),
+            ("packet_bytes", 64, 268_435_460),
+            ("subscriptions", 1, 10_000_000),
+        ] {
+            let is_read =
+                |value: Value| Terms::read(&json!({ "mgate": { "limits": { key: value } } })).is_ok();
+            assert!(is_read(json!(least)) && is_read(json!(most)), "{key}");
+            for wrong in
+                [json!(least - 1), json!(most + 1), json!(-1), json!(100.5), json!("100"), json!(null)]
+            {
+                assert!(!is_read(wrong.clone()), "{key}: {wrong}");
+            }
+        }
     }
 
     #[test]
@@ -160,6 +221,18 @@ mod tests {
             json!({ "refresh_after": "30s" }),
             json!({ "disconnect_after": null }),
             json!({ "disconnect": 30 }),
+            json!({ "limits": null }),
+            json!({ "limits": [] }),
+            json!({ "limits": { "connections": 1 } }),
+            json!({ "topic_prefix": null }),
+            json!({ "topic_prefix": 7 }),
+            json!({ "topic_prefix": "" }),
+            json!({ "topic_prefix": "acme" }),
+            json!({ "topic_prefix": "$SYS/" }),
+            json!({ "topic_prefix": "a/+/" }),
+            json!({ "topic_prefix": "a\u{0}/" }),
+            json!({ "topic_prefix": "tenants/${tenant}/" }),
+            json!({ "topic_prefix": format!("{}/", "a".repeat(1024)) }),
         ] {
             assert!(Terms::read(&json!({ "mgate": terms })).is_err(), "{terms}");
         }
