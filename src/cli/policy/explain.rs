@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mgate_policies::{
-    Action, Attributes, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason, Word,
+    Action, Attributes, Cause, Client, Decision, Grant, Now, Outcome, Principal, Protocol, Query, Reason,
+    SessionLimits, Word,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Global, print};
 use crate::config::{Config, Environment, RouteConfig};
@@ -160,7 +161,27 @@ impl Explanation<'_> {
             Outcome::Denied(reason) => format!("result: deny, {reason}"),
             Outcome::Pending(..) => "result: deny, because nothing was decided".into(),
         });
+        let terms: Vec<String> =
+            self.session().into_iter().map(|(term, value)| format!("{term} = {value}")).collect();
+        if !terms.is_empty() {
+            lines.push(format!("session: {}", terms.join(", ")));
+        }
         lines
+    }
+
+    /// What comes with the leave for the whole session, by name.
+    fn session(&self) -> Map<String, Value> {
+        let Outcome::Allowed(Grant { session, ends_after, .. }, _) = &self.outcome else { return Map::new() };
+        let session = session.clone().unwrap_or_default();
+        let SessionLimits { messages_per_second, packet_bytes, subscriptions } = session.limits();
+        let terms = [
+            ("disconnect_after", ends_after.map(|after| json!(after.as_secs()))),
+            ("messages_per_second", messages_per_second.map(Value::from)),
+            ("packet_bytes", packet_bytes.map(Value::from)),
+            ("subscriptions", subscriptions.map(Value::from)),
+            ("topic_prefix", session.topic_prefix().map(|prefix| prefix.as_str().into())),
+        ];
+        terms.into_iter().filter_map(|(term, value)| Some((term.into(), value?))).collect()
     }
 
     fn json(&self, route: &RouteConfig, query: &Query<'_>) -> Value {
@@ -182,11 +203,13 @@ impl Explanation<'_> {
             "result": if matches!(self.outcome, Outcome::Allowed(..)) { "allow" } else { "deny" },
             "reason": reason,
             "would_be_denied_by": would_be_denied_by,
+            "session": self.session(),
         })
     }
 
     fn is_denied_by_nobody(&self) -> bool {
-        !self.words.iter().any(|word| word.is_enforced && matches!(word.decision, Decision::Deny(_)))
+        // what several allow may contradict itself
+        !self.words.iter().any(|word| word.is_enforced && word.decision != Decision::Abstain)
     }
 }
 
