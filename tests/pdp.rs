@@ -6,14 +6,15 @@ mod support;
 
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::sync::Mutex;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::broker::{Broker, free_port, mosquitto_sub};
 use support::packets::{
-    BOTH, PINGREQ, PUBACK, Version, ack, connect, packet, publish, publish_with, reason_string, suback,
-    subscribe,
+    BOTH, PINGREQ, PUBACK, Version, ack, connack, connect, packet, publish, publish_with, reason_string,
+    suback, subscribe,
 };
 use support::peer::{Peer, Upstream};
 use support::process::Process;
@@ -242,6 +243,133 @@ fn answer_to_connect_decides_about_the_session_and_ends_it() {
 }
 
 #[test]
+fn prefix_of_the_answer_to_connect_holds_in_both_directions_and_for_the_will() {
+    let statements = "'statements':[{'effect':'allow','actions':['publish','subscribe','will','deliver'],\
+                      'resources':['topic:tenants/acme/#']}]";
+    let (service, upstream) = (with_terms(&format!("{PREFIX},{statements}")), Upstream::start());
+    let more = "session_terms = true\n[transform.mine]\ntype = 'mountpoint'\nprefix = '${client_id}/'\n";
+    let text =
+        config(&upstream, &service.url("/"), more).replace("['auth']", "['auth']\ntransforms = ['mine']");
+    let mgate = Mgate::start(&Files::new(&[]), &text);
+    for version in BOTH {
+        // the second finds the answer in the cache
+        for _ in 0..2 {
+            let id = format!("dev-{version:?}");
+            let mut client = mgate.dial();
+            client.send(&connect(version, &id).will("last", "gone").bytes());
+            let mut behind = upstream.accept();
+            behind.expect(&connect(version, &id).will(&format!("tenants/acme/{id}/last"), "gone").bytes());
+            behind.send(&connack(version));
+            client.expect(&connack(version));
+            client.send(&subscribe(version, 1, &[("#", 1), ("$share/g/a/+", 0)]));
+            let moved = [format!("tenants/acme/{id}/#"), format!("$share/g/tenants/acme/{id}/a/+")];
+            behind.expect(&subscribe(version, 1, &[(&moved[0], 1), (&moved[1], 0)]));
+            behind.send(&suback(version, 1, &[1, 0]));
+            client.expect(&suback(version, 1, &[1, 0]));
+            client.send(&publish(version, "data", "x"));
+            behind.expect(&publish(version, &format!("tenants/acme/{id}/data"), "x"));
+            behind.send(&publish(version, &format!("tenants/other/{id}/news"), "not for it"));
+            behind.send(&publish(version, &format!("tenants/acme/{id}/news"), "x"));
+            client.expect(&publish(version, "news", "x"));
+        }
+    }
+    assert_eq!(service.heard().len(), 2);
+}
+
+#[test]
+fn limits_of_the_answer_to_connect_are_obeyed() {
+    let limits = "'limits':{'messages_per_second':4,'packet_bytes':100,'subscriptions':1}";
+    let (service, upstream) = (with_terms(limits), Upstream::start());
+    let mgate = start(&upstream, &service, "session_terms = true");
+    for (version, too_many) in [(Version::V311, 0x80), (Version::V5, 0x97)] {
+        let (mut client, mut behind) = session(&mgate, &upstream, version);
+        client.send(&subscribe(version, 1, &[("a", 0), ("b", 0)]));
+        behind.expect(&subscribe(version, 1, &[("a", 0)]));
+        behind.send(&suback(version, 1, &[0]));
+        client.expect(&suback(version, 1, &[0, too_many]));
+        let since = Instant::now();
+        let burst = publish(version, "a", "x").repeat(8);
+        client.send(&burst);
+        behind.expect(&burst);
+        assert!(since.elapsed() >= Duration::from_millis(900), "{:?}", since.elapsed());
+        client.send(&publish(version, "a", &"x".repeat(100)));
+        let told = if version == Version::V5 { reason_string("packet too large") } else { Vec::new() };
+        assert!(client.until_closed().ends_with(&told));
+        mgate.log.wait_for("is over the limit");
+    }
+}
+
+#[test]
+fn answer_that_changes_the_prefix_ends_the_session_and_one_that_changes_limits_does_not() {
+    let terms = Arc::new(Mutex::new(String::new()));
+    let said = Arc::clone(&terms);
+    let service = Service::start(move |_, tcp| tcp.write_all(&json(&of_session(&said.lock().unwrap()))));
+    let upstream = Upstream::start();
+    let mgate = start(&upstream, &service, "session_terms = true\ncache = { max_ttl = '0s' }");
+    for version in BOTH {
+        *terms.lock().unwrap() = PREFIX.to_owned();
+        let (mut client, mut behind) = session(&mgate, &upstream, version);
+        client.send(&publish(version, "a", &"x".repeat(100)));
+        behind.expect(&publish(version, "tenants/acme/a", &"x".repeat(100)));
+        *terms.lock().unwrap() = format!("{PREFIX},'limits':{{'subscriptions':1}}");
+        client.send(&publish(version, "a", "x"));
+        behind.expect(&publish(version, "tenants/acme/a", "x"));
+        wait_until("the other limits count", || {
+            client.send(&subscribe(version, 1, &[("a", 0), ("b", 0)]));
+            let passed = behind.packet();
+            let codes = if passed.ends_with(b"a\0") { 1 } else { 2 };
+            behind.send(&suback(version, 1, &[0x80, 0x80][..codes]));
+            client.packet();
+            codes == 1
+        });
+        *terms.lock().unwrap() = PREFIX.replace("acme", "other");
+        client.send(&publish(version, "a", "x"));
+        let bye = client.until_closed();
+        if version == Version::V5 {
+            assert_eq!((bye[0], bye[2]), (0xe0, 0x98), "{bye:02x?}");
+        }
+        mgate.log.wait_for("the session's terms changed: it has another topic prefix now");
+    }
+}
+
+#[test]
+fn services_that_disagree_about_the_prefix_let_nobody_in() {
+    let (service, other) = (with_terms(PREFIX), with_terms(&PREFIX.replace("acme", "other")));
+    let upstream = Upstream::start();
+    let more = format!("[policy.other]\ntype = 'pdp'\ndialect = 'authzen'\nurl = '{}'", other.url("/"));
+    let text = config(&upstream, &service.url("/"), &more).replace("['auth']", "['auth', 'other']");
+    let files = Files::new(&[]);
+    let mgate = Mgate::start(&files, &text);
+    for (version, refused) in
+        [(Version::V311, vec![0x20, 2, 0, 0x03]), (Version::V5, refusal(0x88, "no decision to be had"))]
+    {
+        let mut client = mgate.dial();
+        client.send(&connect(version, "dev-1").bytes());
+        assert_eq!(client.until_closed(), refused);
+    }
+    mgate.log.wait_for(r#"different prefixes, \"tenants/acme/\" and \"tenants/other/\""#);
+    assert!(upstream.try_accept().is_none());
+    let shown = explained(&files, &text, &[]);
+    assert!(shown.contains("result: deny, no decision to be had: policies put the session"), "{shown}");
+}
+
+#[test]
+fn explanation_shows_what_is_true_for_the_session() {
+    let limits = "'limits':{'messages_per_second':4,'packet_bytes':100},'disconnect_after':60";
+    let (service, upstream) = (with_terms(&format!("{PREFIX},{limits}")), Upstream::start());
+    let text = config(&upstream, &service.url("/"), "");
+    let files = Files::new(&[]);
+    let shown = explained(&files, &text, &[]);
+    assert!(shown.contains("session: ") && shown.contains("topic_prefix = \"tenants/acme/\""), "{shown}");
+    let shown = explained(&files, &text, &["--json"]);
+    let session = &serde_json::from_str::<Value>(&shown).unwrap()["session"];
+    let expected = ["4", "100", "\"tenants/acme/\""];
+    let shown = ["messages_per_second", "packet_bytes", "topic_prefix"].map(|term| session[term].to_string());
+    assert_eq!(shown, expected);
+    assert!(session["disconnect_after"].as_u64().is_some_and(|secs| secs <= 60), "{session}");
+}
+
+#[test]
 fn filters_of_one_subscribe_are_one_request() {
     let (service, broker) = (Service::start(by_name), Broker::mosquitto());
     let mgate = Mgate::start(&Files::new(&[]), &to_port(broker.port, &service.url(""), "batch = true"));
@@ -349,6 +477,23 @@ fn session(mgate: &Mgate, upstream: &Upstream, version: Version) -> (Peer, Peer)
     upstream.session(mgate.address(), &connect(version, "dev-1"), version)
 }
 
+/// Says yes, and this of the session; quotes are single.
+fn with_terms(terms: &str) -> Service {
+    Service::saying(json(&of_session(terms)))
+}
+
+fn of_session(terms: &str) -> String {
+    format!("{{'decision':true,'context':{{'ttl':60,'mgate':{{{terms}}}}}}}").replace('\'', "\"")
+}
+
+/// What people are told of leave to connect.
+fn explained(files: &Files, config: &str, more: &[&str]) -> String {
+    let file = files.write("mgate.toml", config);
+    let mut command = mgate(&["policy", "explain", "--route", "devices", "--action", "connect", "-c"]);
+    let output = command.arg(file).args(more).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// Says no to what has `bad` in its name.
 fn by_name(heard: &Heard, tcp: &mut TcpStream) -> io::Result<()> {
     let decisions =
@@ -408,6 +553,7 @@ fn refusal(code: u8, words: &str) -> Vec<u8> {
     packet(0x20, &[&[0, code, u8::try_from(words.len()).unwrap()], words.as_slice()].concat())
 }
 
+const PREFIX: &str = "'topic_prefix':'tenants/acme/'";
 const MAY_CONNECT: &str = "\
 version = 1
 [[statements]]
