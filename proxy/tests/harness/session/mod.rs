@@ -11,7 +11,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{Action, Cause, Chain, Decision, Now, Policy, Reason, Transform, Transforms};
+use mgate_policies::{
+    Action, Cause, Chain, Decision, Now, Policy, Reason, SessionLimits, SessionTerms, TopicPrefix, Transform,
+    Transforms,
+};
 use mgate_proxy::gate::{Authenticator, Authenticators, Gate, Limits, Mirror, Side};
 use mgate_proxy::mqtt::codec::decode;
 use mgate_proxy::mqtt::packet::{Packet, Version};
@@ -52,6 +55,8 @@ struct World {
     unstored: VecDeque<u16>,
     /// Whether it is the upstream that speaks.
     is_upstreams_turn: bool,
+    /// Whether transforms change what the client says: the route's, or the prefix of its session.
+    is_mounted: bool,
     version: Version,
     from_client: Pipe,
     from_upstream: Pipe,
@@ -82,7 +87,7 @@ struct Waits {
 
 impl World {
     fn new(options: u8) -> Self {
-        let rules = Arc::new(Rules::new(options & IS_REPEATABLE != 0));
+        let rules = Arc::new(Rules::new(options & IS_REPEATABLE != 0, has_terms(options).then(|| terms(4))));
         let stores = Arc::new(Stores::default());
         let endpoint = endpoint(options, &rules, &stores);
         let now = Now::read();
@@ -102,6 +107,7 @@ impl World {
             passed: Vec::new(),
             unstored: VecDeque::new(),
             is_upstreams_turn: false,
+            is_mounted: has_transforms(options) || has_terms(options),
             version: VERSIONS[usize::from(options & 0x03)],
             from_client: Pipe::default(),
             from_upstream: Pipe::default(),
@@ -141,7 +147,7 @@ impl World {
                 }
             }
             Step::Reauthorize => {
-                self.rules.change();
+                self.rules.change(terms(2));
                 self.input(Input::Reauthorize);
             }
             Step::Reviewed(decision) => {
@@ -312,7 +318,7 @@ impl World {
             assert!(self.session.poll_timeout().is_none() && !self.session.wants(Side::Client));
             return;
         }
-        if !self.endpoint.gate.transforms.is_empty() {
+        if self.is_mounted {
             // transforms may make a delivery too long
             self.rules.forget(Action::Deliver);
         }
@@ -350,7 +356,7 @@ impl World {
     }
 
     fn upstream_hears_connect(&self, frame: Frame<'_>) {
-        if self.endpoint.gate.transforms.is_empty() {
+        if !self.is_mounted {
             assert_eq!(frame.bytes, self.connect, "CONNECT goes on as it came");
         }
         let unused = |action| self.rules.unused(action);
@@ -378,8 +384,7 @@ impl World {
 
     /// Nothing of the client reaches the upstream beside what transforms made of it.
     fn check_mounted(&self, resource: &str) {
-        let has_transforms = !self.endpoint.gate.transforms.is_empty();
-        assert!(!has_transforms || is_mounted(resource), "{resource} is not mounted");
+        assert!(!self.is_mounted || is_mounted(resource), "{resource} is not mounted");
     }
 
     /// What passes is what was allowed, in that order, and never what nobody may have.
@@ -399,7 +404,7 @@ impl World {
 
     /// Policies know a delivery by what the upstream calls it.
     fn check_delivered(&self, message: &Permit) {
-        if self.endpoint.gate.transforms.is_empty() {
+        if !self.is_mounted {
             return self.check_permitted(Action::Deliver, message);
         }
         let is_permitted = |resource| {
@@ -457,6 +462,24 @@ fn has_transforms(options: u8) -> bool {
 /// Whether acknowledgements wait for the mirror.
 fn has_stores(options: u8) -> bool {
     options & HAS_SMALL_PACKETS != 0 && options & DISCONNECTS != 0
+}
+
+/// A fourth of the sessions of 5.0, and half of those of 3.1.
+fn has_terms(options: u8) -> bool {
+    match options & 0x03 {
+        0 => options & HAS_SMALL_PACKETS != 0,
+        version => version == 2 && options & DISCONNECTS != 0,
+    }
+}
+
+/// What is said of a session: tighter limits than the route's, and a prefix.
+fn terms(subscriptions: usize) -> SessionTerms {
+    let limits = SessionLimits {
+        messages_per_second: Some(9),
+        packet_bytes: Some(1024),
+        subscriptions: Some(subscriptions),
+    };
+    SessionTerms::new(limits, TopicPrefix::parse(mounted::MOUNT).ok())
 }
 
 fn endpoint(options: u8, rules: &Arc<Rules>, stores: &Arc<Stores>) -> Endpoint {

@@ -54,5 +54,6 @@ fn unmount(text: &mut Cow<'_, str>) {
     *text = Cow::Owned(bare.map_or_else(|| [ELSEWHERE, text].concat(), str::to_owned));
 }
 
-const MOUNT: &str = "m/";
+/// What everything of a client stands behind.
+pub(crate) const MOUNT: &str = "m/";
 const ELSEWHERE: &str = "c/";

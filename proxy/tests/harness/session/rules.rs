@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use mgate_policies::{
-    Action, Answer, Cause, Decision, Grant, Now, Policy, Principal, Query, Reason, Resource,
+    Action, Answer, Cause, Decision, Grant, Now, Policy, Principal, Query, Reason, Resource, SessionTerms,
 };
 use mgate_proxy::gate::{
     Authentication, Authenticator, Copied, Credentials, Message, Mirror, Observer, PacketSeen, SessionEvent,
@@ -34,6 +34,8 @@ pub(crate) struct Rules {
     lasting: Option<Mutex<Vec<(Action, Permit, Instant)>>>,
     /// Whether rights changed: from then on, sessions ask for more than what passes next.
     have_changed: AtomicBool,
+    /// What is true for each session; `None` where nothing is said of them.
+    terms: Option<Mutex<SessionTerms>>,
 }
 
 /// The first policy of the chain: needs time where something is called slow.
@@ -51,16 +53,18 @@ pub(crate) struct Stores(Mutex<VecDeque<Vec<u8>>>);
 
 impl Rules {
     /// Rules whose answers sessions may remember for a while, or may not.
-    pub(crate) fn new(is_repeatable: bool) -> Self {
+    pub(crate) fn new(is_repeatable: bool, terms: Option<SessionTerms>) -> Self {
         Self {
+            terms: terms.map(Mutex::new),
             unused: Mutex::default(),
             lasting: is_repeatable.then(Mutex::default),
             have_changed: AtomicBool::new(false),
         }
     }
 
-    /// Takes back what was allowed to be remembered.
-    pub(crate) fn change(&self) {
+    /// Takes back what was allowed to be remembered, and says this of sessions, if anything.
+    pub(crate) fn change(&self, new: SessionTerms) {
+        self.terms.iter().for_each(|terms| *terms.lock().expect("nobody panics with it") = new.clone());
         self.have_changed.store(true, Ordering::Relaxed);
         self.lasting().into_iter().for_each(|mut lasting| lasting.clear());
     }
@@ -120,6 +124,7 @@ impl Policy for Rules {
         let Query { action, payload, qos, retain, .. } = *query;
         let permit = Permit { resource, payload: payload.to_vec(), qos, retain };
         let mut grant = Grant::default();
+        grant.session = self.terms.as_ref().map(|terms| terms.lock().expect("nobody panics with it").clone());
         if let Some(mut lasting) = self.lasting() {
             grant.ttl = Some(TTL);
             lasting.push((action, permit.clone(), now.instant + TTL));
