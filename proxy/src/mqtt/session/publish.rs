@@ -55,18 +55,16 @@ impl Session {
         if is_repeatable && let Some(entry) = self.lane(from).memory.recall(asked, cx.now.instant) {
             return self.pass(&arrived, &Allowed::Before(entry), cx);
         }
-        match self.judge(&arrived, asked, resumed, cx) {
+        let outcome = self.judge(&arrived, asked, resumed, cx);
+        self.heed(&outcome, cx)?;
+        match outcome {
             Outcome::Allowed(grant, _) => {
-                self.heed(grant.session.as_ref(), cx)?;
                 if is_repeatable {
                     self.lane_mut(from).memory.remember(asked, &grant, cx.now.instant);
                 }
                 self.pass(&arrived, &Allowed::Now(grant), cx)
             }
-            Outcome::Denied(reason) => {
-                self.heed(reason.session.as_ref(), cx)?;
-                self.deny(&arrived, &reason, cx)
-            }
+            Outcome::Denied(reason) => self.deny(&arrived, &reason, cx),
             Outcome::Pending(suspended, future) => {
                 self.report(from, frame, &Packet::Publish(publish), Fate::Held, cx);
                 self.wait(from, frame.to_vec(), Question::Publish(suspended), cx);

@@ -50,14 +50,13 @@ impl Session {
                 true => ask(&query(client, &filter), resumed, cx),
                 false => Outcome::Denied(Reason::with_detail(Cause::QuotaExceeded, "too many subscriptions")),
             };
+            self.heed(&outcome, cx)?;
             match outcome {
-                Outcome::Allowed(grant, _) => {
-                    self.heed(grant.session.as_ref(), cx)?;
+                Outcome::Allowed(..) => {
                     asked += weight(filter.text);
                     verdicts.codes.push(None);
                 }
                 Outcome::Denied(reason) => {
-                    self.heed(reason.session.as_ref(), cx)?;
                     self.report_denial(Action::Subscribe, filter.text, &reason, cx);
                     verdicts.codes.push(Some(suback_code(self.version, reason.cause)));
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mgate_policies::{Grant, Reason, SessionTerms};
+use mgate_policies::{Grant, Outcome, Reason, SessionTerms};
 
 use super::{Close, CloseReason, Context, Session};
 use crate::mqtt::rate::Rate;
@@ -41,7 +41,12 @@ impl Session {
 
     /// Notes with any decision whether the terms are others by now.
     #[inline]
-    pub(super) fn heed(&mut self, said: Option<&SessionTerms>, cx: &mut Context<'_>) -> Result<(), Close> {
+    pub(super) fn heed(&mut self, outcome: &Outcome, cx: &mut Context<'_>) -> Result<(), Close> {
+        let said = match outcome {
+            Outcome::Allowed(grant, _) => &grant.session,
+            Outcome::Denied(reason) => &reason.session,
+            Outcome::Pending(..) => &None,
+        };
         match said {
             Some(terms) if *terms != self.terms => self.review_connection(cx),
             _ => Ok(()),

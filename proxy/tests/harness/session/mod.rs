@@ -147,7 +147,7 @@ impl World {
                 }
             }
             Step::Reauthorize => {
-                self.rules.change(terms(2));
+                self.rules.change(&terms(2));
                 self.input(Input::Reauthorize);
             }
             Step::Reviewed(decision) => {

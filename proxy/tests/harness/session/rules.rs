@@ -63,7 +63,7 @@ impl Rules {
     }
 
     /// Takes back what was allowed to be remembered, and says this of sessions, if anything.
-    pub(crate) fn change(&self, new: SessionTerms) {
+    pub(crate) fn change(&self, new: &SessionTerms) {
         self.terms.iter().for_each(|terms| *terms.lock().expect("nobody panics with it") = new.clone());
         self.have_changed.store(true, Ordering::Relaxed);
         self.lasting().into_iter().for_each(|mut lasting| lasting.clear());
