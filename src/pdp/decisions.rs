@@ -343,10 +343,10 @@ impl Decisions {
         now: Now,
     ) -> Result<impl Future<Output = Outcome> + Send + use<>, PdpError> {
         let place = self.client.place()?;
-        let (this, question) = (Arc::clone(self), question.clone());
+        let (this, request, about) = (Arc::clone(self), question.request.clone(), question.about());
         Ok(async move {
-            let answer = this.client.ask(question.request.clone(), &place, now).await;
-            this.keep(key, answer, &question, now).await
+            let answer = this.client.ask(request, &place, now).await;
+            this.keep(key, answer, about, now).await
         })
     }
 
@@ -355,14 +355,14 @@ impl Decisions {
         &self,
         key: u128,
         answer: Result<Answered, PdpError>,
-        question: &Question,
+        (action, expires): (Action, Option<Duration>),
         now: Now,
     ) -> Outcome {
         match answer {
             Ok(mut answered) => {
                 // what is said of the session elsewhere is not for all of it
-                answered.terms.take_if(|_| question.flags.0 != Action::Connect);
-                Ok(self.cache.remember(key, answered, question.expires, now).await)
+                answered.terms.take_if(|_| action != Action::Connect);
+                Ok(self.cache.remember(key, answered, expires, now).await)
             }
             Err(error) => {
                 count(&self.counters.errors);
@@ -412,6 +412,13 @@ impl Decisions {
         }
         let detail = format!("{}: {error}", self.client.name);
         Decision::Deny(Reason::with_detail(Cause::Unavailable, detail))
+    }
+}
+
+impl Question {
+    /// What is to be done, and when the credentials of who wants it end.
+    fn about(&self) -> (Action, Option<Duration>) {
+        (self.flags.0, self.expires)
     }
 }
 

@@ -84,7 +84,7 @@ impl Decisions {
         for Aboard { key, question, landed } in aboard {
             let answer = answers.next().unwrap_or(Err(PdpError::Answer(MISSING)));
             // nobody may be there any longer
-            let _ = landed.send(self.keep(key, answer, &question, now).await);
+            let _ = landed.send(self.keep(key, answer, question.about(), now).await);
         }
     }
 
