@@ -20,6 +20,7 @@ pub mod pdp;
 pub mod plugin;
 mod question;
 mod route;
+pub mod senml;
 pub mod transform;
 pub mod withdrawals;
 mod workers;
