@@ -75,6 +75,8 @@ pub enum Cause {
     ClientIdNotValid,
     /// The client is known and may not do this.
     NotAuthorized,
+    /// What the message carries is not what has to be there.
+    PayloadInvalid,
     /// More than the client may have (sessions, bytes, subscriptions).
     QuotaExceeded,
     /// Faster than the client may be.
@@ -114,6 +116,7 @@ impl fmt::Display for Cause {
             Self::BadCredentials => "bad credentials",
             Self::ClientIdNotValid => "client identifier not valid",
             Self::NotAuthorized => "not authorized",
+            Self::PayloadInvalid => "payload invalid",
             Self::QuotaExceeded => "quota exceeded",
             Self::RateExceeded => "rate exceeded",
             Self::Unavailable => "no decision to be had",

@@ -262,6 +262,7 @@ impl Violation {
 /// The reason code of a PUBACK or PUBREC that refuses a message. MQTT 5.0 §3.4.2.1
 pub(super) fn publish_code(cause: Cause) -> u8 {
     match cause {
+        Cause::PayloadInvalid => 0x99,
         Cause::QuotaExceeded | Cause::RateExceeded => 0x97,
         Cause::Unavailable => 0x83,
         _ => 0x87,
@@ -270,7 +271,12 @@ pub(super) fn publish_code(cause: Cause) -> u8 {
 
 /// The code that refuses one filter. MQTT 3.1.1 §3.9.3, MQTT 5.0 §3.9.3
 pub(super) fn suback_code(version: Version, cause: Cause) -> u8 {
-    if version.is_5() { publish_code(cause) } else { 0x80 }
+    match cause {
+        _ if !version.is_5() => 0x80,
+        // there is no payload, nor a code for it
+        Cause::PayloadInvalid => 0x87,
+        cause => publish_code(cause),
+    }
 }
 
 /// What a device is told in words of filters that were refused.
@@ -287,6 +293,7 @@ pub(super) fn denial_text(cause: Cause) -> &'static str {
     match cause {
         Cause::BadCredentials => "bad user name or password",
         Cause::ClientIdNotValid => "client identifier not valid",
+        Cause::PayloadInvalid => "payload invalid",
         Cause::QuotaExceeded => "quota exceeded",
         Cause::RateExceeded => "rate exceeded",
         Cause::Unavailable => "no decision to be had",
@@ -299,6 +306,7 @@ fn connack_codes(cause: Cause) -> (u8, u8) {
     match cause {
         Cause::BadCredentials => (0x86, 0x04),
         Cause::ClientIdNotValid => (0x85, 0x02),
+        Cause::PayloadInvalid => (0x99, 0x05),
         Cause::QuotaExceeded => (0x97, 0x03),
         Cause::RateExceeded => (0x9f, 0x03),
         Cause::Unavailable => (0x88, 0x03),
@@ -308,6 +316,7 @@ fn connack_codes(cause: Cause) -> (u8, u8) {
 
 fn disconnect_code(cause: Cause) -> u8 {
     match cause {
+        Cause::PayloadInvalid => 0x99,
         Cause::QuotaExceeded => 0x97,
         Cause::RateExceeded => 0x96,
         Cause::Unavailable => 0x83,

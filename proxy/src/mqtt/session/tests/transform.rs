@@ -231,6 +231,17 @@ fn message_that_is_denied_is_acknowledged_as_a_policys() {
 }
 
 #[test]
+fn invalid_payload_has_a_code_of_its_own_where_there_is_a_payload() {
+    let invalid = || Refusal::Denied(Reason::new(Cause::PayloadInvalid));
+    let mut story = transformed(vec![Edit::message(move |_| Err(invalid()))]).opened(Version::V5);
+    story.client_sends(&publish(Version::V5, 0x32, "a", 7, &[]));
+    assert_eq!(story.hears(), (ack_why(0x40, 7, 0x99, "payload invalid"), Vec::new()));
+    let mut story = transformed(vec![Arc::new(Picky)]).opened(Version::V5);
+    story.client_sends(&subscribe(Version::V5, 8, &[("invalid", 1)]));
+    assert_eq!(story.client_hears().last(), Some(&0x87));
+}
+
+#[test]
 fn message_that_is_dropped_is_acknowledged_as_if_taken_and_reported() {
     let drops = || Edit::message(|_| Err(Refusal::Dropped(Reason::new(Cause::NotAuthorized))));
     for version in BOTH {
@@ -620,6 +631,7 @@ impl Transform for Picky {
         match what.as_ref() {
             "denied" => Err(Refusal::denied("its name says so")),
             "dropped" => Err(Refusal::Dropped(Reason::new(Cause::NotAuthorized))),
+            "invalid" => Err(Refusal::Denied(Reason::new(Cause::PayloadInvalid))),
             _ => Ok(()),
         }
     }
