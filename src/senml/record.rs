@@ -86,16 +86,16 @@ impl Record {
     pub(super) fn put(&mut self, label: Label, value: Value) -> Result<(), Problem> {
         match label {
             Label::BaseName => self.base_name = Some(text(label, value)?),
-            Label::BaseSum => self.base_sum = Some(number(label, value)?),
-            Label::BaseTime => self.base_time = Some(number(label, value)?),
+            Label::BaseSum => self.base_sum = Some(number(label, &value)?),
+            Label::BaseTime => self.base_time = Some(number(label, &value)?),
             Label::BaseUnit => self.base_unit = Some(text(label, value)?),
-            Label::BaseValue => self.base_value = Some(number(label, value)?),
+            Label::BaseValue => self.base_value = Some(number(label, &value)?),
             Label::Name => self.name = Some(text(label, value)?),
-            Label::Sum => self.sum = Some(number(label, value)?),
-            Label::Time => self.time = Some(number(label, value)?),
+            Label::Sum => self.sum = Some(number(label, &value)?),
+            Label::Time => self.time = Some(number(label, &value)?),
             Label::Unit => self.unit = Some(text(label, value)?),
-            Label::UpdateTime => self.update_time = Some(number(label, value)?),
-            Label::Version => self.version = Some(version(number(label, value)?)?),
+            Label::UpdateTime => self.update_time = Some(number(label, &value)?),
+            Label::Version => self.version = Some(version(number(label, &value)?)?),
             Label::BooleanValue | Label::DataValue | Label::StringValue | Label::Value => {
                 if label != Label::of_value(&value) {
                     return Err(Problem::Type(label.name()));
@@ -202,9 +202,9 @@ fn text(label: Label, value: Value) -> Result<String, Problem> {
     }
 }
 
-fn number(label: Label, value: Value) -> Result<Number, Problem> {
+fn number(label: Label, value: &Value) -> Result<Number, Problem> {
     match value {
-        Value::Number(number) => Ok(number),
+        Value::Number(number) => Ok(*number),
         _ => Err(Problem::Type(label.name())),
     }
 }
