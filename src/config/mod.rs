@@ -12,6 +12,7 @@ mod files;
 mod hook;
 mod introspection;
 mod jwt;
+mod payload;
 mod pdp;
 mod policy_test;
 mod problem;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mgate_policies::{Action, Transform, Transforms};
 
 use super::files::Files;
+use super::payload;
 use super::route::Context;
 use super::section::Section;
 #[cfg(feature = "wasm")]
@@ -34,6 +35,7 @@ pub(super) fn read(
             let rules: Vec<_> = section.list("rules", "").into_iter().filter_map(rule).collect();
             Some(Arc::new(Rewrite::new(name, rules)) as Arc<_>)
         }
+        Type::Senml => Some(Arc::new(payload::senml(name, &mut section)) as Arc<_>),
         #[cfg(feature = "wasm")]
         Type::Wasm => {
             let transform = wasm::transform(name, &mut section, files, &surroundings.plugins);
@@ -80,11 +82,16 @@ fn rule(mut section: Section<'_>) -> Option<Rule> {
 enum Type {
     Mountpoint,
     Rewrite,
+    Senml,
     Wasm,
 }
 
-const TYPES: &[(&str, Type)] =
-    &[("mountpoint", Type::Mountpoint), ("rewrite", Type::Rewrite), ("wasm", Type::Wasm)];
+const TYPES: &[(&str, Type)] = &[
+    ("mountpoint", Type::Mountpoint),
+    ("rewrite", Type::Rewrite),
+    ("senml", Type::Senml),
+    ("wasm", Type::Wasm),
+];
 
 const ACTIONS: &[(&str, Action)] = &[
     ("publish", Action::Publish),

@@ -2,9 +2,14 @@
 
 mod mountpoint;
 mod rewrite;
+mod scope;
+mod senml;
+mod tally;
 
 pub use self::mountpoint::{Mountpoint, Prefix};
 pub use self::rewrite::{Pattern, Rewrite, Rule, Template};
+pub use self::scope::Scope;
+pub use self::senml::{OnBadSenml, Senml, SenmlMode, SenmlOptions};
 
 #[cfg(test)]
 mod tests {
@@ -35,6 +40,25 @@ mod tests {
         transform.apply(&mut packet, Now::read())?;
         let Part::Message(message) = packet.part else { panic!("it stays a message") };
         Ok((message.topic.into_owned(), message.response_topic.map(Cow::into_owned)))
+    }
+
+    /// A message that is sent once and not kept.
+    pub(super) fn message_of<'a>(action: Action, topic: &'a str, payload: &'a [u8]) -> EditableMessage<'a> {
+        let (topic, payload) = (Cow::Borrowed(topic), Cow::Borrowed(payload));
+        EditableMessage { action, topic, response_topic: None, payload, qos: 0, retain: false }
+    }
+
+    /// The payload that a message has afterwards.
+    pub(super) fn applied(
+        transform: &dyn Transform,
+        client: &Client,
+        message: EditableMessage<'_>,
+        now: Now,
+    ) -> Result<Vec<u8>, Refusal> {
+        let mut packet = Editable { client, part: Part::Message(message) };
+        transform.apply(&mut packet, now)?;
+        let Part::Message(message) = packet.part else { panic!("it stays a message") };
+        Ok(message.payload.into_owned())
     }
 
     pub(super) fn filter_after(

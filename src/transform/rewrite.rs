@@ -96,7 +96,7 @@ impl Pattern {
         TopicFilter::parse(&self.0).ok()
     }
 
-    fn matches(&self, topic: TopicName<'_>) -> bool {
+    pub(super) fn matches(&self, topic: TopicName<'_>) -> bool {
         self.filter().is_some_and(|filter| filter.matches(topic))
     }
 
