@@ -779,7 +779,7 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
             "mgate.toml:10: transform.a.rules[2].to: is missing",
             "mgate.toml:10: transform.a.rules[2].form: unknown key (did you mean `from`?)",
             "mgate.toml:14: transform.b.rules: must not be empty",
-            "mgate.toml:16: transform.c.type: unknown type \"rewrites\" (mountpoint, rewrite, senml, wasm)",
+            "mgate.toml:16: transform.c.type: unknown type \"rewrites\" (mountpoint, rewrite, senml, inflate, wasm)",
         ],
     ),
     (
@@ -792,6 +792,17 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
             "mgate.toml:11: transform.a.actions: unknown value \"subscribe\" (publish, will, deliver)",
             "mgate.toml:15: transform.b.topics: must not be empty",
             "mgate.toml:16: transform.b.actions: deliveries are not resolved: their times are relative to one that is over",
+        ],
+    ),
+    (
+        "[transform.a]\ntype = 'inflate'\nencoding = 'gzip'\nmax_bytes = 0\nmax_ratio = 10001\n[transform.b]\ntype = 'inflate'\ndetect = false\non_error = 'count'\n[transform.c]\ntype = 'inflate'\ndetect = false\nencoding = 'br'",
+        &[
+            "mgate.toml:7: transform.a.encoding: has no use unless `detect` is false",
+            "mgate.toml:8: transform.a.max_bytes: must be from 1 bytes to 268435456 bytes",
+            "mgate.toml:9: transform.a.max_ratio: must be from 1 to 10000",
+            "mgate.toml:10: transform.b.encoding: is missing, and `detect` is false",
+            "mgate.toml:13: transform.b.on_error: unknown value \"count\" (refuse, pass)",
+            "mgate.toml:17: transform.c.encoding: unknown value \"br\" (gzip, zlib, deflate)",
         ],
     ),
     ("mirror = 'bus'", &["mgate.toml:5: route.my-devices.mirror: no [mirror.bus] in this file"]),

@@ -1,10 +1,13 @@
-//! `[transform.NAME]` with `type = "senml"`.
+//! `[transform.NAME]` of the types that look into payloads: `senml` and `inflate`.
 
 use mgate_policies::Action;
 
 use super::section::{Given, Section};
 use crate::senml::Format;
-use crate::transform::{OnBadSenml, Pattern, Scope, Senml, SenmlMode, SenmlOptions};
+use crate::transform::{
+    Encoding, Inflate, InflateOptions, OnBadDeflate, OnBadSenml, Pattern, Scope, Senml, SenmlMode,
+    SenmlOptions,
+};
 
 /// `type = "senml"`.
 pub(super) fn senml(name: &str, section: &mut Section<'_>) -> Senml {
@@ -17,6 +20,28 @@ pub(super) fn senml(name: &str, section: &mut Section<'_>) -> Senml {
     let format = section.one_of("format", FORMATS).unwrap_or_default();
     let on_error = section.one_of("on_error", ON_BAD_SENML).unwrap_or(OnBadSenml::Refuse);
     Senml::new(name, SenmlOptions { scope, format, mode, on_error })
+}
+
+/// `type = "inflate"`.
+pub(super) fn inflate(name: &str, section: &mut Section<'_>) -> Inflate {
+    let scope = scope(section);
+    let is_detected = section.boolean("detect").unwrap_or(true);
+    match (is_detected, section.has("encoding")) {
+        (true, true) => section.problem("encoding", "has no use unless `detect` is false"),
+        (false, false) => section.problem("encoding", "is missing, and `detect` is false"),
+        _ => {}
+    }
+    let encoding = section.one_of("encoding", ENCODINGS);
+    let max_bytes = section.bytes("max_bytes", 1..=MOST_BYTES).and_then(|bytes| bytes.try_into().ok());
+    let max_ratio = section.integer("max_ratio", 1..=MOST_RATIO).and_then(|ratio| ratio.try_into().ok());
+    let options = InflateOptions {
+        scope,
+        encoding,
+        max_bytes: max_bytes.unwrap_or(DEFAULT_MAX_BYTES),
+        max_ratio: max_ratio.unwrap_or(DEFAULT_MAX_RATIO),
+        on_error: section.one_of("on_error", ON_BAD_DEFLATE).unwrap_or(OnBadDeflate::Refuse),
+    };
+    Inflate::new(name, options)
 }
 
 fn scope(section: &mut Section<'_>) -> Scope {
@@ -40,3 +65,14 @@ const FORMATS: &[(&str, Option<Format>)] =
 
 const ON_BAD_SENML: &[(&str, OnBadSenml)] =
     &[("refuse", OnBadSenml::Refuse), ("pass", OnBadSenml::Pass), ("count", OnBadSenml::Count)];
+
+const ENCODINGS: &[(&str, Encoding)] =
+    &[("gzip", Encoding::Gzip), ("zlib", Encoding::Zlib), ("deflate", Encoding::Deflate)];
+
+const ON_BAD_DEFLATE: &[(&str, OnBadDeflate)] =
+    &[("refuse", OnBadDeflate::Refuse), ("pass", OnBadDeflate::Pass)];
+
+const DEFAULT_MAX_BYTES: usize = 1024 * 1024;
+const MOST_BYTES: u64 = 256 * 1024 * 1024;
+const DEFAULT_MAX_RATIO: usize = 100;
+const MOST_RATIO: u64 = 10_000;

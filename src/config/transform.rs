@@ -24,6 +24,7 @@ pub(super) fn read(
     section.require(&["type"]);
     let kind = section.parse("type", transform_type)?.value;
     let transform = match kind {
+        Type::Inflate => Some(Arc::new(payload::inflate(name, &mut section)) as Arc<_>),
         Type::Mountpoint => {
             section.require(&["prefix"]);
             let prefix = section.parse("prefix", Prefix::parse);
@@ -80,6 +81,7 @@ fn rule(mut section: Section<'_>) -> Option<Rule> {
 
 #[derive(Clone, Copy)]
 enum Type {
+    Inflate,
     Mountpoint,
     Rewrite,
     Senml,
@@ -90,6 +92,7 @@ const TYPES: &[(&str, Type)] = &[
     ("mountpoint", Type::Mountpoint),
     ("rewrite", Type::Rewrite),
     ("senml", Type::Senml),
+    ("inflate", Type::Inflate),
     ("wasm", Type::Wasm),
 ];
 

@@ -1,11 +1,13 @@
 //! Transforms, which change what packets say.
 
+mod inflate;
 mod mountpoint;
 mod rewrite;
 mod scope;
 mod senml;
 mod tally;
 
+pub use self::inflate::{Encoding, Inflate, InflateOptions, OnBadDeflate};
 pub use self::mountpoint::{Mountpoint, Prefix};
 pub use self::rewrite::{Pattern, Rewrite, Rule, Template};
 pub use self::scope::Scope;
