@@ -34,6 +34,7 @@ fn every_example_loads_without_warnings() {
 #[test]
 fn each_mistake_is_named_with_its_place() {
     let directory = with_certificates();
+    write(&directory, "nameless-keys.json", &DEVICE_KEYS.replace("kid", "name"));
     let whole = MISTAKES.iter().map(|(text, expected)| (text.to_string(), expected));
     let after = MISTAKES_AFTER_ROUTE.iter().map(|(rest, expected)| (format!("{ROUTE}{rest}"), expected));
     let mut surprises = Vec::new();
@@ -383,6 +384,7 @@ fn with_certificates() -> TempDir {
         fs::copy(certificates.join(name), directory.path().join(name)).unwrap();
     }
     fs::write(directory.path().join("introspection.secret"), "secret\n").unwrap();
+    fs::write(directory.path().join("device-keys.json"), DEVICE_KEYS).unwrap();
     directory
 }
 
@@ -406,6 +408,11 @@ fn mgate(arguments: &[&str]) -> Output {
 
 const ROUTE: &str =
     "[[route]]\nname = 'my-devices'\nlisten = 'mqtt://127.0.0.1:1884'\nupstream = 'mqtt://127.0.0.1:1883'\n";
+
+/// The public key of RFC 8037 appendix A.2, with a name.
+const DEVICE_KEYS: &str = r#"{"keys": [
+    {"kty": "OKP", "crv": "Ed25519", "kid": "dev-1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+]}"#;
 
 const FULL: &str = "\
 workers = 3
@@ -779,7 +786,7 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
             "mgate.toml:10: transform.a.rules[2].to: is missing",
             "mgate.toml:10: transform.a.rules[2].form: unknown key (did you mean `from`?)",
             "mgate.toml:14: transform.b.rules: must not be empty",
-            "mgate.toml:16: transform.c.type: unknown type \"rewrites\" (mountpoint, rewrite, senml, inflate, wasm)",
+            "mgate.toml:16: transform.c.type: unknown type \"rewrites\" (mountpoint, rewrite, senml, inflate, jws, wasm)",
         ],
     ),
     (
@@ -803,6 +810,21 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
             "mgate.toml:10: transform.b.encoding: is missing, and `detect` is false",
             "mgate.toml:13: transform.b.on_error: unknown value \"count\" (refuse, pass)",
             "mgate.toml:17: transform.c.encoding: unknown value \"br\" (gzip, zlib, deflate)",
+        ],
+    ),
+    (
+        "[transform.a]\ntype = 'jws'\nrequire = 1\n[transform.b]\ntype = 'jws'\nalgorithms = ['HS256']\njwks_file = 'device-keys.json'\nactions = ['deliver']\nkey_id = 'client_id'\n[transform.c]\ntype = 'jws'\nalgorithms = ['none']\nsecret_file = 'introspection.secret'\nkey_id = 'principal'\njwks_url = 'https://127.0.0.1'\n[transform.d]\ntype = 'jws'\nalgorithms = ['EdDSA']\njwks_file = 'nameless-keys.json'\nkey_id = 'client_id'",
+        &[
+            "mgate.toml:5: transform.a.algorithms: is missing",
+            "mgate.toml:5: transform.a.jwks_file: is missing, and so are `public_key_file` and `secret_file`",
+            "mgate.toml:7: transform.a.require: must be a boolean, not an integer",
+            "mgate.toml:10: transform.b.algorithms: HS256 needs `secret_file`",
+            "mgate.toml:11: transform.b.jwks_file: device-keys.json: has no key for any of `algorithms`",
+            "mgate.toml:12: transform.b.actions: deliveries are not signed by the client, whom `key_id` names",
+            "mgate.toml:16: transform.c.algorithms: unknown value \"none\" (RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, HS256, HS384, HS512)",
+            "mgate.toml:18: transform.c.key_id: needs `jwks_file`, whose keys have names",
+            "mgate.toml:19: transform.c.jwks_url: unknown key (known: type, algorithms, jwks_file, public_key_file, secret_file, key_id, topics, actions, require, unwrap)",
+            "mgate.toml:24: transform.d.key_id: needs a `kid` in each key of `jwks_file`",
         ],
     ),
     ("mirror = 'bus'", &["mgate.toml:5: route.my-devices.mirror: no [mirror.bus] in this file"]),

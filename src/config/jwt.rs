@@ -38,31 +38,45 @@ fn keys(
     algorithms: &[Algorithm],
     files: &Files<'_>,
 ) -> Option<IssuerKeys> {
-    let given: Vec<_> = SOURCES.iter().copied().filter(|key| section.has(key)).collect();
     let useless: Vec<_> = ONLY_WITH_URL.iter().copied().filter(|key| section.has(key)).collect();
-    if !given.contains(&"jwks_url") {
+    if !section.has("jwks_url") {
         useless.into_iter().for_each(|key| section.problem(key, "has no use without `jwks_url`"));
     }
-    let source = match given.as_slice() {
-        [source] => *source,
+    let source = the_only(section, SOURCES)?;
+    check_algorithms(section, algorithms, source);
+    match source {
+        "jwks_url" => remote(name, section, files),
+        _ => fixed(section, source, algorithms, files).map(IssuerKeys::Fixed),
+    }
+}
+
+/// Keys from a file, and which key of the section names it.
+pub(super) fn keys_of_file(
+    section: &mut Section<'_>,
+    algorithms: &[Algorithm],
+    files: &Files<'_>,
+) -> Option<(&'static str, KeySet)> {
+    let source = the_only(section, FILES)?;
+    check_algorithms(section, algorithms, source);
+    Some((source, fixed(section, source, algorithms, files)?))
+}
+
+/// The one of some keys that is given.
+fn the_only(section: &mut Section<'_>, sources: &[&'static str]) -> Option<&'static str> {
+    let given: Vec<_> = sources.iter().copied().filter(|key| section.has(key)).collect();
+    match given.as_slice() {
+        [source] => Some(source),
         [] => {
-            section.problem(
-                SOURCES[0],
-                "is missing, and so are `jwks_url`, `public_key_file` and `secret_file`",
-            );
-            return None;
+            let others: Vec<_> = sources[1..].iter().map(|key| format!("`{key}`")).collect();
+            let (last, others) = others.split_last()?;
+            let message = format!("is missing, and so are {} and {last}", others.join(", "));
+            section.problem(sources[0], message);
+            None
         }
         [first, second, ..] => {
             section.problem(second, format!("cannot stand beside `{first}`"));
-            return None;
+            None
         }
-    };
-    check_algorithms(section, algorithms, source);
-    match source {
-        "jwks_file" => fixed(section, source, algorithms, files, KeySet::from_jwks),
-        "jwks_url" => remote(name, section, files),
-        "public_key_file" => fixed(section, source, algorithms, files, KeySet::from_pem),
-        _ => fixed(section, source, algorithms, files, |text| secret(text, algorithms)),
     }
 }
 
@@ -89,14 +103,17 @@ fn fixed(
     key: &'static str,
     algorithms: &[Algorithm],
     files: &Files<'_>,
-    read: impl FnOnce(&[u8]) -> Result<KeySet, KeyError>,
-) -> Option<IssuerKeys> {
+) -> Option<KeySet> {
     let name = section.text(key)?;
-    let keys = files.load(&name, read)?;
+    let keys = files.load(&name, |text| match key {
+        "jwks_file" => KeySet::from_jwks(text),
+        "public_key_file" => KeySet::from_pem(text),
+        _ => secret(text, algorithms),
+    })?;
     if !algorithms.is_empty() && !algorithms.iter().any(|algorithm| keys.has_key_for(*algorithm)) {
         files.problem(&name, "has no key for any of `algorithms`");
     }
-    Some(IssuerKeys::Fixed(keys))
+    Some(keys)
 }
 
 /// The file's text without the line break that editors put at the end.
@@ -126,6 +143,7 @@ fn remote(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Is
 }
 
 const SOURCES: &[&str] = &["jwks_file", "jwks_url", "public_key_file", "secret_file"];
+const FILES: &[&str] = &["jwks_file", "public_key_file", "secret_file"];
 const ONLY_WITH_URL: &[&str] = &["jwks_ca", "jwks_max_age", "jwks_refresh"];
 
 const REFRESH: RangeInclusive<Duration> = Duration::from_secs(10)..=DAY;

@@ -1,12 +1,15 @@
-//! `[transform.NAME]` of the types that look into payloads: `senml` and `inflate`.
+//! `[transform.NAME]` of the types that look into payloads: `senml`, `inflate` and `jws`.
 
 use mgate_policies::Action;
 
+use super::files::Files;
+use super::jwt;
 use super::section::{Given, Section};
+use crate::authn::jwt::{ALGORITHMS, KeySet, Verifier};
 use crate::senml::Format;
 use crate::transform::{
-    Encoding, Inflate, InflateOptions, OnBadDeflate, OnBadSenml, Pattern, Scope, Senml, SenmlMode,
-    SenmlOptions,
+    Encoding, Inflate, InflateOptions, Jws, JwsOptions, KeyOwner, OnBadDeflate, OnBadSenml, Pattern, Scope,
+    Senml, SenmlMode, SenmlOptions, Signed, Unsigned,
 };
 
 /// `type = "senml"`.
@@ -44,6 +47,36 @@ pub(super) fn inflate(name: &str, section: &mut Section<'_>) -> Inflate {
     Inflate::new(name, options)
 }
 
+/// `type = "jws"`, if there are keys.
+pub(super) fn jws(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Jws> {
+    section.require(&["algorithms"]);
+    section.forbid_empty("algorithms");
+    let algorithms = section.several_of("algorithms", ALGORITHMS);
+    let keys = jwt::keys_of_file(section, &algorithms, files);
+    let key_id = section.one_of("key_id", KEY_OWNERS);
+    if let (Some(_), Some((source, keys))) = (key_id, &keys) {
+        check_names(section, source, keys);
+    }
+    let scope = scope(section);
+    if key_id.is_some() && scope.actions.contains(&Action::Deliver) {
+        section.problem("actions", "deliveries are not signed by the client, whom `key_id` names");
+    }
+    let unsigned = if section.boolean("require").unwrap_or(true) { Unsigned::Refuse } else { Unsigned::Pass };
+    let signed = if section.boolean("unwrap").unwrap_or(true) { Signed::Unwrap } else { Signed::Keep };
+    let (_, keys) = keys?;
+    let options = JwsOptions { scope, unsigned, signed, key_id };
+    Some(Jws::new(name, Verifier::new(keys, algorithms), options))
+}
+
+/// A key without a name would be everybody's own.
+fn check_names(section: &Section<'_>, source: &str, keys: &KeySet) {
+    match source {
+        "jwks_file" if keys.are_all_named() => {}
+        "jwks_file" => section.problem("key_id", "needs a `kid` in each key of `jwks_file`"),
+        _ => section.problem("key_id", "needs `jwks_file`, whose keys have names"),
+    }
+}
+
 fn scope(section: &mut Section<'_>) -> Scope {
     section.forbid_empty("topics");
     section.forbid_empty("actions");
@@ -71,6 +104,9 @@ const ENCODINGS: &[(&str, Encoding)] =
 
 const ON_BAD_DEFLATE: &[(&str, OnBadDeflate)] =
     &[("refuse", OnBadDeflate::Refuse), ("pass", OnBadDeflate::Pass)];
+
+const KEY_OWNERS: &[(&str, KeyOwner)] =
+    &[("client_id", KeyOwner::ClientId), ("principal", KeyOwner::Principal)];
 
 const DEFAULT_MAX_BYTES: usize = 1024 * 1024;
 const MOST_BYTES: u64 = 256 * 1024 * 1024;

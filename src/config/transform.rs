@@ -14,7 +14,7 @@ use super::{Surroundings, WITHOUT_WASM, supported};
 use crate::transform::{Mountpoint, Pattern, Prefix, Rewrite, Rule, Template};
 
 /// The transform that a table defines.
-#[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "only plug-ins are files"))]
+#[cfg_attr(not(feature = "wasm"), expect(unused_variables, reason = "only plug-ins have surroundings"))]
 pub(super) fn read(
     name: &str,
     mut section: Section<'_>,
@@ -25,6 +25,7 @@ pub(super) fn read(
     let kind = section.parse("type", transform_type)?.value;
     let transform = match kind {
         Type::Inflate => Some(Arc::new(payload::inflate(name, &mut section)) as Arc<_>),
+        Type::Jws => payload::jws(name, &mut section, files).map(|jws| Arc::new(jws) as Arc<_>),
         Type::Mountpoint => {
             section.require(&["prefix"]);
             let prefix = section.parse("prefix", Prefix::parse);
@@ -82,6 +83,7 @@ fn rule(mut section: Section<'_>) -> Option<Rule> {
 #[derive(Clone, Copy)]
 enum Type {
     Inflate,
+    Jws,
     Mountpoint,
     Rewrite,
     Senml,
@@ -93,6 +95,7 @@ const TYPES: &[(&str, Type)] = &[
     ("rewrite", Type::Rewrite),
     ("senml", Type::Senml),
     ("inflate", Type::Inflate),
+    ("jws", Type::Jws),
     ("wasm", Type::Wasm),
 ];
 

@@ -1,6 +1,7 @@
 //! Transforms, which change what packets say.
 
 mod inflate;
+mod jws;
 mod mountpoint;
 mod rewrite;
 mod scope;
@@ -8,6 +9,7 @@ mod senml;
 mod tally;
 
 pub use self::inflate::{Encoding, Inflate, InflateOptions, OnBadDeflate};
+pub use self::jws::{Jws, JwsOptions, KeyOwner, Signed, Unsigned};
 pub use self::mountpoint::{Mountpoint, Prefix};
 pub use self::rewrite::{Pattern, Rewrite, Rule, Template};
 pub use self::scope::Scope;

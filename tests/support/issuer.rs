@@ -94,7 +94,7 @@ impl SigningKey {
         String::from_utf8(openssl(&["pkey", "-inform", "DER", "-pubout"], pkcs8)).unwrap()
     }
 
-    fn sign(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
+    pub(crate) fn sign(&self, algorithm: &str, message: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match &*self.0 {
             Kind::Ed25519(pair, _) => pair.sign(message).as_ref().into(),

@@ -84,6 +84,11 @@ impl KeySet {
         self.0.iter().any(|key| key.is_for(algorithm))
     }
 
+    /// Whether each key has a name, which only signatures with the same `kid` mean.
+    pub fn are_all_named(&self) -> bool {
+        self.0.iter().all(|key| key.id.is_some())
+    }
+
     /// How many keys there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()

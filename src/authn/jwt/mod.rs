@@ -1,6 +1,7 @@
 //! Takes the identity from a JSON Web Token that an issuer has signed. RFC 7519, RFC 8725
 
 mod algorithm;
+mod jws;
 mod keys;
 mod remote;
 mod token;
@@ -16,6 +17,7 @@ use super::fault::Fault;
 use super::token_place::TokenPlace;
 
 pub use self::algorithm::{ALGORITHMS, Algorithm};
+pub use self::jws::{JwsFault, Verified, Verifier};
 pub use self::keys::{KeyError, KeySet};
 pub use self::remote::{Fetch, RemoteKeys, Schedule, fetch_from};
 

@@ -13,6 +13,15 @@ pub(super) struct Token<'a> {
     signature: Vec<u8>,
 }
 
+/// Three parts with dots between them, encoded as they came. RFC 7515 §7.1
+pub(super) struct Compact<'a> {
+    pub(super) header: &'a str,
+    pub(super) payload: &'a str,
+    pub(super) signature: &'a str,
+    /// Header and payload.
+    pub(super) signed: &'a str,
+}
+
 /// The half of a token that keys judge.
 pub(super) struct Signed {
     pub(super) algorithm: Algorithm,
@@ -24,37 +33,55 @@ pub(super) struct Signed {
 impl<'a> Token<'a> {
     /// `None` for what is no token at all, be it a password with two dots in it.
     pub(super) fn parse(text: &'a str) -> Option<Result<Self, Fault>> {
-        let (signed, signature) = text.rsplit_once('.')?;
-        let (header, claims) = signed.split_once('.')?;
-        if header.is_empty()
-            || claims.is_empty()
-            || ![header, claims, signature].into_iter().all(is_base64url)
-        {
-            return None;
-        }
+        let compact = Compact::split(text).filter(|compact| !compact.payload.is_empty())?;
         if text.len() > MAX_BYTES {
             return Some(Err(Fault::TooLong));
         }
-        let (header, claims) = (object(header)?, object(claims)?);
-        // one that cannot be decoded is as wrong as none
-        let signature = decode(signature).unwrap_or_default();
-        Some(Ok(Self { header, claims, signed, signature }))
+        let (header, claims) = (object(compact.header)?, object(compact.payload)?);
+        Some(Ok(Self { header, claims, signed: compact.signed, signature: compact.signature() }))
     }
 
     /// What there is to verify, if the header asks for nothing that is not allowed.
     pub(super) fn into_signed(self, allowed: &[Algorithm]) -> Result<Signed, Fault> {
+        Signed::new(&self.header, self.signed, self.signature, allowed)
+    }
+}
+
+impl<'a> Compact<'a> {
+    /// `None` if there are not three parts in base64url, of which the first is not empty.
+    pub(super) fn split(text: &'a str) -> Option<Self> {
+        let (signed, signature) = text.rsplit_once('.')?;
+        let (header, payload) = signed.split_once('.')?;
+        let is_compact = !header.is_empty() && [header, payload, signature].into_iter().all(is_base64url);
+        is_compact.then_some(Self { header, payload, signature, signed })
+    }
+
+    /// One that cannot be decoded is as wrong as none.
+    pub(super) fn signature(&self) -> Vec<u8> {
+        decode(self.signature).unwrap_or_default()
+    }
+}
+
+impl Signed {
+    /// What there is to verify, if the header asks for nothing that is not allowed.
+    pub(super) fn new(
+        header: &Map<String, Value>,
+        message: &str,
+        signature: Vec<u8>,
+        allowed: &[Algorithm],
+    ) -> Result<Self, Fault> {
         // RFC 7515 §4.1.11: whoever does not understand an extension must refuse it.
-        if self.header.contains_key("crit") {
+        if header.contains_key("crit") {
             return Err(Fault::Critical);
         }
-        let algorithm = self.header.get("alg").and_then(Value::as_str).and_then(Algorithm::of_name);
+        let algorithm = header.get("alg").and_then(Value::as_str).and_then(Algorithm::of_name);
         let algorithm = algorithm.filter(|algorithm| allowed.contains(algorithm)).ok_or(Fault::Algorithm)?;
-        let key_id = match self.header.get("kid") {
+        let key_id = match header.get("kid") {
             Some(Value::String(id)) => Some(id.as_str().into()),
             Some(_) => return Err(Fault::KeyId),
             None => None,
         };
-        Ok(Signed { algorithm, key_id, message: self.signed.as_bytes().into(), signature: self.signature })
+        Ok(Self { algorithm, key_id, message: message.as_bytes().into(), signature })
     }
 }
 
@@ -63,7 +90,8 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(text).ok()
 }
 
-fn object(text: &str) -> Option<Map<String, Value>> {
+/// Decodes a part that is a JSON object.
+pub(super) fn object(text: &str) -> Option<Map<String, Value>> {
     serde_json::from_slice(&decode(text)?).ok()
 }
 
