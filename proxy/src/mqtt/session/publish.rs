@@ -174,7 +174,7 @@ impl Session {
             Allowed::Before(entry) => self.lane(*from).memory.allowed_by(*entry),
             Allowed::Now(grant) => grant.by.as_deref(),
         };
-self.report(*from, &frame, &Packet::Publish(*publish), Fate::Passed(allowed_by), cx);
+        self.report(*from, &frame, &Packet::Publish(*publish), Fate::Passed(allowed_by), cx);
         // at QoS 2 a message that is sent again is no other message
         if !is_repeated {
             self.mirror(judged, cx);
