@@ -1,9 +1,31 @@
 //! How copies are written.
 
-use mgate_policies::Now;
+mod channels;
+mod cloud_events;
+mod content_type;
+mod dojot;
+mod envelope;
+pub(super) mod escape;
+mod events;
+mod headers;
+mod kind;
+mod packets;
+mod random;
+mod subject;
+mod timestamp;
+mod trace_context;
+mod writer;
+
+use mgate_policies::{Client, Now};
 use mgate_proxy::gate::{Message, PacketSeen, SessionEvent};
 
+use self::trace_context::TraceContext;
 use super::record::Record;
+
+pub use self::escape::unescape;
+pub use self::kind::Kind;
+pub use self::subject::SubjectTemplate;
+pub use self::writer::{Writer, WriterOptions};
 
 /// Writes what passed and what happened as records for the bus. It waits for nothing and knows no connection.
 pub trait Dialect: Send + Sync {
@@ -19,3 +41,23 @@ pub trait Dialect: Send + Sync {
     /// One packet that was judged.
     fn packet(&self, seen: &PacketSeen<'_>, now: Now) -> Option<Record>;
 }
+
+/// What is found out about a message for its copy.
+struct Described<'a> {
+    id: &'a str,
+    trace: TraceContext<'a>,
+    content_type: Option<&'a str>,
+    action: &'a str,
+    protocol: &'a str,
+}
+
+/// Who is said to have published: whoever was identified. What a client shows to prove who it is, never.
+fn publisher(client: &Client) -> &str {
+    match &*client.principal.id {
+        "" => &client.client_id,
+        id => id,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::dialect::escape::escape;
+
 /// A copy or an event that is ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -18,13 +20,31 @@ pub struct Record {
 pub struct Headers(Vec<u8>);
 
 impl Headers {
-    /// Adds a header. What could end its line is written as a space.
+    /// No headers, with room for some bytes of them.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// Adds a header. What is not printable ASCII, `%`, and spaces at both ends are written as `%` and two digits.
     pub fn push(&mut self, name: &'static str, value: &str) {
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b": ");
-        let byte = |byte: u8| if byte.is_ascii_control() { b' ' } else { byte };
-        self.0.extend(value.bytes().map(byte));
-        self.0.extend_from_slice(b"\r\n");
+        self.begin(name);
+        let inner = value.trim_matches(' ');
+        let before =
+            if inner.is_empty() { value.len() } else { value.len() - value.trim_start_matches(' ').len() };
+        let behind = value.len() - inner.len() - before;
+        let out = &mut self.0;
+        let mut write = |text: &str| out.extend_from_slice(text.as_bytes());
+        (0..before).for_each(|_| write("%20"));
+        escape(inner, |byte| IS_SPECIAL[usize::from(byte)], &mut write);
+        (0..behind).for_each(|_| write("%20"));
+        self.end();
+    }
+
+    /// Adds a header whose value has nothing in it that [`Headers::push`] would write otherwise.
+    pub(super) fn push_plain(&mut self, name: &'static str, value: &str) {
+        self.begin(name);
+        self.0.extend_from_slice(value.as_bytes());
+        self.end();
     }
 
     /// The lines.
@@ -32,15 +52,38 @@ impl Headers {
         &self.0
     }
 
-    /// The headers one by one, in their order.
+    /// The headers one by one, in their order, with values as they are written.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let text = str::from_utf8(&self.0).unwrap_or_default();
         text.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
     }
+
+    fn begin(&mut self, name: &'static str) {
+        self.0.extend_from_slice(name.as_bytes());
+        self.0.extend_from_slice(b": ");
+    }
+
+    fn end(&mut self) {
+        self.0.extend_from_slice(b"\r\n");
+    }
 }
+
+/// Which bytes do not stand in a value as they are.
+const IS_SPECIAL: [bool; 256] = {
+    let mut table = [true; 256];
+    let mut byte = b' ';
+    while byte < 0x7f {
+        table[byte as usize] = byte == b'%';
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    use super::super::dialect::unescape;
     use super::*;
 
     #[test]
@@ -48,8 +91,31 @@ mod tests {
         let mut headers = Headers::default();
         headers.push("Mgate-Client", "a\r\nNats-Msg-Id: b");
         headers.push("Mgate-Route", "ü: 1");
+        headers.push("Mgate-Topic", "  100%  ");
+        headers.push("Mgate-Tenant", "  ");
+        headers.push("Mgate-Principal", "");
         let read: Vec<_> = headers.iter().collect();
-        assert_eq!(read, [("Mgate-Client", "a  Nats-Msg-Id: b"), ("Mgate-Route", "ü: 1")]);
-        assert_eq!(headers.as_bytes(), "Mgate-Client: a  Nats-Msg-Id: b\r\nMgate-Route: ü: 1\r\n".as_bytes());
+        let expected = [
+            ("Mgate-Client", "a%0D%0ANats-Msg-Id: b"),
+            ("Mgate-Route", "%C3%BC: 1"),
+            ("Mgate-Topic", "%20%20100%25%20%20"),
+            ("Mgate-Tenant", "%20%20"),
+            ("Mgate-Principal", ""),
+        ];
+        assert_eq!(read, expected);
+        assert!(headers.as_bytes().starts_with(b"Mgate-Client: a%0D%0ANats-Msg-Id: b\r\nMgate-Route: "));
+    }
+
+    proptest! {
+        #[test]
+        fn value_is_printable_and_can_be_read_back(value in any::<String>()) {
+            let mut headers = Headers::default();
+            headers.push("A", &value);
+            let text = str::from_utf8(headers.as_bytes()).unwrap();
+            let written = text.strip_prefix("A: ").and_then(|text| text.strip_suffix("\r\n")).unwrap();
+            prop_assert!(written.bytes().all(|byte| (b' '..0x7f).contains(&byte)));
+            prop_assert_eq!(written.trim(), written);
+            prop_assert_eq!(unescape(written), Some(value));
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A question as subject, action, resource and context: what AuthZEN, OPA and plug-ins are asked with.
 
 use std::fmt::Display;
+use std::io::Write as _;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -139,7 +140,8 @@ impl Object<'_> {
     /// A number, or `true` and `false`.
     pub(crate) fn bare(&mut self, key: &str, value: impl Display) {
         self.key(key);
-        self.out.extend_from_slice(value.to_string().as_bytes());
+        // memory takes all that is written to it
+        let _ = write!(self.out, "{value}");
     }
 
     /// An object with the members that `members` writes.

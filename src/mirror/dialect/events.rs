@@ -1,0 +1,320 @@
+//! What happened to sessions, in JSON.
+
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use mgate_policies::{Action, Client, Now, TopicFilter};
+use mgate_proxy::gate::{Blame, SessionEvent};
+
+use super::channels::subscription;
+use super::cloud_events::{self, CLOUD_EVENT};
+use super::content_type::JSON;
+use super::envelope::Envelope;
+use super::headers;
+use super::kind::Vocabulary;
+use super::publisher;
+use super::random::{self, message_id};
+use super::subject::{SubjectTemplate, Values};
+use super::timestamp::{nanos, rfc3339};
+use crate::mirror::record::Record;
+use crate::pdp::entities::{Object, object};
+
+/// Word of an event.
+pub(super) fn record(
+    event: &SessionEvent<'_>,
+    now: Now,
+    vocabulary: Vocabulary,
+    subject: &SubjectTemplate,
+) -> Record {
+    let news = News::of(event, now);
+    let (id, time) = (message_id(), rfc3339(now.unix));
+    let [id, time] = [&id[..], &time].map(|text| str::from_utf8(text).unwrap_or_default());
+    let route = news.client.map_or("", |client| &client.route);
+    let payload = match vocabulary {
+        Vocabulary::Ours => written(|words| news.write(time, words)),
+        Vocabulary::CloudEvents => {
+            cloud_events::of_session(news.name, route, (id, time), |words| news.write(time, words))
+        }
+        Vocabulary::Things(version) | Vocabulary::Clients(version) => {
+            let payload = written(|words| {
+                news.write_for(vocabulary, words);
+                news.write(time, words);
+            });
+            Envelope { payload: &payload, ..Envelope::default() }.encode(version)
+        }
+    };
+    let content_type = if vocabulary == Vocabulary::CloudEvents { CLOUD_EVENT } else { JSON };
+    let mut headers = headers::of_session(news.client, news.peer, (id, time));
+    headers.push_plain("Content-Type", content_type);
+    headers.push_plain("Mgate-Event", news.name);
+    let action = news.operation(vocabulary);
+    let subject = subject.fill_in_short(&Values { action, ..Values::of(news.client) });
+    Record { subject, headers, payload }
+}
+
+/// What is told of any event.
+struct News<'a> {
+    name: &'static str,
+    client: Option<&'a Client>,
+    peer: SocketAddr,
+    event: &'a SessionEvent<'a>,
+    now: Now,
+}
+
+impl<'a> News<'a> {
+    fn of(event: &'a SessionEvent<'a>, now: Now) -> Self {
+        let (name, client, peer) = match *event {
+            SessionEvent::Opened(client) => ("connect", Some(client), client.peer),
+            SessionEvent::Subscribed { client, .. } => ("subscribe", Some(client), client.peer),
+            SessionEvent::Unsubscribed { client, .. } => ("unsubscribe", Some(client), client.peer),
+            SessionEvent::Denied { client, peer, .. } => ("deny", client, peer),
+            SessionEvent::Dropped { client, .. } => ("drop", Some(client), client.peer),
+            SessionEvent::Closed { client, peer, .. } => ("disconnect", client, peer),
+            SessionEvent::WouldBeDenied { client, .. } => ("would_deny", Some(client), client.peer),
+        };
+        Self { name, client, peer, event, now }
+    }
+
+    /// The event's name in the words of a platform.
+    fn operation(&self, vocabulary: Vocabulary) -> &'static str {
+        match (vocabulary, self.name) {
+            (Vocabulary::Clients(_), "connect") => "client_connect",
+            (Vocabulary::Clients(_), "disconnect") => "client_disconnect",
+            (Vocabulary::Clients(_), "subscribe") => "client_subscribe",
+            (Vocabulary::Clients(_), "unsubscribe") => "client_unsubscribe",
+            (_, name) => name,
+        }
+    }
+
+    fn write(&self, time: &str, words: &mut Object<'_>) {
+        words.text("event", self.name);
+        words.text("time", time);
+        if let Some(client) = self.client {
+            words.text("client", &client.client_id);
+            words.text("principal", &client.principal.id);
+            words.text("tenant", &client.principal.tenant);
+            words.text("route", &client.route);
+            words.text("protocol", &client.protocol.to_string());
+        }
+        words.text("peer", &headers::address(self.peer));
+        words.object("details", |details| self.write_details(details));
+    }
+
+    fn write_details(&self, details: &mut Object<'_>) {
+        match *self.event {
+            SessionEvent::Opened(client) => details.bare("tls", client.is_encrypted),
+            SessionEvent::Subscribed { filter, qos, .. } => {
+                details.text("filter", filter);
+                details.bare("qos", qos);
+            }
+            SessionEvent::Unsubscribed { filter, .. } => details.text("filter", filter),
+            SessionEvent::Denied { action, resource, reason, .. }
+            | SessionEvent::Dropped { action, resource, reason, .. } => {
+                write_judgement(details, action, resource, &reason.to_string());
+            }
+            SessionEvent::Closed { why, blame, .. } => {
+                details.text("reason", &why.to_string());
+                details.text("blame", word(blame));
+            }
+            SessionEvent::WouldBeDenied { action, resource, objection, .. } => {
+                details.text("policy", &objection.policy);
+                write_judgement(details, action, resource, &objection.reason.to_string());
+            }
+        }
+    }
+
+    /// What readers of a platform look for. Where it says a key, we say who was identified.
+    fn write_for(&self, vocabulary: Vocabulary, words: &mut Object<'_>) {
+        words.text("operation", self.operation(vocabulary));
+        words.bare("occurred_at", nanos(self.now.unix));
+        words.text("instance", &INSTANCE);
+        let Some(client) = self.client else { return };
+        if !matches!(vocabulary, Vocabulary::Clients(_)) {
+            words.text("event_type", self.name);
+            words.text("thing_id", publisher(client));
+            return;
+        }
+        words.text("client_id", publisher(client));
+        words.text("subscriber_id", &client.client_id);
+        let SessionEvent::Subscribed { filter, .. } = *self.event else { return };
+        let filter = TopicFilter::parse(filter).map_or(filter, TopicFilter::as_str);
+        if let Some((domain, channel, subtopic)) = subscription(filter) {
+            // spelled so
+            words.text("domainID", domain);
+            words.text("channel_id", channel);
+            words.text("subtopic", &subtopic);
+        }
+    }
+}
+
+fn written(words: impl FnOnce(&mut Object<'_>)) -> Bytes {
+    let mut out = Vec::with_capacity(768);
+    object(&mut out, words);
+    out.into()
+}
+
+fn write_judgement(details: &mut Object<'_>, action: Action, resource: &str, reason: &str) {
+    details.text("action", &action.to_string());
+    details.text("resource", resource);
+    details.text("reason", reason);
+}
+
+fn word(blame: Blame) -> &'static str {
+    match blame {
+        Blame::Client => "client",
+        Blame::Nobody => "nobody",
+        Blame::Upstream => "upstream",
+        Blame::Us => "mgate",
+    }
+}
+
+/// Tells this process from others.
+static INSTANCE: LazyLock<String> = LazyLock::new(|| format!("{:016x}", random::number()));
+
+#[cfg(test)]
+mod tests {
+    use mgate_policies::{Cause, Objection, Principal, Reason};
+    use serde_json::{Value, json};
+
+    use super::super::tests::{client, header, now, writer};
+    use super::super::{Dialect as _, Kind};
+    use super::*;
+
+    #[test]
+    fn each_event_has_its_name_and_details() {
+        let client = client();
+        let peer = client.peer;
+        let reason = Reason::with_detail(Cause::NotAuthorized, "acl");
+        let objection = Objection { policy: "trial".into(), reason: reason.clone() };
+        let (action, resource) = (Action::Publish, "a/b");
+        let judged = json!({ "action": "publish", "resource": "a/b", "reason": "not authorized: acl" });
+        let mut would_be = judged.clone();
+        would_be["policy"] = json!("trial");
+        let why = "the client disconnected";
+        for (event, name, details) in [
+            (SessionEvent::Opened(&client), "connect", json!({ "tls": true })),
+            (
+                SessionEvent::Subscribed { client: &client, filter: "a/#", qos: 2 },
+                "subscribe",
+                json!({ "filter": "a/#", "qos": 2 }),
+            ),
+            (
+                SessionEvent::Unsubscribed { client: &client, filter: "a/#" },
+                "unsubscribe",
+                json!({ "filter": "a/#" }),
+            ),
+            (
+                SessionEvent::Denied { client: Some(&client), peer, action, resource, reason: &reason },
+                "deny",
+                judged.clone(),
+            ),
+            (SessionEvent::Dropped { client: &client, action, resource, reason: &reason }, "drop", judged),
+            (
+                SessionEvent::Closed { client: Some(&client), peer, why: &why, blame: Blame::Nobody },
+                "disconnect",
+                json!({ "reason": why, "blame": "nobody" }),
+            ),
+            (
+                SessionEvent::WouldBeDenied { client: &client, action, resource, objection: &objection },
+                "would_deny",
+                would_be,
+            ),
+        ] {
+            let record = writer(Kind::Plain).event(&event, now()).unwrap();
+            assert_eq!(*record.subject, format!("mgate.events.acme.{name}"));
+            assert_eq!(header(&record.headers, "Mgate-Event"), Some(name));
+            assert_eq!(header(&record.headers, "Content-Type"), Some("application/json"));
+            assert_eq!(header(&record.headers, "Mgate-Principal"), Some("thing-1"));
+            let told: Value = serde_json::from_slice(&record.payload).unwrap();
+            let expected = json!({
+                "event": name,
+                "time": "2025-11-24T16:00:00.123456789Z",
+                "client": "dev-1",
+                "principal": "thing-1",
+                "tenant": "acme",
+                "route": "devices",
+                "protocol": "mqtt",
+                "peer": "10.0.0.7:1234",
+                "details": details,
+            });
+            assert_eq!(told, expected);
+        }
+    }
+
+    #[test]
+    fn denial_of_who_is_not_known_is_told() {
+        let reason = Reason::new(Cause::BadCredentials);
+        let peer = "[::ffff:10.0.0.7]:1234".parse().unwrap();
+        let event = SessionEvent::Denied {
+            client: None,
+            peer,
+            action: Action::Connect,
+            resource: "dev-1",
+            reason: &reason,
+        };
+        for (_, kind) in Kind::NAMES {
+            let record = writer(*kind).event(&event, now()).unwrap();
+            assert!(!record.subject.contains(['*', '>', ' ']), "{}", record.subject);
+            assert_eq!(header(&record.headers, "Mgate-Peer"), Some("10.0.0.7:1234"));
+            assert_eq!(header(&record.headers, "Mgate-Client"), None);
+            let text = String::from_utf8_lossy(&record.payload);
+            assert!(
+                text.contains("\"reason\":\"bad credentials\"")
+                    && text.contains("\"peer\":\"10.0.0.7:1234\"")
+            );
+        }
+    }
+
+    #[test]
+    fn client_cannot_hide_behind_a_long_name() {
+        let principal = Principal { tenant: "acme".into(), ..Principal::default() };
+        let client = Client { client_id: "x".repeat(60_000).into(), principal, ..client() };
+        let subject = SubjectTemplate::parse_without_topic("events.{client}.{tenant}").ok();
+        let options = super::super::tests::options(Kind::Plain);
+        let writer =
+            super::super::Writer::new(super::super::WriterOptions { events_subject: subject, ..options });
+        let record = writer.event(&SessionEvent::Opened(&client), now()).unwrap();
+        assert_eq!(&*record.subject, "events.%%.acme");
+        assert!(record.payload.len() > 60_000);
+    }
+
+    #[test]
+    fn platforms_are_told_in_their_words() {
+        let client = client();
+        let open = SessionEvent::Opened(&client);
+        let close =
+            SessionEvent::Closed { client: Some(&client), peer: client.peer, why: &"x", blame: Blame::Us };
+        for (event, kind, subject, operation) in [
+            (open, Kind::Magistrala0_14, "events.magistrala.mqtt", "connect"),
+            (close, Kind::Magistrala0_15, "events.magistrala.mqtt", "disconnect"),
+            (open, Kind::Supermq0_16, "events.supermq.mqtt", "connect"),
+            (close, Kind::Supermq0_17, "events.supermq.mqtt.client_disconnect", "client_disconnect"),
+            (open, Kind::Magistrala0_20, "events.magistrala.mqtt.client_connect", "client_connect"),
+        ] {
+            let record = writer(kind).event(&event, now()).unwrap();
+            assert_eq!(&*record.subject, subject);
+            // the envelope has nothing but its payload
+            let start = record.payload.iter().position(|byte| *byte == b'{').unwrap();
+            assert!(start < 4);
+            let told: Value = serde_json::from_slice(&record.payload[start..]).unwrap();
+            assert_eq!(told["operation"], operation);
+            assert_eq!(told["occurred_at"], 1_764_000_000_123_456_789_u64);
+            assert_eq!(told["instance"], **INSTANCE);
+            let is_thing = operation == told["event"];
+            assert_eq!(told[if is_thing { "thing_id" } else { "client_id" }], "thing-1");
+            assert!(!told.to_string().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn cloud_event_has_what_happened_as_its_data() {
+        let client = client();
+        let record = writer(Kind::Json).event(&SessionEvent::Opened(&client), now()).unwrap();
+        assert_eq!(header(&record.headers, "Content-Type"), Some(CLOUD_EVENT));
+        let event: Value = serde_json::from_slice(&record.payload).unwrap();
+        assert_eq!(event["type"], "mgate.session.connect");
+        assert_eq!(event["id"], header(&record.headers, "Nats-Msg-Id").unwrap());
+        assert_eq!(event["data"]["client"], "dev-1");
+    }
+}

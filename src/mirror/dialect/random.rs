@@ -1,0 +1,100 @@
+//! Numbers that nobody else has, without a lock and without asking the system for each.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
+
+/// Digits of a message's identifier: 16 for the thread, 16 for the message.
+pub(super) const ID_LEN: usize = 33;
+
+/// An identifier that no other message of any process has.
+pub(super) fn message_id() -> [u8; ID_LEN] {
+    THREAD.with(|thread| {
+        let mut state = thread.get();
+        state.messages = state.messages.wrapping_add(1);
+        thread.set(state);
+        let mut id = [b'-'; ID_LEN];
+        write_hex(state.name, &mut id[..16]);
+        write_hex(state.messages, &mut id[17..]);
+        id
+    })
+}
+
+/// A random number; good against chance, not against guessing.
+pub(super) fn number() -> u64 {
+    THREAD.with(|thread| {
+        let mut state = thread.get();
+        let number = state.next();
+        thread.set(state);
+        number
+    })
+}
+
+/// Writes the lowest digits of a number, as many as there is room for.
+pub(super) fn write_hex(number: u64, out: &mut [u8]) {
+    let mut rest = number;
+    for digit in out.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[usize::from(rest as u8 & 0xf)];
+        rest >>= 4;
+    }
+}
+
+/// What a thread has for itself.
+#[derive(Clone, Copy)]
+struct State {
+    name: u64,
+    messages: u64,
+    generator: [u64; 2],
+}
+
+impl State {
+    fn new() -> Self {
+        // the system's own randomness, asked for once a thread
+        let seed = || RandomState::new().hash_one(0_u8);
+        Self { name: seed(), messages: 0, generator: [seed() | 1, seed()] }
+    }
+
+    /// xoroshiro128++ of Blackman and Vigna.
+    fn next(&mut self) -> u64 {
+        let [one, mut two] = self.generator;
+        let number = one.wrapping_add(two).rotate_left(17).wrapping_add(one);
+        two ^= one;
+        self.generator = [one.rotate_left(49) ^ two ^ (two << 21), two.rotate_left(28)];
+        number
+    }
+}
+
+thread_local! {
+    static THREAD: Cell<State> = Cell::new(State::new());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn no_two_messages_have_one_identifier() {
+        let ids = || (0..1000).map(|_| message_id()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..4).map(|_| thread::spawn(ids)).collect();
+        let all: HashSet<_> =
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).chain(ids()).collect();
+        assert_eq!(all.len(), 5000);
+        assert!(all.iter().flatten().all(|byte| byte.is_ascii_hexdigit() || *byte == b'-'));
+    }
+
+    #[test]
+    fn generator_is_the_published_one() {
+        let mut state = State { name: 0, messages: 0, generator: [1, 2] };
+        let numbers = [(); 4].map(|()| state.next());
+        assert_eq!(numbers, [0x60001, 0x2_60c0_0066_0007, 0x180a_cc04_7186_06d3, 0x9e22_6d35_036f_c4c7]);
+    }
+
+    #[test]
+    fn hex_has_the_digits_that_there_is_room_for() {
+        let mut out = [0; 4];
+        write_hex(0xab_cdef, &mut out);
+        assert_eq!(&out, b"cdef");
+    }
+}

@@ -1,0 +1,313 @@
+//! Writes one dialect.
+
+use bytes::Bytes;
+use mgate_policies::Now;
+use mgate_proxy::gate::{Message, PacketSeen, SessionEvent};
+
+use super::channels::Grammar;
+use super::content_type::{self, JSON};
+use super::dojot::Device;
+use super::envelope::{Envelope, Version};
+use super::kind::Family;
+use super::random::message_id;
+use super::subject::Values;
+use super::timestamp::nanos;
+use super::trace_context::TraceContext;
+use super::{Described, Dialect, Kind, SubjectTemplate, cloud_events, events, headers, packets, publisher};
+use crate::mirror::record::{Headers, Record};
+
+/// A dialect as an operator wants it.
+pub struct Writer(WriterOptions);
+
+/// What an operator says about a dialect.
+#[derive(Clone, Debug)]
+pub struct WriterOptions {
+    /// Which one it is.
+    pub kind: Kind,
+    /// Where messages go; `None` for where the dialect has them.
+    pub subject: Option<SubjectTemplate>,
+    /// Where events go; `None` for nowhere.
+    pub events_subject: Option<SubjectTemplate>,
+    /// Where packets go; `None` for nowhere.
+    pub trace_subject: Option<SubjectTemplate>,
+    /// The media type of payloads about which nobody says anything.
+    pub content_type: Option<Box<str>>,
+    /// Whether the last level of a topic may be a media type.
+    pub content_type_from_topic: bool,
+}
+
+impl Writer {
+    /// A writer of one dialect.
+    pub fn new(options: WriterOptions) -> Self {
+        let default = || SubjectTemplate::parse(options.kind.subject()?).ok();
+        let subject = options.subject.clone().or_else(default);
+        Self(WriterOptions { subject, ..options })
+    }
+
+    /// The media type of a payload; what the topic says counts most.
+    fn content_type<'a>(&'a self, message: &Message<'a>) -> Option<&'a str> {
+        let of_topic =
+            self.0.content_type_from_topic.then(|| content_type::of_topic(message.topic)).flatten();
+        let given = of_topic.or(message.notes.content_type).filter(|given| !given.is_empty());
+        given.or(self.0.content_type.as_deref())
+    }
+
+    /// Where a message goes, if that is not for its dialect to say.
+    fn subject(&self, message: &Message<'_>, action: &str) -> Option<Result<Box<str>, &'static str>> {
+        let values = Values { action, topic: message.topic, ..Values::of(Some(message.client)) };
+        self.0.subject.as_ref().map(|subject| subject.fill(&values))
+    }
+
+    fn write(&self, message: &Message<'_>, described: &Described<'_>) -> Result<Record, &'static str> {
+        let subject = self.subject(message, described.action);
+        match self.0.kind.family() {
+            Family::Channels(grammar, version) => enveloped(message, described, (grammar, version), subject),
+            Family::CloudEvents => {
+                let payload = cloud_events::of_message(message, described);
+                let mut headers = headers::of_message(message, described);
+                headers.push_plain("Content-Type", cloud_events::CLOUD_EVENT);
+                Ok(Record { subject: subject.unwrap_or(Err(NO_SUBJECT))?, headers, payload })
+            }
+            Family::Dojot => {
+                let device = Device::of(message)?;
+                let payload = device.data(message)?;
+                let mut headers = headers::of_message(message, described);
+                headers.push_plain("Content-Type", JSON);
+                Ok(Record { subject: subject.unwrap_or_else(|| device.subject())?, headers, payload })
+            }
+            Family::Plain => {
+                let headers = with_payload(message, described, described.content_type);
+                let payload = Bytes::copy_from_slice(message.payload);
+                Ok(Record { subject: subject.unwrap_or(Err(NO_SUBJECT))?, headers, payload })
+            }
+        }
+    }
+}
+
+impl Dialect for Writer {
+    fn message(&self, message: &Message<'_>) -> Result<Record, &'static str> {
+        let (id, action, protocol) =
+            (message_id(), message.action.to_string(), message.client.protocol.to_string());
+        let described = Described {
+            id: str::from_utf8(&id).unwrap_or_default(),
+            trace: TraceContext::of(&message.notes),
+            content_type: self.content_type(message),
+            action: &action,
+            protocol: &protocol,
+        };
+        self.write(message, &described)
+    }
+
+    fn event(&self, event: &SessionEvent<'_>, now: Now) -> Option<Record> {
+        let subject = self.0.events_subject.as_ref()?;
+        Some(events::record(event, now, self.0.kind.vocabulary(), subject))
+    }
+
+    fn wants_packets(&self) -> bool {
+        self.0.trace_subject.is_some()
+    }
+
+    fn packet(&self, seen: &PacketSeen<'_>, now: Now) -> Option<Record> {
+        self.0.trace_subject.as_ref().map(|subject| packets::record(seen, now, subject))
+    }
+}
+
+/// A message of the Mainflux family.
+fn enveloped(
+    message: &Message<'_>,
+    described: &Described<'_>,
+    (grammar, version): (Grammar, Version),
+    subject: Option<Result<Box<str>, &'static str>>,
+) -> Result<Record, &'static str> {
+    let place = grammar.read(message.topic)?;
+    let content_type = place.content_type.as_deref().or(described.content_type);
+    let metadata = [("content_type", content_type), ("traceparent", Some(described.trace.parent()))];
+    let metadata = metadata.map(|(name, value)| (name, value.unwrap_or_default()));
+    let envelope = Envelope {
+        channel: place.channel,
+        domain: place.domain,
+        subtopic: &place.subtopic,
+        publisher: publisher(message.client),
+        protocol: described.protocol,
+        content_type: content_type.unwrap_or_default(),
+        payload: message.payload,
+        created: nanos(message.now.unix),
+        client_id: &message.client.client_id,
+        metadata: &metadata,
+    };
+    let subject = subject.unwrap_or_else(|| grammar.subject(&place))?;
+    let headers = with_payload(message, described, content_type);
+    Ok(Record { subject, headers, payload: envelope.encode(version) })
+}
+
+/// Headers that say what a payload is.
+fn with_payload(message: &Message<'_>, described: &Described<'_>, content_type: Option<&str>) -> Headers {
+    let mut headers = headers::of_message(message, described);
+    for (name, value) in
+        [("Content-Type", content_type), ("Content-Encoding", message.notes.content_encoding)]
+    {
+        if let Some(value) = value.filter(|value| !value.is_empty()) {
+            headers.push(name, value);
+        }
+    }
+    headers
+}
+
+const NO_SUBJECT: &str = "it has no subject";
+
+#[cfg(test)]
+mod tests {
+    use mgate_policies::{Client, Principal};
+    use mgate_proxy::gate::Notes;
+    use prost::Message as _;
+
+    use super::super::tests::{client, header, message, options, writer};
+    use super::*;
+
+    #[test]
+    fn headers_tell_all_about_a_message() {
+        let client = client();
+        let notes = Notes {
+            content_type: Some("text/plain"),
+            content_encoding: Some("gzip"),
+            traceparent: Some(TRACE),
+            tracestate: Some("a=1,b=%"),
+        };
+        let message = Message { notes, retain: true, ..message(&client, CLASSIC, b"x") };
+        let record = writer(Kind::Mainflux0_13).message(&message).unwrap();
+        let mut headers: Vec<_> = record.headers.iter().collect();
+        let (name, id) = headers.remove(0);
+        assert_eq!((name, id.len()), ("Nats-Msg-Id", 33));
+        let expected = [
+            ("Mgate-Received", "2025-11-24T16:00:00.123456789Z"),
+            ("Mgate-Protocol", "mqtt"),
+            ("Mgate-Client", "dev-1"),
+            ("Mgate-Principal", "thing-1"),
+            ("Mgate-Tenant", "acme"),
+            ("Mgate-Route", "devices"),
+            ("Mgate-Topic", CLASSIC),
+            ("Mgate-Action", "publish"),
+            ("Mgate-QoS", "1"),
+            ("Mgate-Retain", "true"),
+            ("traceparent", TRACE),
+            ("tracestate", "a=1,b=%"),
+            ("Content-Type", "text/plain"),
+            ("Content-Encoding", "gzip"),
+        ];
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn every_dialect_has_headers_and_defaults() {
+        let client = client();
+        for (_, kind) in Kind::NAMES {
+            let topic = match kind.family() {
+                Family::Channels(Grammar::Dotted | Grammar::Slashed, _) => "m/d/c/x",
+                Family::Dojot => "acme:dev/attrs",
+                _ => CLASSIC,
+            };
+            let record = writer(*kind).message(&message(&client, topic, b"{}")).unwrap();
+            assert_eq!(header(&record.headers, "Mgate-Topic"), Some(topic));
+            let trace = header(&record.headers, "traceparent").unwrap();
+            assert_eq!((&trace[..3], trace.len()), ("00-", 55));
+            let is_own = options(*kind).events_subject.is_some();
+            assert!(is_own && kind.subject().is_none_or(|subject| SubjectTemplate::parse(subject).is_ok()));
+        }
+    }
+
+    #[test]
+    fn anonymous_client_publishes_under_its_client_identifier() {
+        let client = Client { principal: Principal::default(), ..client() };
+        let record = writer(Kind::Mainflux0_13).message(&message(&client, CLASSIC, b"x")).unwrap();
+        let envelope = Envelope6::decode(record.payload).unwrap();
+        assert_eq!(envelope.publisher, "dev-1");
+        assert_eq!(header(&record.headers, "Mgate-Principal"), None);
+    }
+
+    #[test]
+    fn what_a_client_shows_is_never_told() {
+        for principal in [client().principal, Principal::default()] {
+            let client = Client { principal, ..client() };
+            for (_, kind) in Kind::NAMES {
+                for topic in [CLASSIC, "m/d/c/x", "acme:dev/attrs"] {
+                    let Ok(record) = writer(*kind).message(&message(&client, topic, b"{}")) else { continue };
+                    let told =
+                        [record.subject.as_bytes(), record.headers.as_bytes(), &record.payload].concat();
+                    assert!(!told.windows(7).any(|window| window == b"hunter2"), "{kind:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn topic_says_most_about_the_content_type() {
+        let (client, given) = (client(), Notes { content_type: Some("a/given"), ..Notes::default() });
+        let from_topic = WriterOptions {
+            content_type_from_topic: true,
+            content_type: Some("a/set".into()),
+            ..options(Kind::Plain)
+        };
+        let set = WriterOptions { content_type_from_topic: false, ..from_topic.clone() };
+        for (options, topic, notes, expected) in [
+            (&from_topic, "a/json", given, Some("application/json")),
+            (&from_topic, "a/b", given, Some("a/given")),
+            (&from_topic, "a/b", Notes::default(), Some("a/set")),
+            (&set, "a/json", given, Some("a/given")),
+            (&set, "a/json", Notes { content_type: Some(""), ..Notes::default() }, Some("a/set")),
+            (&options(Kind::Plain), "a/json", Notes::default(), None),
+        ] {
+            let message = Message { notes, ..message(&client, topic, b"x") };
+            let record = Writer::new(options.clone()).message(&message).unwrap();
+            assert_eq!(header(&record.headers, "Content-Type"), expected, "{topic}");
+        }
+    }
+
+    #[test]
+    fn legacy_topic_says_what_the_envelope_says() {
+        let client = client();
+        let message = message(&client, "channels/a/messages/x/ct/text_plain", b"x");
+        let record = writer(Kind::MainfluxLegacy).message(&message).unwrap();
+        assert_eq!(&*record.subject, "channel.a.x");
+        assert_eq!(header(&record.headers, "Content-Type"), Some("text/plain"));
+    }
+
+    #[test]
+    fn plain_messages_keep_their_payload() {
+        let client = client();
+        let record = writer(Kind::Plain).message(&message(&client, "/a b//c", b"\xff\x00")).unwrap();
+        assert_eq!(&*record.subject, "mgate.messages.acme.%.a%20b.%.c");
+        assert_eq!(&*record.payload, b"\xff\x00");
+    }
+
+    #[test]
+    fn given_subject_takes_the_place_of_the_dialect_s_own() {
+        let client = client();
+        let subject = SubjectTemplate::parse("x.{tenant}.{action}.{topic}").ok();
+        let writer = Writer::new(WriterOptions { subject, ..options(Kind::Mainflux0_13) });
+        let delivery = Message { action: mgate_policies::Action::Deliver, ..message(&client, CLASSIC, b"x") };
+        let record = writer.message(&delivery).unwrap();
+        assert_eq!(&*record.subject, "x.acme.deliver.channels.a.messages.t");
+        assert!(writer.message(&message(&client, "elsewhere", b"x")).is_err());
+    }
+
+    #[test]
+    fn packets_and_events_are_told_where_they_are_wanted() {
+        let (client, now) = (client(), super::super::tests::now());
+        let event = SessionEvent::Opened(&client);
+        let wanted = writer(Kind::Plain);
+        assert!(wanted.wants_packets() && wanted.event(&event, now).is_some());
+        let unwanted =
+            Writer::new(WriterOptions { events_subject: None, trace_subject: None, ..options(Kind::Plain) });
+        assert!(!unwanted.wants_packets() && unwanted.event(&event, now).is_none());
+    }
+
+    /// The part of an envelope that is asked about.
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct Envelope6 {
+        #[prost(string, tag = "3")]
+        publisher: String,
+    }
+
+    const CLASSIC: &str = "channels/a/messages/t";
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+}
