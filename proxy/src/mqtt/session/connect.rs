@@ -146,7 +146,7 @@ impl Session {
             return Err(Violation::Direction(crate::mqtt::packet::PacketType::ConnAck).from(Side::Upstream));
         }
         cx.out.to_client.extend_from_slice(frame);
-        self.report(Side::Upstream, frame, &Packet::ConnAck(*connack), Fate::Passed(None), cx);
+        self.report((Side::Upstream, frame), &Packet::ConnAck(*connack), Fate::Passed(None), cx);
         self.state = State::Open;
         if connack.code != 0 {
             return Err(CloseReason::Refused(connack.code).into());
@@ -274,7 +274,7 @@ impl Session {
         let resource = connect.will.as_ref().filter(|_| action == Action::Will);
         let resource = resource.map_or(connect.client_id, |will| will.topic.as_str());
         self.report_denial(action, resource, &reason, cx);
-        self.report(Side::Client, frame, &Packet::Connect(connect.clone()), Fate::Denied(&reason), cx);
+        self.report((Side::Client, frame), &Packet::Connect(connect.clone()), Fate::Denied(&reason), cx);
         Err(CloseReason::Denied(action, reason).into())
     }
 
@@ -287,7 +287,7 @@ impl Session {
             }
         }
         let connect = self.decode_connect(&frame)?;
-        self.report(Side::Client, &frame, &Packet::Connect(connect), Fate::Passed(None), cx);
+        self.report((Side::Client, &frame), &Packet::Connect(connect), Fate::Passed(None), cx);
         self.opening = Some(Box::new(Opening { frame }));
         self.state = State::Dialing;
         self.deadline = cx.now.instant + cx.endpoint.gate.limits.upstream_timeout;

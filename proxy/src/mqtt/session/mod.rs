@@ -418,7 +418,7 @@ impl Session {
                     let reason = cx.out.to_upstream.get_mut(at + header_len(frame));
                     reason.into_iter().for_each(|reason| *reason = 0);
                 }
-                self.report(side, frame, &packet, Fate::Passed(None), cx);
+                self.report((side, frame), &packet, Fate::Passed(None), cx);
                 return Err(CloseReason::disconnected(side, disconnect.reason).into());
             }
             Packet::PubAck(ack) | Packet::PubComp(ack) | Packet::PubRec(ack) => {
@@ -443,12 +443,18 @@ impl Session {
         if !is_taken {
             cx.out.to(side.other()).extend_from_slice(frame);
         }
-        self.report(side, frame, &packet, if is_taken { Fate::Taken } else { Fate::Passed(None) }, cx);
+        self.report((side, frame), &packet, if is_taken { Fate::Taken } else { Fate::Passed(None) }, cx);
         Ok(())
     }
 
     /// Tells who wants to know what became of a packet.
-    fn report(&self, from: Side, frame: &[u8], packet: &Packet<'_>, fate: Fate<'_>, cx: &Context<'_>) {
+    fn report(
+        &self,
+        (from, frame): (Side, &[u8]),
+        packet: &Packet<'_>,
+        fate: Fate<'_>,
+        cx: &Context<'_>,
+    ) {
         let Gate { observer, mirror, .. } = &cx.endpoint.gate;
         let mirror = mirror.as_ref().filter(|mirror| mirror.wants_packets());
         let is_observed = observer.wants_packets();

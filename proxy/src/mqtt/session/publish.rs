@@ -66,7 +66,7 @@ impl Session {
             }
             Outcome::Denied(reason) => self.deny(&arrived, &reason, cx),
             Outcome::Pending(suspended, future) => {
-                self.report(from, frame, &Packet::Publish(publish), Fate::Held, cx);
+                self.report((from, frame), &Packet::Publish(publish), Fate::Held, cx);
                 self.wait(from, frame.to_vec(), Question::Publish(suspended), cx);
                 self.outputs.push_back(Output::Decide(from, future));
                 Ok(())
@@ -174,7 +174,7 @@ impl Session {
             Allowed::Before(entry) => self.lane(*from).memory.allowed_by(*entry),
             Allowed::Now(grant) => grant.by.as_deref(),
         };
-        self.report(*from, &frame, &Packet::Publish(*publish), Fate::Passed(allowed_by), cx);
+        self.report((*from, &frame), &Packet::Publish(*publish), Fate::Passed(allowed_by), cx);
         // at QoS 2 a message that is sent again is no other message
         if !is_repeated {
             self.mirror(judged, cx);
@@ -205,7 +205,7 @@ impl Session {
     ) -> Result<(), Close> {
         let Arrived { from, publish, topic, .. } = arrived;
         self.report_denial(action_of(*from), topic.as_str(), reason, cx);
-        self.report(*from, arrived.frame, &Packet::Publish(*publish), Fate::Denied(reason), cx);
+        self.report((*from, arrived.frame), &Packet::Publish(*publish), Fate::Denied(reason), cx);
         let disconnects = cx.endpoint.options.on_denied_publish == OnDeniedPublish::Disconnect;
         if *from == Side::Client && disconnects && !self.version.is_5() {
             return Err(CloseReason::Denied(Action::Publish, reason.clone()).into());

@@ -86,7 +86,7 @@ impl Session {
             Refusal::Dropped(reason) => reason,
         };
         self.report_drop(action_of(*from), topic.as_str(), reason, cx);
-        self.report(*from, arrived.frame, &Packet::Publish(*publish), Fate::Taken, cx);
+        self.report((*from, arrived.frame), &Packet::Publish(*publish), Fate::Taken, cx);
         self.acknowledge(*from, publish, (0, None), cx);
         Ok(())
     }

@@ -102,7 +102,7 @@ impl Session {
         if verdicts.iter().all(Option::is_some) {
             let codes: Vec<u8> = verdicts.into_iter().flatten().collect();
             encode_unsuback(&mut cx.out.to_client, self.version, packet_id, &codes);
-            self.report(Side::Client, frame, packet, Fate::Taken, cx);
+            self.report((Side::Client, frame), packet, Fate::Taken, cx);
             return Ok(());
         }
         // an UNSUBACK of 3.1.1 says nothing of single filters
@@ -129,7 +129,7 @@ impl Session {
         let (_, verdicts) = partial.swap_remove(at);
         self.note_answered(unsuback.packet_id, Change::Unsubscribe, unsuback.codes, cx);
         splice_suback(&mut cx.out.to_client, frame, self.version, &verdicts).map_err(malformed)?;
-        self.report(Side::Upstream, frame, &packet, Fate::Taken, cx);
+        self.report((Side::Upstream, frame), &packet, Fate::Taken, cx);
         Ok(())
     }
 
