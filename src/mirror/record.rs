@@ -28,15 +28,17 @@ impl Headers {
     /// Adds a header. What is not printable ASCII, `%`, and spaces at both ends are written as `%` and two digits.
     pub fn push(&mut self, name: &'static str, value: &str) {
         self.begin(name);
-        let inner = value.trim_matches(' ');
-        let before =
-            if inner.is_empty() { value.len() } else { value.len() - value.trim_start_matches(' ').len() };
-        let behind = value.len() - inner.len() - before;
         let out = &mut self.0;
         let mut write = |text: &str| out.extend_from_slice(text.as_bytes());
-        (0..before).for_each(|_| write("%20"));
-        escape(inner, |byte| IS_SPECIAL[usize::from(byte)], &mut write);
-        (0..behind).for_each(|_| write("%20"));
+        if value.starts_with(' ') || value.ends_with(' ') {
+            let behind = value.trim_start_matches(' ');
+            let inner = behind.trim_end_matches(' ');
+            (behind.len()..value.len()).for_each(|_| write("%20"));
+            escape(inner, is_special, &mut write);
+            (inner.len()..behind.len()).for_each(|_| write("%20"));
+        } else {
+            escape(value, is_special, &mut write);
+        }
         self.end();
     }
 
@@ -68,16 +70,10 @@ impl Headers {
     }
 }
 
-/// Which bytes do not stand in a value as they are.
-const IS_SPECIAL: [bool; 256] = {
-    let mut table = [true; 256];
-    let mut byte = b' ';
-    while byte < 0x7f {
-        table[byte as usize] = byte == b'%';
-        byte += 1;
-    }
-    table
-};
+/// Whether a byte does not stand in a value as it is.
+fn is_special(byte: u8) -> bool {
+    (byte < b' ') | (byte >= 0x7f) | (byte == b'%')
+}
 
 #[cfg(test)]
 mod tests {

@@ -63,15 +63,15 @@ impl Grammar {
             Self::Classic => subject.literal("channels."),
             Self::Dotted | Self::Slashed => {
                 subject.literal("m.");
-                subject.value(place.domain);
+                subject.literal(place.domain);
                 subject.literal(".c.");
             }
         }
-        subject.value(place.channel);
+        subject.literal(place.channel);
         if !place.subtopic.is_empty() {
             subject.literal(".");
             let separator = if self == Self::Slashed { '/' } else { '.' };
-            subject.values(place.subtopic.split(separator));
+            subject.values(&place.subtopic, separator);
         }
         subject.finish()
     }
@@ -91,19 +91,24 @@ pub(super) fn subscription(filter: &str) -> Option<(&str, &str, String)> {
 /// Channel and subtopic, which begins with a slash if there is one.
 fn classic(topic: &str) -> Result<(&str, &str), &'static str> {
     let rest = topic.strip_prefix("channels/").ok_or(NOT_CLASSIC)?;
-    let (channel, rest) = rest.split_at(rest.find('/').ok_or(NOT_CLASSIC)?);
+    let (channel, rest) = rest.split_at(id_len(rest));
     let rest = rest.strip_prefix("/messages").ok_or(NOT_CLASSIC)?;
     let subtopic = rest.split('?').next().unwrap_or_default();
     let is_one = subtopic.is_empty() || subtopic.starts_with('/');
-    if is_one && is_id(channel) { Ok((channel, subtopic)) } else { Err(NOT_CLASSIC) }
+    if is_one && !channel.is_empty() { Ok((channel, subtopic)) } else { Err(NOT_CLASSIC) }
 }
 
 /// Domain, channel and subtopic, which begins with a slash if there is one.
 fn with_domain(topic: &str) -> Result<(&str, &str, &str), &'static str> {
     let rest = topic.strip_prefix("m/").ok_or(NOT_OF_DOMAIN)?;
-    let (domain, rest) = rest.split_once("/c/").ok_or(NOT_OF_DOMAIN)?;
-    let (channel, subtopic) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    if is_id(domain) && is_id(channel) { Ok((domain, channel, subtopic)) } else { Err(NOT_OF_DOMAIN) }
+    let (domain, rest) = rest.split_at(id_len(rest));
+    let rest = rest.strip_prefix("/c/").ok_or(NOT_OF_DOMAIN)?;
+    let (channel, subtopic) = rest.split_at(id_len(rest));
+    let is_one = subtopic.is_empty() || subtopic.starts_with('/');
+    match is_one && !domain.is_empty() && !channel.is_empty() {
+        true => Ok((domain, channel, subtopic)),
+        false => Err(NOT_OF_DOMAIN),
+    }
 }
 
 /// The subtopic before `/ct/<content type>`, and the content type.
@@ -120,6 +125,9 @@ fn classic_subtopic(subtopic: &str) -> Result<Cow<'_, str>, &'static str> {
     let plain = unescape_query(subtopic, Plus::IsSpace)?;
     if plain.contains(['*', '>']) {
         return Err(WILDCARD);
+    }
+    if let Some(levels) = plain.strip_prefix('/').filter(|levels| is_even(levels)) {
+        return Ok(levels.replace('/', ".").into());
     }
     let mut dotted = String::with_capacity(plain.len());
     for element in plain.split(['/', '.']).filter(|element| !element.is_empty()) {
@@ -157,6 +165,14 @@ fn check_levels(subtopic: &str, separator: char) -> Result<(), &'static str> {
         true => Err("its subtopic has an empty level"),
         false => Ok(()),
     }
+}
+
+/// Whether levels need no more than other separators, as those of most topics do.
+fn is_even(levels: &str) -> bool {
+    let bytes = levels.as_bytes();
+    let has_ends = bytes.first().is_some_and(|first| *first != b'/') && !bytes.ends_with(b"/");
+    let is_odd = |found, (one, two): (&u8, &u8)| found | (*two == b'.') | ((*one == b'/') & (*two == b'/'));
+    has_ends && bytes[0] != b'.' && !bytes.iter().zip(&bytes[1..]).fold(false, is_odd)
 }
 
 /// Without one slash at each end, and then without white space there.
@@ -200,8 +216,9 @@ fn hex(digit: Option<u8>) -> Option<u8> {
     char::from(digit?).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
-fn is_id(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+/// How much of the beginning of a text can be an identity; it means nothing but itself in a subject.
+fn id_len(text: &str) -> usize {
+    text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')).count()
 }
 
 const NOT_CLASSIC: &str = "its topic is not channels/<channel>/messages";

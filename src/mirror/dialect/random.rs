@@ -13,8 +13,8 @@ pub(super) fn message_id() -> [u8; ID_LEN] {
         state.messages = state.messages.wrapping_add(1);
         thread.set(state);
         let mut id = [b'-'; ID_LEN];
-        write_hex(state.name, &mut id[..16]);
-        write_hex(state.messages, &mut id[17..]);
+        id[..16].copy_from_slice(&hex(state.name));
+        id[17..].copy_from_slice(&hex(state.messages));
         id
     })
 }
@@ -29,13 +29,14 @@ pub(super) fn number() -> u64 {
     })
 }
 
-/// Writes the lowest digits of a number, as many as there is room for.
-pub(super) fn write_hex(number: u64, out: &mut [u8]) {
-    let mut rest = number;
-    for digit in out.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[usize::from(rest as u8 & 0xf)];
-        rest >>= 4;
+/// The digits of a number.
+pub(super) fn hex(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    for (index, digit) in digits.iter_mut().enumerate() {
+        let value = (number >> (60 - 4 * index)) as u8 & 0xf;
+        *digit = value + if value < 10 { b'0' } else { b'a' - 10 };
     }
+    digits
 }
 
 /// What a thread has for itself.
@@ -92,9 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn hex_has_the_digits_that_there_is_room_for() {
-        let mut out = [0; 4];
-        write_hex(0xab_cdef, &mut out);
-        assert_eq!(&out, b"cdef");
+    fn digits_are_those_of_the_number() {
+        assert_eq!(&hex(0x0123_4567_89ab_cdef), b"0123456789abcdef");
+        assert_eq!(&hex(0xf), b"000000000000000f");
     }
 }

@@ -106,7 +106,7 @@ impl SubjectTemplate {
                 Part::Variable(Variable::Principal) => subject.value(values.principal),
                 Part::Variable(Variable::Route) => subject.value(values.route),
                 Part::Variable(Variable::Tenant) => subject.value(values.tenant),
-                Part::Variable(Variable::Topic) => subject.values(values.topic.split('/')),
+                Part::Variable(Variable::Topic) => subject.values(values.topic, '/'),
             }
         }
     }
@@ -152,12 +152,17 @@ impl Subject {
             }
             _ => value,
         };
-        escape(plain, |byte| IS_SPECIAL[usize::from(byte)], &mut |text| self.text.push_str(text));
+        escape(plain, is_special, &mut |text| self.text.push_str(text));
     }
 
-    /// Writes tokens with dots between them.
-    pub(super) fn values<'a>(&mut self, values: impl Iterator<Item = &'a str>) {
-        for (index, value) in values.enumerate() {
+    /// Writes tokens with dots between them, where `separator` was.
+    pub(super) fn values(&mut self, values: &str, separator: char) {
+        // tokens of most platforms are harmless, and as they should be
+        let is_literal = separator == '.' && !self.text.is_empty() && are_literal(values);
+        if is_literal {
+            return self.literal(values);
+        }
+        for (index, value) in values.split(separator).enumerate() {
             if index > 0 {
                 self.text.push('.');
             }
@@ -171,6 +176,20 @@ impl Subject {
             false => Err("its subject would be too long"),
         }
     }
+}
+
+/// Whether each token may stand as it is.
+fn are_literal(dotted: &str) -> bool {
+    let bytes = dotted.as_bytes();
+    let is_bad = |found, byte| found | (is_special(byte) & (byte != b'.'));
+    let is_empty = |found, (one, two): (&u8, &u8)| found | ((*one == b'.') & (*two == b'.'));
+    let has_ends = bytes.first().is_some_and(|first| *first != b'.') && !bytes.ends_with(b".");
+    has_ends && !dotted.bytes().fold(false, is_bad) && !bytes.iter().zip(&bytes[1..]).fold(false, is_empty)
+}
+
+/// Whether a byte does not stand in a token as it is.
+fn is_special(byte: u8) -> bool {
+    (byte <= b' ') | (byte == 0x7f) | (byte == b'*') | (byte == b'>') | (byte == b'.') | (byte == b'%')
 }
 
 /// Takes a token: a text, or one variable with a text before and behind it.
@@ -223,17 +242,6 @@ const MAX_SHORT_BYTES: usize = 128;
 
 /// Stands for a value that is too long; no value is written so.
 const TOO_LONG: &str = "%%";
-
-/// Which bytes do not stand in a token as they are.
-const IS_SPECIAL: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0;
-    while byte < 0x80_u8 {
-        table[byte as usize] = byte.is_ascii_control() || matches!(byte, b' ' | b'*' | b'>' | b'.' | b'%');
-        byte += 1;
-    }
-    table
-};
 
 #[cfg(test)]
 mod tests {

@@ -51,9 +51,9 @@ fn valid_parent(text: &str) -> Option<[u8; PARENT_LEN]> {
 fn new_parent() -> [u8; PARENT_LEN] {
     let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-01";
     // neither identifier may be zero. W3C Trace Context §3.2.2.3, §3.2.2.4
-    random::write_hex(random::number() | 1, &mut parent[3..19]);
-    random::write_hex(random::number(), &mut parent[19..35]);
-    random::write_hex(random::number() | 1, &mut parent[36..52]);
+    parent[3..19].copy_from_slice(&random::hex(random::number() | 1));
+    parent[19..35].copy_from_slice(&random::hex(random::number()));
+    parent[36..52].copy_from_slice(&random::hex(random::number() | 1));
     parent
 }
 
