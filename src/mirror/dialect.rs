@@ -51,8 +51,8 @@ struct Described<'a> {
     protocol: &'a str,
 }
 
-/// Who is said to have published: whoever was identified. What a client shows to prove who it is, never.
-fn publisher(client: &Client) -> &str {
+/// Who it is: whoever was identified. What a client shows to prove it, never.
+fn identity(client: &Client) -> &str {
     match &*client.principal.id {
         "" => &client.client_id,
         id => id,

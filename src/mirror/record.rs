@@ -25,7 +25,8 @@ impl Headers {
         Self(Vec::with_capacity(bytes))
     }
 
-    /// Adds a header. What is not printable ASCII, `%`, and spaces at both ends are written as `%` and two digits.
+    /// Adds a header. What is not printable ASCII, `%`, and spaces at both ends are written as `%` and two
+    /// digits.
     pub fn push(&mut self, name: &'static str, value: &str) {
         self.begin(name);
         let out = &mut self.0;
@@ -72,7 +73,7 @@ impl Headers {
 
 /// Whether a byte does not stand in a value as it is.
 fn is_special(byte: u8) -> bool {
-    (byte < b' ') | (byte >= 0x7f) | (byte == b'%')
+    !(b' '..0x7f).contains(&byte) | (byte == b'%')
 }
 
 #[cfg(test)]

@@ -30,7 +30,8 @@ pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> By
         event.bare("retain", message.retain);
         event.text("traceparent", described.trace.parent());
         write_some(event, "tracestate", described.trace.state());
-        write_some(event, "contentencoding", message.notes.content_encoding);
+        let encoding = message.notes.content_encoding.filter(|encoding| !encoding.is_empty());
+        write_some(event, "contentencoding", encoding);
         write_data(event, message.payload, described.content_type);
     });
     out.into()

@@ -17,7 +17,8 @@ pub(super) struct Device<'a> {
 }
 
 impl<'a> Device<'a> {
-    /// The device of `<tenant>:<device>/attrs` or `/<tenant>/<device>/attrs`, which must be of its client's tenant.
+    /// The device of `<tenant>:<device>/attrs` or `/<tenant>/<device>/attrs`, which must be of its client's
+    /// tenant.
     pub(super) fn of(message: &Message<'a>) -> Result<Self, &'static str> {
         let device = Self::read(message.topic).ok_or("its topic is not <tenant>:<device>/attrs")?;
         let tenant = &*message.client.principal.tenant;
@@ -95,8 +96,8 @@ mod tests {
             let record = writer(Kind::Dojot).message(&message(&client, topic, b" {\"t\":21.50}\n")).unwrap();
             assert_eq!(&*record.subject, "acme.device-data");
             assert_eq!(header(&record.headers, "Content-Type"), Some("application/json"));
-            let text = r#"{"metadata":{"deviceid":"dev_1","tenant":"acme","timestamp":1764000000123},"attrs":{"t":21.50}}"#;
-            assert_eq!(record.payload, text);
+            let metadata = r#"{"metadata":{"deviceid":"dev_1","tenant":"acme","timestamp":1764000000123}"#;
+            assert_eq!(record.payload, format!(r#"{metadata},"attrs":{{"t":21.50}}}}"#));
         }
     }
 

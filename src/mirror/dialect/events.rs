@@ -12,8 +12,8 @@ use super::cloud_events::{self, CLOUD_EVENT};
 use super::content_type::JSON;
 use super::envelope::Envelope;
 use super::headers;
+use super::identity;
 use super::kind::Vocabulary;
-use super::publisher;
 use super::random::{self, message_id};
 use super::subject::{SubjectTemplate, Values};
 use super::timestamp::{nanos, rfc3339};
@@ -132,10 +132,10 @@ impl<'a> News<'a> {
         let Some(client) = self.client else { return };
         if !matches!(vocabulary, Vocabulary::Clients(_)) {
             words.text("event_type", self.name);
-            words.text("thing_id", publisher(client));
+            words.text("thing_id", identity(client));
             return;
         }
-        words.text("client_id", publisher(client));
+        words.text("client_id", identity(client));
         words.text("subscriber_id", &client.client_id);
         let SessionEvent::Subscribed { filter, .. } = *self.event else { return };
         let filter = TopicFilter::parse(filter).map_or(filter, TopicFilter::as_str);

@@ -6,8 +6,8 @@ use super::escape::{EMPTY, escape};
 
 /// A subject with variables in it, such as `plant.{tenant}.{topic}`.
 ///
-/// `{topic}` is as many tokens as the topic has levels, each other variable one token or a part of one; no token has
-/// two. What stands for a variable can be read back, and never is a wildcard or a separator.
+/// `{topic}` is as many tokens as the topic has levels, each other variable one token or a part of one; no
+/// token has two. What stands for a variable can be read back, and never is a wildcard or a separator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SubjectTemplate(Vec<Part>);
 

@@ -33,8 +33,8 @@ pub(super) fn nanos(unix: Duration) -> i64 {
     i64::try_from(unix.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Year, month and day so many days after 1970-01-01; counted in years that begin with March, whose last day is the
-/// leap day.
+/// Year, month and day so many days after 1970-01-01; counted in years that begin with March, whose last day
+/// is the leap day.
 fn date(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

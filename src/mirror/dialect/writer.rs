@@ -1,7 +1,7 @@
 //! Writes one dialect.
 
 use bytes::Bytes;
-use mgate_policies::Now;
+use mgate_policies::{Action, Now};
 use mgate_proxy::gate::{Message, PacketSeen, SessionEvent};
 
 use super::channels::Grammar;
@@ -13,7 +13,7 @@ use super::random::message_id;
 use super::subject::Values;
 use super::timestamp::nanos;
 use super::trace_context::TraceContext;
-use super::{Described, Dialect, Kind, SubjectTemplate, cloud_events, events, headers, packets, publisher};
+use super::{Described, Dialect, Kind, SubjectTemplate, cloud_events, events, headers, identity, packets};
 use crate::mirror::record::{Headers, Record};
 
 /// A dialect as an operator wants it.
@@ -123,16 +123,18 @@ fn enveloped(
     let content_type = place.content_type.as_deref().or(described.content_type);
     let metadata = [("content_type", content_type), ("traceparent", Some(described.trace.parent()))];
     let metadata = metadata.map(|(name, value)| (name, value.unwrap_or_default()));
+    // of a delivery, it is not known who published it
+    let publisher = Some(message.client).filter(|_| message.action != Action::Deliver);
     let envelope = Envelope {
         channel: place.channel,
         domain: place.domain,
         subtopic: &place.subtopic,
-        publisher: publisher(message.client),
+        publisher: publisher.map_or("", identity),
         protocol: described.protocol,
         content_type: content_type.unwrap_or_default(),
         payload: message.payload,
         created: nanos(message.now.unix),
-        client_id: &message.client.client_id,
+        client_id: publisher.map_or("", |client| &client.client_id),
         metadata: &metadata,
     };
     let subject = subject.unwrap_or_else(|| grammar.subject(&place))?;
@@ -284,9 +286,10 @@ mod tests {
         let client = client();
         let subject = SubjectTemplate::parse("x.{tenant}.{action}.{topic}").ok();
         let writer = Writer::new(WriterOptions { subject, ..options(Kind::Mainflux0_13) });
-        let delivery = Message { action: mgate_policies::Action::Deliver, ..message(&client, CLASSIC, b"x") };
+        let delivery = Message { action: Action::Deliver, ..message(&client, CLASSIC, b"x") };
         let record = writer.message(&delivery).unwrap();
         assert_eq!(&*record.subject, "x.acme.deliver.channels.a.messages.t");
+        assert_eq!(Envelope6::decode(record.payload).unwrap().publisher, "");
         assert!(writer.message(&message(&client, "elsewhere", b"x")).is_err());
     }
 
