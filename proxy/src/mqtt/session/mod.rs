@@ -448,13 +448,7 @@ impl Session {
     }
 
     /// Tells who wants to know what became of a packet.
-    fn report(
-        &self,
-        (from, frame): (Side, &[u8]),
-        packet: &Packet<'_>,
-        fate: Fate<'_>,
-        cx: &Context<'_>,
-    ) {
+    fn report(&self, (from, frame): (Side, &[u8]), packet: &Packet<'_>, fate: Fate<'_>, cx: &Context<'_>) {
         let Gate { observer, mirror, .. } = &cx.endpoint.gate;
         let mirror = mirror.as_ref().filter(|mirror| mirror.wants_packets());
         let is_observed = observer.wants_packets();

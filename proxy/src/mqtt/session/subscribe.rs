@@ -152,13 +152,8 @@ impl Session {
 
     fn report_subscribe(&self, frame: &[u8], packet: &Packet<'_>, verdicts: &[Option<u8>], cx: &Context<'_>) {
         let is_passed = verdicts.iter().any(Option::is_none);
-        self.report(
-            Side::Client,
-            frame,
-            packet,
-            if is_passed { Fate::Passed(None) } else { Fate::Taken },
-            cx,
-        );
+        let fate = if is_passed { Fate::Passed(None) } else { Fate::Taken };
+        self.report((Side::Client, frame), packet, fate, cx);
     }
 }
 
