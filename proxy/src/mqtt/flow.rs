@@ -61,11 +61,6 @@ impl PacketIds {
         found.is_ok()
     }
 
-    /// Whether an identifier is there.
-    pub(super) fn contains(&self, id: u16) -> bool {
-        self.0.binary_search(&id).is_ok()
-    }
-
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()

@@ -316,6 +316,7 @@ impl Relay {
                 Output::Decide(Side::Client, future) => asked.decision_for_client = Some(future),
                 Output::Decide(Side::Upstream, future) => asked.decision_for_upstream = Some(future),
                 Output::Dial => asked.upstream = Some(dial(Arc::clone(&self.connector))),
+                Output::Forget => drop(asked.stores.pop_front()),
                 Output::Identify(future) => asked.verdict = Some(future),
                 Output::Review(future) => asked.review = Some(future),
                 Output::Store(future) => asked.stores.push_back(future),

@@ -19,14 +19,21 @@ pub(super) struct Copies {
     /// In the order in which they were handed over.
     storing: VecDeque<Storing>,
     /// Those that were not stored, and that the upstream has yet to acknowledge.
-    failed: Vec<(u16, Reason)>,
+    failed: Vec<(Exchange, Reason)>,
     /// QoS 2 exchanges that failed for the client, and that the session ends towards the upstream.
     ending: PacketIds,
 }
 
+/// A message that is to be acknowledged, and how.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Exchange {
+    packet_id: u16,
+    ack: PacketType,
+}
+
 /// A copy on its way.
 struct Storing {
-    packet_id: u16,
+    exchange: Exchange,
     deadline: Instant,
     /// What the upstream said to the message, for the client to hear once the copy is stored.
     ack: Option<Box<[u8]>>,
@@ -50,7 +57,9 @@ impl Session {
         // a message that nobody acknowledges keeps nobody waiting
         if *from == Side::Client && qos > 0 {
             let deadline = cx.now.instant + cx.endpoint.gate.limits.store_timeout;
-            let storing = Storing { packet_id, deadline, ack: None, is_over: false };
+            let ack = if qos == 1 { PacketType::PubAck } else { PacketType::PubRec };
+            let exchange = Exchange { packet_id, ack };
+            let storing = Storing { exchange, deadline, ack: None, is_over: false };
             self.copies.get_or_insert_default().storing.push_back(storing);
             self.outputs.push_back(Output::Store(future));
         }
@@ -72,16 +81,25 @@ impl Session {
             self.copies.take_if(|copies| copies.is_empty());
             return is_taken;
         }
+        let exchange = Exchange { packet_id: ack.packet_id, ack: packet_type };
         let is_refusal = ack.reason >= 0x80;
-        if let Some(storing) = copies.last_of(ack.packet_id) {
+        if let Some(storing) = copies.last_of(exchange) {
             // who was refused is not to hear that all is well, nor of a copy
             storing.is_over = is_refusal;
             storing.ack = (!is_refusal).then(|| frame.into());
             return !is_refusal;
         }
-        let failed = copies.take_failed(ack.packet_id).filter(|_| !is_refusal);
+        if copies
+            .storing
+            .iter()
+            .any(|storing| storing.exchange.packet_id == ack.packet_id && !storing.is_over)
+        {
+            // no answer to this message, and a careless client would take it for one
+            return true;
+        }
+        let failed = copies.take_failed(exchange).filter(|_| !is_refusal);
         if let Some(reason) = &failed {
-            self.refuse_unstored(packet_type, ack.packet_id, reason, cx);
+            self.refuse_unstored(exchange, reason, cx);
         }
         self.copies.take_if(|copies| copies.is_empty());
         failed.is_some()
@@ -93,9 +111,9 @@ impl Session {
         let Some(storing) = copies.storing.pop_front() else { return Ok(()) };
         match (storing, result) {
             (Storing { is_over: true, .. }, _) => {}
-            (Storing { packet_id, ack, .. }, Err(reason)) => self.not_stored(packet_id, ack, reason, cx)?,
-            (Storing { packet_id, ack: Some(ack), .. }, Ok(())) => match copies.take_failed(packet_id) {
-                Some(reason) => self.refuse_unstored(type_of(&ack), packet_id, &reason, cx),
+            (storing, Err(reason)) => self.not_stored(&storing, reason, cx)?,
+            (Storing { exchange, ack: Some(ack), .. }, Ok(())) => match copies.take_failed(exchange) {
+                Some(reason) => self.refuse_unstored(exchange, &reason, cx),
                 None => cx.out.to_client.extend_from_slice(&ack),
             },
             (Storing { ack: None, .. }, Ok(())) => {}
@@ -111,51 +129,46 @@ impl Session {
 
     /// When the first copy must be stored.
     pub(super) fn copy_timeout(&self) -> Option<Instant> {
-        self.copies.as_deref()?.first().map(|storing| storing.deadline)
+        self.copies.as_deref()?.storing.front().map(|storing| storing.deadline)
     }
 
     /// Lets the time pass that [`Session::copy_timeout`] said.
     pub(super) fn pass_copy_time(&mut self, cx: &mut Context<'_>) -> Result<(), Close> {
-        while let Some(copies) = self.copies.as_deref_mut() {
-            let Some(storing) = copies.first_mut().filter(|storing| storing.deadline <= cx.now.instant)
-            else {
-                break;
-            };
-            storing.is_over = true;
-            let (packet_id, ack) = (storing.packet_id, storing.ack.take());
-            let reason = Reason::with_detail(Cause::Unavailable, "its copy was not stored in time");
-            self.not_stored(packet_id, ack, reason, cx)?;
+        let now = cx.now.instant;
+        let is_due = |storing: &mut Storing| storing.deadline <= now;
+        while let Some(storing) =
+            self.copies.as_deref_mut().and_then(|copies| copies.storing.pop_front_if(is_due))
+        {
+            self.outputs.push_back(Output::Forget);
+            if !storing.is_over {
+                let reason = Reason::with_detail(Cause::Unavailable, "its copy was not stored in time");
+                self.not_stored(&storing, reason, cx)?;
+            }
         }
+        self.copies.take_if(|copies| copies.is_empty());
         Ok(())
     }
 
     /// A client of MQTT 5.0 hears that its message failed. For others there is no such word, and to say nothing
     /// while the session goes on would hold a place in flight for ever.
-    fn not_stored(
-        &mut self,
-        packet_id: u16,
-        ack: Option<Box<[u8]>>,
-        reason: Reason,
-        cx: &mut Context<'_>,
-    ) -> Result<(), Close> {
+    fn not_stored(&mut self, storing: &Storing, reason: Reason, cx: &mut Context<'_>) -> Result<(), Close> {
         if !self.version.is_5() {
             return Err(CloseReason::NotStored(reason).into());
         }
-        match ack {
-            Some(ack) => self.refuse_unstored(type_of(&ack), packet_id, &reason, cx),
-            None => self.copies.get_or_insert_default().failed.push((packet_id, reason)),
+        if storing.ack.is_some() {
+            self.refuse_unstored(storing.exchange, &reason, cx);
+            return Ok(());
+        }
+        let copies = self.copies.get_or_insert_default();
+        if !copies.failed.iter().any(|(failed, _)| *failed == storing.exchange) {
+            copies.failed.push((storing.exchange, reason));
         }
         Ok(())
     }
 
     /// Tells the client that its message failed, after the upstream acknowledged it.
-    fn refuse_unstored(
-        &mut self,
-        packet_type: PacketType,
-        packet_id: u16,
-        reason: &Reason,
-        cx: &mut Context<'_>,
-    ) {
+    fn refuse_unstored(&mut self, exchange: Exchange, reason: &Reason, cx: &mut Context<'_>) {
+        let Exchange { packet_id, ack: packet_type } = exchange;
         let (code, text) = (publish_code(reason.cause), self.reason_string(NOT_STORED));
         let ack = NewAck { packet_type, packet_id, reason: code, reason_string: text };
         encode_ack(&mut cx.out.to_client, self.version, &ack);
@@ -170,22 +183,14 @@ impl Session {
 }
 
 impl Copies {
-    fn first(&self) -> Option<&Storing> {
-        self.storing.iter().find(|storing| !storing.is_over)
-    }
-
-    fn first_mut(&mut self) -> Option<&mut Storing> {
-        self.storing.iter_mut().find(|storing| !storing.is_over)
-    }
-
     /// A message that was sent again has several copies, and one acknowledgement.
-    fn last_of(&mut self, packet_id: u16) -> Option<&mut Storing> {
-        let is_meant = |storing: &&mut Storing| storing.packet_id == packet_id && !storing.is_over;
+    fn last_of(&mut self, exchange: Exchange) -> Option<&mut Storing> {
+        let is_meant = |storing: &&mut Storing| storing.exchange == exchange && !storing.is_over;
         self.storing.iter_mut().rev().find(is_meant)
     }
 
-    fn take_failed(&mut self, packet_id: u16) -> Option<Reason> {
-        let at = self.failed.iter().position(|(id, _)| *id == packet_id)?;
+    fn take_failed(&mut self, exchange: Exchange) -> Option<Reason> {
+        let at = self.failed.iter().position(|(failed, _)| *failed == exchange)?;
         Some(self.failed.swap_remove(at).1)
     }
 
@@ -207,12 +212,6 @@ fn notes(properties: Properties<'_>) -> Notes<'_> {
         }
     }
     notes
-}
-
-/// What kind of acknowledgement was kept.
-fn type_of(ack: &[u8]) -> PacketType {
-    let is_pubrec = ack.first().is_some_and(|byte| byte >> 4 == PacketType::PubRec as u8);
-    if is_pubrec { PacketType::PubRec } else { PacketType::PubAck }
 }
 
 /// Copies of one session that may be on their way at a time.

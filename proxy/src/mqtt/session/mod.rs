@@ -61,6 +61,8 @@ pub struct Session {
     rate: Option<Rate>,
     /// What came with leave to connect.
     terms: SessionTerms,
+    /// What a decision said of the terms that made the session ask for them last.
+    heard: Option<SessionTerms>,
     /// Those that it began with: what a client subscribed to has the same name at its end. The prefix of its
     /// terms is the last of them.
     transforms: Transforms,
@@ -116,6 +118,8 @@ pub enum Output {
     Decide(Side, BoxFuture<'static, Decision>),
     /// Open the upstream connection.
     Dial,
+    /// Await the first [`Output::Store`] that has no answer yet no longer.
+    Forget,
     /// Await this and hand it back as [`Input::Identified`].
     Identify(BoxFuture<'static, Verdict>),
     /// Await this and hand it back as [`Input::Reviewed`]; replaces an earlier one.
@@ -186,6 +190,7 @@ impl Session {
             from_client: Lane::default(),
             from_upstream: Lane::default(),
             terms: SessionTerms::default(),
+            heard: None,
             transforms: endpoint.gate.transforms.clone(),
             rate: limits.messages_per_second.map(|rate| Rate::new(rate, now.instant)),
             throttled_until: None,
@@ -326,10 +331,11 @@ impl Session {
     /// What is wrong with a packet by its first bytes alone, before the rest is waited for.
     fn check_header(&self, side: Side, header: &FixedHeader, cx: &Context<'_>) -> Result<(), Close> {
         let packet_type = header.packet_type;
-        let packet_bytes = self.packet_bytes(cx);
-        let limit = match self.state {
-            State::AwaitingConnect => packet_bytes.min(MAX_CONNECT_BYTES),
-            _ => packet_bytes,
+        // what is too long for the session alone, the upstream cannot know
+        let limit = match (side, self.state) {
+            (Side::Client, State::AwaitingConnect) => self.packet_bytes(cx).min(MAX_CONNECT_BYTES),
+            (Side::Client, _) => self.packet_bytes(cx),
+            (Side::Upstream, _) => cx.endpoint.gate.limits.packet_bytes,
         };
         if header.frame_len > limit {
             return Err(CloseReason::PacketTooLarge(side, header.frame_len).into());

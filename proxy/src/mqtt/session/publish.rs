@@ -50,6 +50,11 @@ impl Session {
             false => self.resolve_topic(from, &publish)?,
         };
         let arrived = Arrived { from, frame, publish, topic };
+        if from == Side::Upstream && frame.len() > self.packet_bytes(cx) {
+            let reason =
+                Reason::with_detail(Cause::QuotaExceeded, "longer than packets of the session may be");
+            return self.deny(&arrived, &reason, cx);
+        }
         let asked = arrived.asked()?;
         let is_repeatable = cx.endpoint.gate.policies.is_repeatable();
         if is_repeatable && let Some(entry) = self.lane(from).memory.recall(asked, cx.now.instant) {
@@ -160,7 +165,6 @@ impl Session {
         if frame.len() > flow.maximum_packet_size as usize {
             return Err(CloseReason::PacketTooLarge(*from, frame.len()).into());
         }
-        let is_repeated = publish.qos == 2 && flow.in_flight.contains(publish.packet_id);
         if publish.qos > 0 && !flow.start(publish.packet_id) {
             return Err(Violation::ReceiveMaximum.from(*from));
         }
@@ -175,10 +179,8 @@ impl Session {
             Allowed::Now(grant) => grant.by.as_deref(),
         };
         self.report((*from, &frame), &Packet::Publish(*publish), Fate::Passed(allowed_by), cx);
-        // at QoS 2 a message that is sent again is no other message
-        if !is_repeated {
-            self.mirror(judged, cx);
-        }
+        // one that is sent again too: whether it is the same message, its sender alone knows
+        self.mirror(judged, cx);
         Ok(())
     }
 

@@ -48,7 +48,11 @@ impl Session {
             Outcome::Pending(..) => &None,
         };
         match said {
-            Some(terms) if *terms != self.terms => self.review_connection(cx),
+            // one of several policies may say something else than all together: to ask once is enough
+            Some(terms) if *terms != self.terms && Some(terms) != self.heard.as_ref() => {
+                self.heard = Some(terms.clone());
+                self.review_connection(cx)
+            }
             _ => Ok(()),
         }
     }

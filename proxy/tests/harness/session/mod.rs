@@ -286,6 +286,7 @@ impl World {
                 Output::Close => self.is_closed = true,
                 Output::Decide(side, _) => *self.waits_for.decision(side) = true,
                 Output::Dial => self.waits_for.dial = true,
+                Output::Forget => assert!(self.unstored.pop_front().is_some(), "nothing is to be forgotten"),
                 Output::Identify(_) => self.waits_for.identify = true,
                 Output::Review(_) => self.waits_for.review = true,
                 Output::Store(_) => self.note_storing(),

@@ -89,8 +89,12 @@ fn copy_that_is_not_stored_in_time_is_not_stored() {
     assert_eq!(story.client_hears(), []);
     story.waits(Duration::from_secs(2));
     assert_eq!(story.client_hears(), ack_why(0x40, 7, 0x83, "message not stored"));
+    let outputs = std::iter::from_fn(|| story.session.poll_output());
+    assert_eq!(outputs.filter(|output| matches!(output, Output::Forget)).count(), 1);
+    story.client_sends(&publish(Version::V5, 0x32, "a", 7, &[]));
     story.input(Input::Stored(Ok(())));
-    assert_eq!(story.client_hears(), [], "the client was told");
+    story.upstream_sends(&ack(0x40, 7));
+    assert_eq!(story.client_hears(), ack(0x40, 7), "the next is another message");
     let mut story = Story::storing(Version::V311);
     story.client_sends(&publish(Version::V311, 0x32, "a", 7, &[]));
     story.waits(Duration::from_secs(11));
@@ -124,11 +128,42 @@ fn message_that_is_sent_again_waits_for_its_last_copy() {
 }
 
 #[test]
-fn message_of_qos_2_that_is_sent_again_is_copied_once() {
+fn no_message_passes_without_a_copy_whatever_its_packet_identifier() {
+    for version in BOTH {
+        let mut story = Story::storing(version);
+        for first in [0x32, 0x34, 0x34, 0x3c] {
+            story.client_sends(&publish(version, first, "a", 7, &[]));
+        }
+        assert_eq!((story.stores(), story.mirrored()), (4, 4));
+        story.upstream_sends(&[ack(0x40, 7), ack(0x50, 7)].concat());
+        story.input(Input::Stored(Ok(())));
+        assert_eq!(story.client_hears(), ack(0x40, 7));
+        (0..3).for_each(|_| _ = story.input(Input::Stored(Ok(()))));
+        assert_eq!(story.client_hears(), ack(0x50, 7));
+    }
+}
+
+#[test]
+fn acknowledgement_of_another_kind_is_none() {
     let mut story = Story::storing(Version::V311);
     story.client_sends(&publish(Version::V311, 0x34, "a", 7, &[]));
-    story.client_sends(&publish(Version::V311, 0x3c, "a", 7, &[]));
-    assert_eq!((story.stores(), story.mirrored()), (1, 1));
+    story.upstream_sends(&[ack(0x40, 7), ack(0x50, 7)].concat());
+    story.input(Input::Stored(Ok(())));
+    assert_eq!(story.client_hears(), ack(0x50, 7));
+}
+
+#[test]
+fn next_try_of_a_failed_exchange_waits_for_its_own_copy() {
+    let mut story = Story::storing(Version::V5);
+    story.client_sends(&publish(Version::V5, 0x34, "a", 7, &[]));
+    story.upstream_sends(&ack(0x50, 7));
+    story.input(Input::Stored(Err(Reason::new(Cause::Unavailable))));
+    story.client_sends(&publish(Version::V5, 0x34, "a", 7, &[]));
+    story.hears();
+    story.upstream_sends(&[ack(0x70, 7), ack(0x50, 7)].concat());
+    assert_eq!(story.client_hears(), []);
+    story.input(Input::Stored(Ok(())));
+    assert_eq!(story.client_hears(), ack(0x50, 7));
 }
 
 #[test]

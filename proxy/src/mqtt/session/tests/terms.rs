@@ -139,20 +139,43 @@ fn tighter_rate_of_route_and_session_counts() {
 }
 
 #[test]
-fn tighter_packet_limit_of_route_and_session_counts_on_both_sides() {
+fn tighter_packet_limit_of_route_and_session_counts() {
     for (of_route, own) in [(4096, 100), (100, 4096)] {
-        for side in [Side::Client, Side::Upstream] {
-            let own = SessionLimits { packet_bytes: Some(own), ..SessionLimits::default() };
-            let story = told_on(&limited(own), |gate| gate.limits.packet_bytes = of_route);
-            let mut story = story.opened(Version::V311);
-            let message = |bytes: usize| publish(Version::V311, 0x30, &"t".repeat(bytes - 11), 0, &[]);
-            story.input(Input::Bytes(side, &message(100)));
-            assert!(story.closing().is_none());
-            story.input(Input::Bytes(side, &message(101)));
-            let why = format!("packet of 101 bytes from the {side} is over the limit");
-            assert_eq!(story.closing().map(|(why, _)| why), Some(why));
-        }
+        let own = SessionLimits { packet_bytes: Some(own), ..SessionLimits::default() };
+        let story = told_on(&limited(own), |gate| gate.limits.packet_bytes = of_route);
+        let mut story = story.opened(Version::V311);
+        let message = |bytes: usize| publish(Version::V311, 0x30, &"t".repeat(bytes - 11), 0, &[]);
+        story.client_sends(&message(100));
+        assert!(story.closing().is_none());
+        story.client_sends(&message(101));
+        let why = "packet of 101 bytes from the client is over the limit";
+        assert_eq!(story.closing().map(|(why, _)| why).as_deref(), Some(why));
     }
+}
+
+#[test]
+fn delivery_that_is_too_long_for_the_session_is_dropped_and_acknowledged() {
+    let own = SessionLimits { packet_bytes: Some(100), ..SessionLimits::default() };
+    let mut story = told(&limited(own)).opened(Version::V311);
+    let delivery = |bytes: usize| publish(Version::V311, 0x32, &"t".repeat(bytes - 13), 7, &[]);
+    story.upstream_sends(&[delivery(101), delivery(100)].concat());
+    assert_eq!(story.hears(), (delivery(100), ack(0x40, 7)));
+    assert_eq!((story.denials().len(), story.closing()), (1, None));
+}
+
+#[test]
+fn policy_that_says_less_than_all_together_makes_the_session_ask_once() {
+    let (one, all) = (
+        SessionLimits { subscriptions: Some(9), ..SessionLimits::default() },
+        SessionLimits { subscriptions: Some(9), packet_bytes: Some(100), ..SessionLimits::default() },
+    );
+    let mut story = told(&limited(all)).opened(Version::V5);
+    story.said().terms[1] = Some(limited(one));
+    for _ in 0..3 {
+        story.client_sends(&publish(Version::V5, 0x30, "a", 0, &[]));
+    }
+    let asked = story.asked();
+    assert_eq!(asked.iter().filter(|asked| **asked == "connect session").count(), 2, "{asked:?}");
 }
 
 #[test]
