@@ -16,6 +16,7 @@ use crate::config::{Config, Problems, RouteConfig, Source, Token};
 use crate::gateway::Listening;
 use crate::health::{Component, Health};
 use crate::log::LogConfig;
+use crate::mirror::RunningMirrors;
 use crate::route::Steering;
 use crate::withdrawals::Withdrawals;
 use crate::workers::Workers;
@@ -25,6 +26,7 @@ pub struct Control {
     routes: Vec<Steered>,
     workers: Weak<Workers>,
     fixed: Fixed,
+    mirrors: RunningMirrors,
     /// Held while a configuration is read, so that an older one is not taken over later.
     reloading: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
@@ -99,7 +101,7 @@ impl Control {
         config: Config,
         routes: Vec<Steered>,
         workers: &Arc<Workers>,
-        fixed: Fixed,
+        (fixed, mirrors): (Fixed, RunningMirrors),
     ) -> Arc<Self> {
         Arc::new_cyclic(|control| {
             let surroundings = Surroundings { runtime: Handle::current(), control: control.clone() };
@@ -108,6 +110,7 @@ impl Control {
                 routes,
                 workers: Arc::downgrade(workers),
                 fixed,
+                mirrors,
                 reloading: Arc::default(),
                 state: Mutex::new(state),
                 surroundings,
@@ -148,6 +151,10 @@ impl Control {
             true => Ok(config),
             false => Err(Problems(config.unready)),
         });
+        let loaded = loaded.and_then(|config| match self.mirrors.start(&config.mirrors, &config.health) {
+            Ok(()) => Ok(config),
+            Err(error) => Err(Problems::one(&self.state().source.path, format!("{error:#}"))),
+        });
         let result = loaded.map(|config| self.take_over(config));
         let reload = Reload { at: Now::read().unix, result };
         reload.log();
@@ -157,7 +164,12 @@ impl Control {
 
     /// Takes over a configuration, live sessions included.
     pub fn take_over(&self, mut config: Config) -> Reloaded {
-        let needs_restart = self.fixed.differences(&Fixed::of(&config));
+        if let Err(error) = self.mirrors.start(&config.mirrors, &config.health) {
+            error!("a mirror takes no copies: {error:#}");
+        }
+        let mut needs_restart = self.fixed.differences(&Fixed::of(&config));
+        let others = config.mirrors.iter().filter(|mirror| mirror.is_other_than_running());
+        needs_restart.extend(others.map(|mirror| format!("mirror.{}", mirror.name())));
         let warnings = config.warnings.iter().map(ToString::to_string).collect();
         let routes = std::mem::take(&mut config.routes).into_iter();
         let mut routes: HashMap<_, RouteConfig> =
@@ -204,6 +216,10 @@ impl Control {
     /// What the admin listener's callers must show.
     pub(crate) fn token(&self) -> Option<Token> {
         self.state().token.clone()
+    }
+
+    pub(crate) fn mirrors(&self) -> &RunningMirrors {
+        &self.mirrors
     }
 
     pub(crate) fn drain_timeout(&self) -> Duration {

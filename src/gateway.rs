@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use mgate_policies::{Policy, Transform};
@@ -17,6 +18,7 @@ use tracing::{debug, info, warn};
 use crate::admin;
 use crate::config::{Config, Environment, Extensions, RouteConfig};
 use crate::control::{Control, Fixed, Steered};
+use crate::mirror::RunningMirrors;
 use crate::route::{Connection, Counted, Route, Steering};
 use crate::workers::Workers;
 
@@ -61,7 +63,9 @@ impl Gateway {
             routes.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
         let admin = config.admin.as_ref().map(|admin| admin::Listener::bind(admin.listen)).transpose()?;
         let workers = Arc::new(Workers::start(config.workers)?);
-        let control = Control::new(config, routes, &workers, fixed);
+        let mirrors = RunningMirrors::default();
+        mirrors.start(&config.mirrors, &config.health)?;
+        let control = Control::new(config, routes, &workers, (fixed, mirrors));
         control.start_authenticators();
         let (connection, connections) = mpsc::channel(1);
         let mut gateway = Self::idle(control, connections, workers);
@@ -92,14 +96,16 @@ impl Gateway {
     }
 
     /// Stops listening, says goodbye to every client, and waits for their sessions to end, not longer than
-    /// the configuration's `drain_timeout`.
+    /// the configuration's `drain_timeout`. What mirrors still have goes out in the same time.
     pub async fn stop(mut self) {
         info!(sessions = self.workers.connections(), "stopping");
+        let deadline = Instant::now() + self.control.drain_timeout();
         self.accepting.shutdown().await;
         self.control.stop();
         if timeout(self.control.drain_timeout(), self.connections.recv()).await.is_err() {
             warn!(sessions = self.workers.connections(), "sessions did not end in time and are cut off");
         }
+        self.control.mirrors().stop(deadline).await;
         self.admin.shutdown().await;
         info!("stopped");
     }

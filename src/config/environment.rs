@@ -25,6 +25,13 @@ impl Environment {
         self.0.iter().filter(|(_, variable)| !variable.is_used.get()).map(|(name, _)| name.as_str())
     }
 
+    /// All variables that begin with `prefix` and an underscore, with their texts.
+    pub(crate) fn inside(&self, prefix: &str) -> String {
+        let inside = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
+        let variables = self.0.iter().filter(|(name, _)| inside(name));
+        variables.map(|(name, variable)| format!("{name}={:?},", variable.text)).collect()
+    }
+
     /// The text of one variable.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         let variable = self.0.get(name)?;

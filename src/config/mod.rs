@@ -12,7 +12,7 @@ mod files;
 mod hook;
 mod introspection;
 mod jwt;
-#[cfg_attr(not(test), expect(dead_code, reason = "there is no mirror yet that needs a dialect"))]
+mod mirror;
 mod mirror_dialect;
 mod payload;
 mod pdp;
@@ -32,7 +32,7 @@ mod yaml;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ use crate::authn::{Anonymous, Identity, Password, X509};
 use crate::extension::Extension;
 use crate::health::Health;
 use crate::log::{self, LogConfig};
-use crate::mirror;
+use crate::mirror::nats::NatsMirror;
 #[cfg(feature = "wasm")]
 use crate::plugin::Plugin;
 use crate::withdrawals::Withdrawals;
@@ -90,6 +90,8 @@ pub struct Config {
     pub health: Health,
     /// Where rights are withdrawn by those whom policies ask.
     pub(crate) withdrawals: Withdrawals,
+    /// The mirrors that are to be started, once a route has them.
+    pub(crate) mirrors: Vec<Arc<NatsMirror>>,
     pub(crate) source: Source,
 }
 
@@ -186,7 +188,9 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
             let policy = policy(name, section, files, &surroundings)?;
             Some(Standing { policy, is_enforced })
         }),
-        mirrors: Definitions::read(&mut file, "mirror", mirror),
+        mirrors: Definitions::read(&mut file, "mirror", |name, section| {
+            mirror::read(name, section, files, &surroundings.mirrors)
+        }),
         transforms: Definitions::read(&mut file, "transform", |name, section| {
             transform::read(name, section, files, &surroundings)
         }),
@@ -216,6 +220,7 @@ fn read(mut file: Section<'_>, files: &Files<'_>, source: Source, report: &Repor
         warnings: Vec::new(),
         health: Health::default(),
         withdrawals: surroundings.withdrawals,
+        mirrors: surroundings.mirrors.into_inner().unwrap_or_else(PoisonError::into_inner),
         source,
     }
 }
@@ -353,13 +358,6 @@ fn static_rules(
     Some(Arc::new(rules))
 }
 
-fn mirror(name: &str, mut section: Section<'_>) -> Option<Arc<dyn Mirror>> {
-    section.require(&["type"]);
-    section.parse("type", |kind| supported(kind, &[("log", ())], &["nats"]))?;
-    section.finish();
-    Some(Arc::new(mirror::Log::new(name)))
-}
-
 /// Takes a kind that there is; says of those to come that they are not there yet.
 fn supported<T: Copy>(kind: &str, known: &[(&str, T)], to_come: &[&str]) -> Result<T, String> {
     if let Some((_, meaning)) = known.iter().find(|(word, _)| *word == kind) {
@@ -378,6 +376,7 @@ struct Surroundings {
     #[cfg(feature = "wasm")]
     plugins: Plugins,
     withdrawals: Withdrawals,
+    mirrors: mirror::Started,
 }
 
 #[derive(Clone, Copy)]

@@ -12,10 +12,10 @@ use mgate_proxy::transport::{Authorities, Certificate};
 
 use super::files::Files;
 use super::section::{Given, Section};
-use super::service::{headers, is_here, trust};
+use super::service::{headers, is_here, nats_login, trust};
 use crate::neighbour::grpc::{self, GrpcClient, GrpcOptions};
 use crate::neighbour::http::{HttpClient, HttpOptions, parse_url};
-use crate::neighbour::nats::{self, NatsClient, NatsLogin, NatsOptions};
+use crate::neighbour::nats::{self, NatsClient, NatsOptions};
 use crate::pdp::{
     ALL_ACTIONS, Authzen, BrokerAuth, BrokerAuthGrpc, CacheOptions, Dialect, Magistrala, Mainflux,
     MainfluxGrpc, OnError, Opa, Pdp, PdpOptions, Transport,
@@ -275,7 +275,7 @@ fn by_nats(
     let subject = table.parse("subject", nats::parse_subject).map(|given| given.value);
     let batch_subject = table.parse("batch_subject", nats::parse_subject).map(|given| given.value);
     let invalidations = table.parse("invalidations", nats::parse_subject).map(|given| given.value);
-    let login = login(&mut table, files);
+    let login = nats_login(&mut table, files);
     let place = table.place().clone();
     table.finish();
     let max_message_bytes = MAX_ANSWER_BYTES;
@@ -286,32 +286,6 @@ fn by_nats(
         subject: subject.unwrap_or_else(|| SUBJECT.to_owned()),
         batch_subject: batch_subject.unwrap_or_else(|| BATCH_SUBJECT.to_owned()),
         invalidations: invalidations.unwrap_or_else(|| INVALIDATIONS.to_owned()),
-    })
-}
-
-/// Who mgate is for NATS: one of four ways to say it, or none.
-fn login(table: &mut Section<'_>, files: &Files<'_>) -> Option<NatsLogin> {
-    let ways = ["credentials_file", "nkey_file", "token_file", "user"];
-    let given: Vec<_> = ways.into_iter().filter(|key| table.has(key)).collect();
-    if let [first, second, ..] = given[..] {
-        table.problem(second, format!("cannot stand beside `{first}`"));
-    }
-    if table.has("user") != table.has("password_file") {
-        table.problem("user", "needs `password_file`, as that needs `user`");
-    }
-    let user = table.text("user").map(|given| given.value);
-    let mut secret = |key| {
-        let name = table.text(key)?;
-        Some(files.text(&name).map(|text| text.trim().to_owned()))
-    };
-    let [credentials, seed, token, password] =
-        ["credentials_file", "nkey_file", "token_file", "password_file"].map(&mut secret);
-    Some(match (credentials, seed, token, user.zip(password)) {
-        (Some(text), ..) => NatsLogin::Credentials(text?),
-        (_, Some(seed), ..) => NatsLogin::Seed(seed?),
-        (_, _, Some(token), _) => NatsLogin::Token(token?),
-        (.., Some((user, password))) => NatsLogin::User(user, password?),
-        _ => NatsLogin::None,
     })
 }
 

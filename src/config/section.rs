@@ -256,6 +256,14 @@ impl<'a> Section<'a> {
         self.raw(key).is_some()
     }
 
+    /// What is written in it, line numbers apart: the same text twice means the same table twice.
+    pub(crate) fn written(&self) -> String {
+        let variables = self.environment.map(|environment| environment.inside(&self.variable));
+        let mut text = variables.unwrap_or_default();
+        self.entries.iter().for_each(|entry| write_entry(entry, &mut text));
+        text
+    }
+
     /// Where the table begins.
     pub(crate) fn place(&self) -> &Place {
         &self.place
@@ -398,6 +406,27 @@ fn choose<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
         let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
         format!("unknown value \"{text}\" ({})", words.join(", "))
     })
+}
+
+fn write_entry(entry: &Entry, text: &mut String) {
+    text.push_str(&format!("{:?}=", entry.key));
+    write_value(&entry.node.value, text);
+}
+
+fn write_value(value: &Value, text: &mut String) {
+    match value {
+        Value::List(items) => {
+            text.push('[');
+            items.iter().for_each(|item| write_value(&item.value, text));
+            text.push(']');
+        }
+        Value::Table(entries) => {
+            text.push('{');
+            entries.iter().for_each(|entry| write_entry(entry, text));
+            text.push('}');
+        }
+        value => text.push_str(&format!("{value:?},")),
+    }
 }
 
 fn name_in<'a>(node: &'a Node, key: &str) -> Option<&'a str> {

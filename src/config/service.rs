@@ -10,6 +10,7 @@ use super::files::Files;
 use super::section::Section;
 use super::tls;
 use crate::neighbour::http::parse_url;
+use crate::neighbour::nats::NatsLogin;
 
 /// Whether what follows a scheme is on this machine.
 pub(super) fn is_here(rest: &str) -> bool {
@@ -49,6 +50,32 @@ pub(super) fn trust(
         section.problem("tls", "has no meaning with an address that is not encrypted");
     }
     (authorities, identity)
+}
+
+/// Who mgate is for NATS: one of four ways to say it, or none.
+pub(super) fn nats_login(table: &mut Section<'_>, files: &Files<'_>) -> Option<NatsLogin> {
+    let ways = ["credentials_file", "nkey_file", "token_file", "user"];
+    let given: Vec<_> = ways.into_iter().filter(|key| table.has(key)).collect();
+    if let [first, second, ..] = given[..] {
+        table.problem(second, format!("cannot stand beside `{first}`"));
+    }
+    if table.has("user") != table.has("password_file") {
+        table.problem("user", "needs `password_file`, as that needs `user`");
+    }
+    let user = table.text("user").map(|given| given.value);
+    let mut secret = |key| {
+        let name = table.text(key)?;
+        Some(files.text(&name).map(|text| text.trim().to_owned()))
+    };
+    let [credentials, seed, token, password] =
+        ["credentials_file", "nkey_file", "token_file", "password_file"].map(&mut secret);
+    Some(match (credentials, seed, token, user.zip(password)) {
+        (Some(text), ..) => NatsLogin::Credentials(text?),
+        (_, Some(seed), ..) => NatsLogin::Seed(seed?),
+        (_, _, Some(token), _) => NatsLogin::Token(token?),
+        (.., Some((user, password))) => NatsLogin::User(user, password?),
+        _ => NatsLogin::None,
+    })
 }
 
 /// What goes along with every question.

@@ -2,6 +2,9 @@
 
 pub mod dialect;
 mod log;
+pub mod nats;
 pub mod record;
+mod running;
 
 pub use log::Log;
+pub(crate) use running::RunningMirrors;

@@ -245,7 +245,8 @@ impl Options {
 }
 
 impl NatsLogin {
-    fn check(&self) -> Result<(), NatsClientError> {
+    /// Whether it is one, as far as can be told without a server.
+    pub fn check(&self) -> Result<(), NatsClientError> {
         match self {
             Self::Credentials(text) => {
                 ConnectOptions::with_credentials(text).map(drop).map_err(|_| NatsClientError::Credentials)
@@ -337,7 +338,7 @@ fn tell(server: &str, event: &Event) -> bool {
 }
 
 /// How long to wait before the next attempt, so that not everybody comes back at once.
-fn pause(attempts: usize) -> Duration {
+pub(crate) fn pause(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).min(MAX_DOUBLINGS);
     shorter(FIRST_PAUSE * 2u32.pow(doublings), RandomState::new().hash_one(()))
 }

@@ -131,6 +131,11 @@ impl Mgate {
         Duration::from_millis(ticks * 10)
     }
 
+    /// Ends it at once, whatever it does.
+    pub(crate) fn kill(self) {
+        self.process.kill();
+    }
+
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         self.process.terminate();

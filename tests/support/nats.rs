@@ -7,6 +7,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::{env, thread};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
 use super::process::Process;
 use super::wait_until;
 
@@ -25,6 +28,7 @@ pub(crate) struct Responder {
 /// A question that came.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
+    pub(crate) subject: String,
     pub(crate) headers: String,
     pub(crate) body: String,
 }
@@ -45,6 +49,63 @@ impl NatsServer {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// With JetStream, which keeps what it stores in `directory`.
+    pub(crate) fn with_jetstream(port: u16, directory: &Path) -> Self {
+        let server = Self::start(port, &["-js", "-sd", directory.to_str().unwrap()]);
+        wait_until("JetStream answers", || server.ask("$JS.API.INFO", "").contains("\"limits\""));
+        server
+    }
+
+    /// Asks on a subject; what comes back is empty if nobody answers.
+    pub(crate) fn ask(&self, subject: &str, message: &str) -> String {
+        let (mut tcp, mut reader) = connect(self.port, "");
+        let length = message.len();
+        let text =
+            format!("SUB answer.{subject} 1\r\nPUB {subject} answer.{subject} {length}\r\n{message}\r\n");
+        tcp.write_all(text.as_bytes()).unwrap();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line).unwrap();
+            let words: Vec<_> = line.split_whitespace().collect();
+            match words[..] {
+                ["MSG", .., all] => {
+                    let mut bytes = vec![0; all.parse().unwrap()];
+                    reader.read_exact(&mut bytes).unwrap();
+                    return String::from_utf8(bytes).unwrap();
+                }
+                ["HMSG", ..] => return String::new(),
+                _ => {}
+            }
+        }
+    }
+
+    /// Makes a stream.
+    pub(crate) fn create_stream(&self, name: &str, subjects: &str) {
+        let request = format!("{{\"name\":\"{name}\",\"subjects\":[\"{subjects}\"],\"storage\":\"file\"}}");
+        let answer = self.ask(&format!("$JS.API.STREAM.CREATE.{name}"), &request);
+        assert!(answer.contains("\"config\""), "{answer}");
+    }
+
+    /// How many messages a stream has.
+    pub(crate) fn stored(&self, stream: &str) -> u64 {
+        let answer = self.ask(&format!("$JS.API.STREAM.INFO.{stream}"), "");
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap_or_default();
+        answer["state"]["messages"].as_u64().unwrap_or_default()
+    }
+
+    /// What a stream has, in its order.
+    pub(crate) fn contents(&self, stream: &str) -> Vec<String> {
+        let read = |number: u64| {
+            let answer =
+                self.ask(&format!("$JS.API.STREAM.MSG.GET.{stream}"), &format!("{{\"seq\":{number}}}"));
+            let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+            // a message without a payload has no data
+            let data = answer["message"]["data"].as_str().unwrap_or_default();
+            String::from_utf8(STANDARD.decode(data).unwrap()).unwrap()
+        };
+        (1..=self.stored(stream)).map(read).collect()
     }
 
     /// Says something to whoever listens on a subject; `login` are members of CONNECT.
@@ -88,6 +149,16 @@ impl Responder {
         Self { tcp, heard }
     }
 
+    /// Only listens.
+    pub(crate) fn listen(port: u16, subject: &str) -> Self {
+        Self::start(port, "", subject, |_| None)
+    }
+
+    /// The bodies of all that came, in their order.
+    pub(crate) fn bodies(&self) -> Vec<String> {
+        self.heard().into_iter().map(|asked| asked.body).collect()
+    }
+
     pub(crate) fn heard(&self) -> Vec<Asked> {
         self.heard.lock().unwrap().clone()
     }
@@ -120,13 +191,14 @@ fn next(reader: &mut BufReader<TcpStream>, writer: &mut TcpStream) -> Option<(As
         let words: Vec<_> = line.split_whitespace().collect();
         match words[..] {
             ["PING"] => writer.write_all(b"PONG\r\n").ok()?,
-            ["HMSG", _, _, reply, headers, all] => {
+            ["HMSG", subject, _, ref reply @ .., headers, all] => {
                 let (headers, all): (usize, usize) = (headers.parse().ok()?, all.parse().ok()?);
                 let mut bytes = vec![0; all + 2];
                 reader.read_exact(&mut bytes).ok()?;
                 let text = |range: &[u8]| String::from_utf8_lossy(range).into_owned();
-                let asked = Asked { headers: text(&bytes[..headers]), body: text(&bytes[headers..all]) };
-                return Some((asked, reply.to_owned()));
+                let (subject, reply) = (subject.to_owned(), reply.concat());
+                let (headers, body) = (text(&bytes[..headers]), text(&bytes[headers..all]));
+                return Some((Asked { subject, headers, body }, reply));
             }
             _ => {}
         }

@@ -16,6 +16,7 @@ use tokio_rustls::rustls::{
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use super::certificate::{Authorities, Certificate, CipherSuites, RevocationLists, TlsError, provider};
+use super::stream::Stream;
 
 /// How a listener speaks TLS.
 #[derive(Clone)]
@@ -167,6 +168,12 @@ impl ClientTls {
     /// The same for a library that makes connections itself.
     pub fn to_rustls(&self) -> ClientConfig {
         ClientConfig::clone(&self.0)
+    }
+
+    /// Begins TLS on a connection to `host`, whose certificate must bear that name.
+    pub async fn connect_to(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        Ok(Stream::Tls(Box::new(self.connect(name, tcp).await?)))
     }
 
     pub(super) async fn connect(

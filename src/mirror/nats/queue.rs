@@ -1,0 +1,162 @@
+//! Letters between the workers, which never wait, and the one thread that sends them.
+
+use std::mem;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::letter::Letter;
+
+/// A bounded queue. What was taken out of it counts until it is released.
+pub(super) struct Queue {
+    bounds: Bounds,
+    state: Mutex<State>,
+    woken: Notify,
+}
+
+/// What may be held at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes, headers and subjects included.
+    pub bytes: usize,
+}
+
+#[derive(Default)]
+struct State {
+    letters: Vec<Letter>,
+    held: Held,
+    dropped: u64,
+    /// Whether the one who takes waits to be woken.
+    is_asleep: bool,
+}
+
+/// How much of a queue is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+impl Queue {
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, state: Mutex::default(), woken: Notify::new() }
+    }
+
+    /// Takes a letter in, or gives it back where there is no room.
+    pub(super) fn push(&self, letter: Letter) -> Result<(), Letter> {
+        let mut state = self.lock();
+        let bytes = state.held.bytes + letter.bytes();
+        if state.held.messages >= self.bounds.messages || bytes > self.bounds.bytes {
+            state.dropped += u64::from(letter.waiting.is_none());
+            return Err(letter);
+        }
+        state.held = Held { messages: state.held.messages + 1, bytes };
+        state.letters.push(letter);
+        let is_asleep = mem::take(&mut state.is_asleep);
+        drop(state);
+        if is_asleep {
+            self.woken.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Swaps what is there for `empty`, which keeps its room.
+    pub(super) fn take(&self, empty: &mut Vec<Letter>) {
+        mem::swap(&mut self.lock().letters, empty);
+    }
+
+    /// Makes room for as much as was `held`.
+    pub(super) fn release(&self, held: Held) {
+        if held.messages > 0 {
+            let mut state = self.lock();
+            state.held.messages -= held.messages;
+            state.held.bytes -= held.bytes;
+        }
+    }
+
+    /// How many letters found no room since the last time; those that somebody waits for are not among them.
+    pub(super) fn take_dropped(&self) -> u64 {
+        mem::take(&mut self.lock().dropped)
+    }
+
+    /// Whether more than half of it is in use.
+    pub(super) fn is_half_full(&self) -> bool {
+        let held = self.lock().held;
+        held.messages > self.bounds.messages / 2 || held.bytes > self.bounds.bytes / 2
+    }
+
+    pub(super) fn held(&self) -> Held {
+        self.lock().held
+    }
+
+    /// Ends when the next letter comes; at once, if there is one.
+    pub(super) async fn next(&self) {
+        let is_empty = {
+            let mut state = self.lock();
+            state.is_asleep = state.letters.is_empty();
+            state.is_asleep
+        };
+        if is_empty {
+            self.woken.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// One letter more.
+    pub(super) fn add(&mut self, letter: &Letter) {
+        self.messages += 1;
+        self.bytes += letter.bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::letter::tests::letter;
+    use super::*;
+
+    #[test]
+    fn queue_that_is_full_gives_the_newest_back() {
+        let queue = Queue::new(Bounds { messages: 2, bytes: 1 << 20 });
+        let pushed: Vec<_> = (1..=3).map(|port| queue.push(letter(port, "a", "x")).is_ok()).collect();
+        assert_eq!(pushed, [true, true, false]);
+        assert_eq!((queue.take_dropped(), queue.take_dropped()), (1, 0));
+    }
+
+    #[test]
+    fn bytes_are_bounded_too() {
+        let size = letter(1, "a", "x").bytes();
+        let queue = Queue::new(Bounds { messages: 100, bytes: 2 * size });
+        let pushed: Vec<_> = (1..=3).map(|port| queue.push(letter(port, "a", "x")).is_ok()).collect();
+        assert_eq!(pushed, [true, true, false]);
+    }
+
+    #[test]
+    fn what_is_taken_counts_until_it_is_released() {
+        let queue = Queue::new(Bounds { messages: 1, bytes: 1 << 20 });
+        assert!(queue.push(letter(1, "a", "x")).is_ok());
+        let mut taken = Vec::new();
+        queue.take(&mut taken);
+        assert!(queue.push(letter(2, "a", "x")).is_err());
+        let mut held = Held::default();
+        held.add(&taken[0]);
+        queue.release(held);
+        assert_eq!(queue.held(), Held::default());
+        assert!(queue.push(letter(3, "a", "x")).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn next_ends_when_a_letter_is_there() {
+        let queue = Queue::new(Bounds { messages: 9, bytes: 1 << 20 });
+        let asleep = tokio::time::timeout(std::time::Duration::from_secs(1), queue.next());
+        assert!(asleep.await.is_err());
+        assert!(queue.push(letter(1, "a", "x")).is_ok());
+        queue.next().await;
+    }
+}

@@ -1,0 +1,381 @@
+//! The thread of a mirror: takes letters out of the queue, and brings them to NATS or to the spool.
+
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::flow::{Flow, Outcome, Row};
+use super::jetstream::{Acknowledgement, Lanes};
+use super::letter::Letter;
+use super::link::{Link, Turn};
+use super::notices::Notice;
+use super::queue::Held;
+use super::spool::Spool;
+use super::store::Store;
+use super::stream::{Standing, StreamCheck};
+use super::wire::Event;
+use super::{Mode, Plan, Shared};
+
+/// All that the thread of a mirror knows.
+pub(super) struct Sender {
+    shared: Arc<Shared>,
+    link: Link,
+    /// Which server is next, counted on and on.
+    server: usize,
+    /// How often no connection came about since there was one.
+    failures: usize,
+    /// Whether the log has heard that there is no connection.
+    is_away_told: bool,
+    inbox: String,
+    flow: Flow,
+    check: Option<StreamCheck>,
+    store: Store,
+    taken: Vec<Letter>,
+    events: Vec<Event>,
+    next_number: u64,
+    next_ping: Instant,
+    next_look: Instant,
+}
+
+impl Sender {
+    /// `spool` is that of the plan, opened.
+    pub(super) fn new(shared: Arc<Shared>, plan: &Plan, spool: Option<Spool>, server: usize) -> Self {
+        let (now, inbox) = (Instant::now(), format!("_INBOX.{}", shared.run));
+        let next_number = spool.as_ref().map_or(1, Spool::next);
+        let store = match (&plan.mode, spool) {
+            (Mode::Spool(config), Some(spool)) => Store::new(config.clone(), spool, now),
+            _ => Store::None,
+        };
+        let flow = match plan.jetstream {
+            true => Flow::Lanes(Lanes::new(inbox.clone(), matches!(plan.mode, Mode::Acked))),
+            false => Flow::Row(Row::default()),
+        };
+        let check = plan.stream.clone().map(|stream| StreamCheck::new(stream, inbox.clone()));
+        Self {
+            shared,
+            link: Link::Waiting(now),
+            server,
+            failures: 0,
+            is_away_told: false,
+            inbox,
+            flow,
+            check,
+            store,
+            taken: Vec::new(),
+            events: Vec::new(),
+            next_number,
+            next_ping: now,
+            next_look: now,
+        }
+    }
+
+    /// Sends until it is told to stop.
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            let has_moved = self.turn(now);
+            if self.is_over(now) {
+                break;
+            }
+            self.wait(has_moved).await;
+        }
+        self.finish();
+    }
+
+    /// Does all that can be done now; says whether letters came.
+    fn turn(&mut self, now: Instant) -> bool {
+        let shared = &self.shared;
+        self.link.begin(|| shared.way(), self.server, now);
+        let has_moved = self.take(now);
+        self.send(now);
+        if now >= self.next_look {
+            self.look(now);
+        }
+        has_moved
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self, has_moved: bool) {
+        let is_idle = self.link.is_up() && !has_moved && self.taken.is_empty() && !self.store.is_busy();
+        let pause = match (is_idle, self.link.is_up(), self.flow.len() > 0) {
+            (true, _, false) => IDLE_PAUSE,
+            (true, _, true) => RETRY_PAUSE,
+            (false, true, _) => BATCH_PAUSE,
+            (false, false, _) => AWAY_PAUSE,
+        };
+        let turn = tokio::select! {
+            turn = self.link.turn(&mut self.events) => Some(turn),
+            () = self.shared.queue.next(), if is_idle => None,
+            () = self.shared.stopped.notified() => None,
+            () = sleep(pause) => None,
+        };
+        let now = Instant::now();
+        match turn {
+            None => {}
+            Some(Turn::Moved) => self.take_events(now),
+            Some(Turn::Opened) => self.opened(now),
+            Some(Turn::Failed(why)) => {
+                // what was said before counts
+                self.take_events(now);
+                self.failed(&why, now);
+            }
+        }
+    }
+
+    /// Takes letters out of the queue.
+    fn take(&mut self, now: Instant) -> bool {
+        self.fetch();
+        let has_moved = !self.taken.is_empty();
+        let is_slow = || self.shared.queue.is_half_full();
+        if self.store.is_passed_by(self.link.is_up()) && (matches!(self.store, Store::None) || !is_slow()) {
+            self.taken.drain(..).for_each(|letter| self.flow.push(letter));
+        }
+        self.keep(now);
+        has_moved
+    }
+
+    fn fetch(&mut self) {
+        if self.taken.is_empty() {
+            self.shared.queue.take(&mut self.taken);
+            for letter in &mut self.taken {
+                letter.number = self.next_number;
+                self.next_number += 1;
+            }
+        }
+    }
+
+    /// Writes letters, and asks whether they came.
+    fn send(&mut self, now: Instant) {
+        let is_stopping = self.shared.deadline().is_some();
+        let Some(wire) = self.link.wire() else { return };
+        if !is_stopping && self.flow.len() < MAX_READ {
+            let letters = self.store.read(&self.shared.notices, now);
+            letters.into_iter().for_each(|letter| self.flow.push(letter));
+        }
+        if let Some(check) = &mut self.check {
+            check.ask(wire, now);
+        }
+        let mut outcome = Outcome::default();
+        self.flow.fill(wire, &mut outcome, now);
+        if !wire.is_pinging() && (self.flow.wants_ping() || now >= self.next_ping) {
+            self.flow.ping(wire, now);
+            self.next_ping = now + PING_INTERVAL;
+        }
+        let is_stalled = wire.is_stalled(now);
+        let server = is_stalled.then(|| wire.server.clone());
+        self.settle(outcome);
+        if let Some(server) = server {
+            self.failed(&format!("{server}: the server takes nothing"), now);
+        }
+    }
+
+    fn take_events(&mut self, now: Instant) {
+        let mut outcome = Outcome::default();
+        for event in mem::take(&mut self.events) {
+            match event {
+                Event::Pong(mark) => self.flow.pong(mark, &mut outcome),
+                Event::Error(text) => self.shared.notices.add(Notice::Server, 1, || text),
+                Event::Answer { subject, status, payload } => {
+                    let tag = subject.strip_prefix(&*self.inbox).and_then(|rest| rest.strip_prefix('.'));
+                    match tag.map(|tag| (tag, tag.parse())) {
+                        Some((_, Ok(number))) => self.judged(number, status, &payload, &mut outcome, now),
+                        Some((tag, Err(_))) => self.checked(tag, status, &payload, now),
+                        None => {}
+                    }
+                }
+            }
+        }
+        self.settle(outcome);
+    }
+
+    /// NATS acknowledges a letter, or does not.
+    fn judged(
+        &mut self,
+        number: u64,
+        status: Option<u16>,
+        payload: &[u8],
+        outcome: &mut Outcome,
+        now: Instant,
+    ) {
+        let Flow::Lanes(lanes) = &mut self.flow else { return };
+        let acknowledgement = Acknowledgement::read(status, payload);
+        let subject = || lanes.subject(number).unwrap_or_default();
+        let notices = &self.shared.notices;
+        match &acknowledgement {
+            Acknowledgement::Refused(why) => {
+                notices.add(Notice::Refused, 1, || format!("{}: {why}", subject()));
+            }
+            Acknowledgement::Stored(stream) => {
+                let is_another = self.check.as_ref().is_some_and(|check| check.name() != stream);
+                let example = || format!("{}: {stream}", subject());
+                notices.add(Notice::WrongStream, u64::from(is_another), example);
+            }
+        }
+        lanes.judged(number, matches!(acknowledgement, Acknowledgement::Stored(_)), outcome, now);
+    }
+
+    /// JetStream says something of the stream.
+    fn checked(&mut self, tag: &str, status: Option<u16>, payload: &[u8], now: Instant) {
+        let (Some(check), Some(wire)) = (&mut self.check, self.link.wire()) else { return };
+        let before = check.standing().clone();
+        check.answer(tag, status, payload, wire, now);
+        if *check.standing() != before {
+            match check.standing() {
+                Standing::Lacks(why) => warn!(mirror = %self.shared.name, "{why}"),
+                Standing::Good => {
+                    info!(mirror = %self.shared.name, stream = check.name(), "the stream is there");
+                }
+                Standing::Unknown => {}
+            }
+        }
+        self.tell_health("");
+    }
+
+    fn opened(&mut self, now: Instant) {
+        let Some(wire) = self.link.wire() else { return };
+        info!(mirror = %self.shared.name, server = wire.server, "connected to NATS");
+        if matches!(self.flow, Flow::Lanes(_)) {
+            wire.subscribe(&format!("{}.*", self.inbox), now);
+        }
+        if let Some(check) = &mut self.check {
+            check.begin(now);
+        }
+        (self.failures, self.is_away_told) = (0, false);
+        self.next_ping = now + PING_INTERVAL;
+        self.tell_health("");
+    }
+
+    /// There is no connection, or no longer.
+    fn failed(&mut self, why: &str, now: Instant) {
+        if !mem::replace(&mut self.is_away_told, true) {
+            warn!(mirror = %self.shared.name, why, "no connection to NATS");
+        }
+        self.link = Link::waiting(self.failures, now);
+        self.server = self.server.wrapping_add(1);
+        self.failures += 1;
+        self.events.clear();
+        self.flow.broke();
+        self.start_over(now);
+        self.tell_health(&format!("no connection to NATS: {why}"));
+    }
+
+    /// Writes into the spool what belongs there.
+    fn keep(&mut self, now: Instant) {
+        if self.store.reopen(&self.shared.notices, now) {
+            self.failed("the spool was opened anew", now);
+        }
+        if !self.store.is_due(!self.taken.is_empty(), now) {
+            return;
+        }
+        let is_behind = self.taken.is_empty() || self.keep_sent(now);
+        if is_behind && self.store.change(&self.taken, &self.shared.notices, now) {
+            let mut held = Held::default();
+            self.taken.drain(..).for_each(|letter| held.add(&letter));
+            self.shared.queue.release(held);
+        }
+    }
+
+    /// Writes into the spool what was sent past it; says whether it is there.
+    fn keep_sent(&mut self, now: Instant) -> bool {
+        if self.store.has_unread() {
+            // nothing is sent past a spool that has something older
+            return true;
+        }
+        let mut held = Held::default();
+        let letters: Vec<_> =
+            self.flow.letters_mut().into_iter().filter(|letter| !letter.is_spooled).collect();
+        if !letters.is_empty() {
+            if !self.store.change(&letters, &self.shared.notices, now) {
+                return false;
+            }
+            self.store.skip();
+        }
+        for letter in letters {
+            held.add(letter);
+            letter.is_spooled = true;
+        }
+        self.shared.queue.release(held);
+        true
+    }
+
+    /// What the spool has is read anew from the first letter on.
+    fn start_over(&mut self, now: Instant) {
+        if self.store.is_open() && self.keep_sent(now) {
+            self.flow.clear();
+            self.store.rewind();
+        }
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        let Outcome { released, unspooled, lost, why } = outcome;
+        self.shared.queue.release(released);
+        self.store.forget(unspooled);
+        self.shared.notices.add(Notice::Lost, lost, || why.unwrap_or_default());
+    }
+
+    /// Does what is done once a second.
+    fn look(&mut self, now: Instant) {
+        self.next_look = now + IDLE_PAUSE;
+        if let (Flow::Lanes(lanes), false) = (&mut self.flow, self.link.is_up()) {
+            let mut outcome = Outcome::default();
+            lanes.purge(&mut outcome);
+            self.settle(outcome);
+        }
+        let Shared { name, queue, notices, .. } = &*self.shared;
+        notices.add(Notice::Full, queue.take_dropped(), String::new);
+        notices.tell(name, now);
+    }
+
+    fn tell_health(&self, lacks: &str) {
+        let stream = self.check.as_ref().map_or(&Standing::Good, StreamCheck::standing);
+        self.shared.tell_health(match (self.link.is_up(), stream) {
+            (false, _) => Some(lacks),
+            (true, Standing::Lacks(why)) => Some(why),
+            (true, Standing::Unknown) => Some("has not seen its stream yet"),
+            (true, Standing::Good) => None,
+        });
+    }
+
+    /// Whether it is to stop, and all is done that can be done before.
+    fn is_over(&self, now: Instant) -> bool {
+        let Some(deadline) = self.shared.deadline() else { return false };
+        let is_empty =
+            self.flow.len() == 0 && self.taken.is_empty() && self.shared.queue.held() == Held::default();
+        is_empty || !self.link.is_up() || now >= deadline
+    }
+
+    /// Leaves nothing behind that the spool could keep.
+    fn finish(mut self) {
+        let now = Instant::now();
+        self.keep_sent(now);
+        loop {
+            self.store.hurry(now);
+            self.keep(now);
+            if !self.taken.is_empty() {
+                break;
+            }
+            self.fetch();
+            if self.taken.is_empty() {
+                break;
+            }
+        }
+        self.look(now);
+        let left = if self.store.is_open() { self.taken.len() } else { self.shared.queue.held().messages };
+        if left > 0 {
+            warn!(mirror = %self.shared.name, count = left, "copies did not reach NATS before the end");
+        }
+    }
+}
+
+/// Time in which letters gather before they are written, so that they are written together.
+const BATCH_PAUSE: Duration = Duration::from_millis(1);
+/// Time between two looks at what is refused, and at what is not answered.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+const AWAY_PAUSE: Duration = Duration::from_millis(20);
+const IDLE_PAUSE: Duration = Duration::from_secs(1);
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Letters on their way above which none is read from the spool.
+const MAX_READ: usize = 1024;

@@ -1,0 +1,284 @@
+//! One connection to a server of NATS.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use mgate_proxy::transport::{ClientTls, Stream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+
+use async_nats::ServerAddr;
+
+use super::letter::Letter;
+use super::protocol::{self, Frame, Info, NotNats};
+use crate::neighbour::nats::NatsLogin;
+
+/// Where servers are, and how they are spoken to.
+pub struct Way {
+    /// The servers, any of which will do.
+    pub servers: Vec<ServerAddr>,
+    /// Whether the first to be tried is any of them.
+    pub is_random: bool,
+    /// How TLS is spoken.
+    pub tls: ClientTls,
+    /// Whether nothing may go unencrypted.
+    pub is_tls: bool,
+    /// Who mgate is.
+    pub login: NatsLogin,
+}
+
+/// A connection that the server took.
+pub(super) struct Wire {
+    stream: Stream,
+    pub(super) server: String,
+    /// The largest message that it takes, headers included.
+    pub(super) max_payload: usize,
+    out: Vec<u8>,
+    written: usize,
+    incoming: Vec<u8>,
+    /// What each PING that is not answered stands for.
+    pings: VecDeque<usize>,
+    needs_flush: bool,
+    /// When bytes that wait were taken last, or began to wait.
+    moved: Instant,
+    heard: Instant,
+}
+
+/// What a server said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// Something came in under this subject.
+    Answer { subject: String, status: Option<u16>, payload: Vec<u8> },
+    /// It refuses something.
+    Error(String),
+    /// It has read all that was written before a ping, which stood for this.
+    Pong(usize),
+}
+
+impl Way {
+    /// Makes a connection to one of the servers.
+    pub(super) async fn dial(&self, attempt: usize) -> Result<Wire, String> {
+        let Some(server) = self.servers.get(attempt % self.servers.len().max(1)) else {
+            return Err("there is no server".to_owned());
+        };
+        let name = format!("{}:{}", server.host(), server.port());
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect(server, &name)).await {
+            Ok(Ok(wire)) => Ok(wire),
+            Ok(Err(error)) => Err(format!("{name}: {error}")),
+            Err(_) => Err(format!("{name}: does not answer within {CONNECT_TIMEOUT:?}")),
+        }
+    }
+
+    async fn connect(&self, server: &ServerAddr, name: &str) -> io::Result<Wire> {
+        let host = server.host().trim_start_matches('[').trim_end_matches(']');
+        let mut tcp = TcpStream::connect((host, server.port())).await?;
+        tcp.set_nodelay(true)?;
+        let mut incoming = Vec::new();
+        let info = greeting(&mut tcp, &mut incoming).await?;
+        let is_encrypted = self.is_tls || server.tls_required() || info.wants_tls;
+        let mut stream = match is_encrypted {
+            true => {
+                // what was said in plain text counts for nothing behind it
+                incoming.clear();
+                self.tls.connect_to(host, tcp).await?
+            }
+            false => Stream::Tcp(tcp),
+        };
+        if !info.has_headers {
+            return Err(io::Error::other("the server knows no headers: it is older than 2.2"));
+        }
+        let connect = info.connect(&self.login, is_encrypted).map_err(io::Error::other)?;
+        stream.write_all(&connect).await?;
+        stream.flush().await?;
+        welcome(&mut stream, &mut incoming).await?;
+        Ok(Wire::new(stream, name, info.max_payload, incoming))
+    }
+}
+
+impl Wire {
+    fn new(stream: Stream, server: &str, max_payload: usize, incoming: Vec<u8>) -> Self {
+        let now = Instant::now();
+        Self {
+            stream,
+            server: server.to_owned(),
+            max_payload,
+            out: Vec::new(),
+            written: 0,
+            incoming,
+            pings: VecDeque::new(),
+            needs_flush: false,
+            moved: now,
+            heard: now,
+        }
+    }
+
+    /// Whether more may be written now.
+    pub(super) fn has_room(&self) -> bool {
+        self.out.len() - self.written < MAX_UNWRITTEN
+    }
+
+    pub(super) fn publish(&mut self, letter: &Letter, reply: Option<std::fmt::Arguments<'_>>, now: Instant) {
+        protocol::publish(self.writing(now), letter, reply);
+    }
+
+    pub(super) fn request(&mut self, subject: &str, reply: &str, payload: &str, now: Instant) {
+        protocol::request(self.writing(now), subject, reply, payload);
+    }
+
+    pub(super) fn subscribe(&mut self, subject: &str, now: Instant) {
+        protocol::append(self.writing(now), format_args!("SUB {subject} 1\r\n"));
+    }
+
+    /// Asks for an answer that stands for `mark`.
+    pub(super) fn ping(&mut self, mark: usize, now: Instant) {
+        if self.pings.is_empty() {
+            self.heard = now;
+        }
+        self.pings.push_back(mark);
+        self.writing(now).extend_from_slice(b"PING\r\n");
+    }
+
+    /// Whether a ping waits for its answer.
+    pub(super) fn is_pinging(&self) -> bool {
+        !self.pings.is_empty()
+    }
+
+    /// Whether the server takes nothing, or does not answer, for too long.
+    pub(super) fn is_stalled(&self, now: Instant) -> bool {
+        let is_blocked = self.written < self.out.len() && now >= self.moved + STALL_TIMEOUT;
+        is_blocked || (self.is_pinging() && now >= self.heard + STALL_TIMEOUT)
+    }
+
+    /// Writes what waits and reads what came; ends when either went on.
+    pub(super) fn poll_io(
+        &mut self,
+        context: &mut Context<'_>,
+        events: &mut Vec<Event>,
+    ) -> Poll<io::Result<()>> {
+        let has_written = self.poll_write(context)?.is_ready();
+        let has_read = self.poll_read(context, events)?.is_ready();
+        if has_written || has_read { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    /// Ready if anything was written.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let before = self.written;
+        while self.written < self.out.len() {
+            match Pin::new(&mut self.stream).poll_write(context, &self.out[self.written..])? {
+                Poll::Ready(0) => return Poll::Ready(Err(ErrorKind::WriteZero.into())),
+                Poll::Ready(count) => {
+                    self.written += count;
+                    self.needs_flush = true;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let has_written = self.written > before;
+        if has_written {
+            self.moved = Instant::now();
+        }
+        if self.written == self.out.len() {
+            self.out.clear();
+            self.written = 0;
+            if self.out.capacity() > 2 * MAX_UNWRITTEN {
+                self.out = Vec::new();
+            }
+        }
+        if self.needs_flush && Pin::new(&mut self.stream).poll_flush(context)?.is_ready() {
+            self.needs_flush = false;
+        }
+        if has_written { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_read(&mut self, context: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<io::Result<()>> {
+        let mut chunk = [0; 16 * 1024];
+        let mut buffer = ReadBuf::new(&mut chunk);
+        ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
+        }
+        self.incoming.extend_from_slice(buffer.filled());
+        self.heard = Instant::now();
+        self.take_frames(events)?;
+        Poll::Ready(Ok(()))
+    }
+
+    fn take_frames(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+        let mut taken = 0;
+        while let Some((frame, length)) = protocol::parse(&self.incoming[taken..])? {
+            taken += length;
+            match frame {
+                Frame::Error(text) => events.push(Event::Error(text.to_owned())),
+                Frame::Message { subject, status, payload } => events.push(Event::Answer {
+                    subject: subject.to_owned(),
+                    status,
+                    payload: payload.to_owned(),
+                }),
+                Frame::Ping => self.out.extend_from_slice(b"PONG\r\n"),
+                Frame::Pong => events.extend(self.pings.pop_front().map(Event::Pong)),
+                Frame::Info(_) | Frame::Ok => {}
+            }
+        }
+        self.incoming.drain(..taken);
+        Ok(())
+    }
+
+    fn writing(&mut self, now: Instant) -> &mut Vec<u8> {
+        if self.written == self.out.len() {
+            self.moved = now;
+        }
+        &mut self.out
+    }
+}
+
+/// What the server says first.
+async fn greeting(stream: &mut TcpStream, incoming: &mut Vec<u8>) -> io::Result<Info> {
+    loop {
+        if let Some((frame, length)) = protocol::parse(incoming)? {
+            let Frame::Info(text) = frame else { return Err(NotNats.into()) };
+            let info = Info::parse(text)?;
+            incoming.drain(..length);
+            return Ok(info);
+        }
+        read(stream, incoming).await?;
+    }
+}
+
+/// Waits until the server has taken the client.
+async fn welcome(stream: &mut Stream, incoming: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        while let Some((frame, length)) = protocol::parse(incoming)? {
+            let is_welcome = match frame {
+                Frame::Error(text) => return Err(io::Error::other(format!("the server says: {text}"))),
+                frame => frame == Frame::Pong,
+            };
+            incoming.drain(..length);
+            if is_welcome {
+                return Ok(());
+            }
+        }
+        read(stream, incoming).await?;
+    }
+}
+
+async fn read(stream: &mut (impl AsyncRead + Unpin), incoming: &mut Vec<u8>) -> io::Result<()> {
+    match stream.read_buf(incoming).await? {
+        0 => Err(ErrorKind::UnexpectedEof.into()),
+        _ => Ok(()),
+    }
+}
+
+impl From<NotNats> for io::Error {
+    fn from(_: NotNats) -> Self {
+        Self::new(ErrorKind::InvalidData, "the peer does not speak the protocol of NATS")
+    }
+}
+
+/// What may wait in memory for the server to take it.
+const MAX_UNWRITTEN: usize = 256 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which the server must take bytes that wait, and answer a ping.
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
