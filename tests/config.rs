@@ -884,9 +884,41 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
             "mgate.toml:7: policy.third.file: is missing",
         ],
     ),
+    ("[mirror.bus]\ntype = 'kafka'", &["mgate.toml:6: mirror.bus.type: unknown type \"kafka\" (log, nats)"]),
+    ("[mirror.bus]\ntype = 'nats'\ndialect = 'plain'", &["mgate.toml:5: mirror.bus.url: is missing"]),
     (
-        "[mirror.bus]\ntype = 'nats'\nurl = 'nats://127.0.0.1'",
-        &["mgate.toml:6: mirror.bus.type: type \"nats\" is not supported by this version (log)"],
+        "[mirror.bus]\ntype = 'nats'\ndialect = 'plain'\nurl = 'http://127.0.0.1'\nmode = 'spool'\n\
+         stream = { name = 'a' }",
+        &[
+            "mgate.toml:5: mirror.bus.spool.dir: is missing",
+            "mgate.toml:8: mirror.bus.url: must begin with nats:// or tls://",
+            "mgate.toml:10: mirror.bus.stream: needs mode = \"acked\", or jetstream = true",
+        ],
+    ),
+    (
+        "[mirror.bus]\ntype = 'nats'\ndialect = 'plain'\nservers = []\nspool = { dir = 'a' }\njetstream = true",
+        &[
+            "mgate.toml:8: mirror.bus.servers: must not be empty",
+            "mgate.toml:9: mirror.bus.spool: needs mode = \"spool\"",
+            "mgate.toml:10: mirror.bus.jetstream: needs mode = \"spool\" or \"acked\"",
+        ],
+    ),
+    (
+        "[mirror.bus]\ntype = 'nats'\ndialect = 'plain'\nurl = 'nats://127.0.0.1'\nmode = 'acked'\n\
+         jetstream = false\nstream = { name = 'a.b', replicas = 3 }\nuser = 'mgate'",
+        &[
+            "mgate.toml:10: mirror.bus.jetstream: cannot be off with mode = \"acked\"",
+            "mgate.toml:11: mirror.bus.stream: needs mode = \"acked\", or jetstream = true",
+            "mgate.toml:12: mirror.bus.user: needs `password_file`, as that needs `user`",
+        ],
+    ),
+    (
+        "[mirror.bus]\ntype = 'nats'\ndialect = 'plain'\nurl = 'nats://127.0.0.1'\nmode = 'acked'\n\
+         stream = { name = 'a.b', replicas = 3 }",
+        &[
+            "mgate.toml:10: mirror.bus.stream.name: is no name of a stream: no spaces, points, slashes, * and >",
+            "mgate.toml:10: mirror.bus.stream.replicas: needs `create = true`: a stream that is there is not changed",
+        ],
     ),
     (
         "[admin]\ntoken_file = 'localhost.key'",

@@ -55,13 +55,9 @@ fn message_without_a_stored_copy_is_refused_or_ends_the_session() {
 fn copy_that_cannot_be_said_is_no_success() {
     let (nats, upstream) = (Nats::with_stream(), Upstream::start());
     let _server = nats.start();
-    let mgate = start(&files(), upstream.port(), &nats, "");
-    let (mut client, mut behind) =
-        upstream.session(mgate.address(), &connect(Version::V5, "dev.1"), Version::V5);
-    let publish = publish_with(Version::V5, (1, 1), "a", b"", "x");
-    client.send(&publish);
-    behind.expect(&publish);
-    behind.send(&ack(PUBACK, 1));
+    let text = config(upstream.port(), &nats, "").replace("'plain'", "'mainflux-0.13'");
+    let mgate = Mgate::start(&files(), &text);
+    let (mut client, _behind) = published(&mgate, &upstream, Version::V5);
     let answer = client.packet();
     assert_eq!((answer[0], answer[4]), (PUBACK, 0x87), "{answer:02x?}");
 }
@@ -140,7 +136,7 @@ fn everything_acknowledged_is_stored_whatever_is_killed() {
             });
         }
         for round in 0..5 {
-            until_more_is_stored(&server, 2000);
+            until_more_is_stored(&server, 5000);
             server.kill();
             if round == 2 {
                 mgate.kill();
@@ -149,7 +145,7 @@ fn everything_acknowledged_is_stored_whatever_is_killed() {
             }
             server = nats.start();
         }
-        until_more_is_stored(&server, 2000);
+        until_more_is_stored(&server, 5000);
         is_over.store(true, Ordering::Relaxed);
         server
     });
@@ -263,8 +259,9 @@ fn start(files: &Files, upstream: u16, nats: &Nats, more: &str) -> Mgate {
 
 fn config(upstream: u16, nats: &Nats, more: &str) -> String {
     let port = nats.port;
+    let stream = "stream = { name = 'copies' }";
     let mirror = format!(
-        "[mirror.bus]\ntype = 'nats'\nurl = 'nats://127.0.0.1:{port}'\nmode = 'acked'\nstream = {{ name = 'copies' }}\n"
+        "[mirror.bus]\ntype = 'nats'\nurl = 'nats://127.0.0.1:{port}'\nmode = 'acked'\n{DIALECT}\n{stream}\n"
     );
     support::config(upstream, &format!("mirror = 'bus'\n{more}"), &mirror)
 }
@@ -273,5 +270,6 @@ fn files() -> Files {
     Files::new(&[("acl.toml", ALLOW_ALL)])
 }
 
+const DIALECT: &str = "dialect = 'plain'\nsubject = 'mgate.{route}.{client}'\nevents = false";
 const CLIENTS: usize = 100;
 const WINDOW: usize = 10;

@@ -53,7 +53,7 @@ fn plan(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Plan
     let bounds = bounds(section);
     let deliveries = section.boolean("deliveries").unwrap_or_default();
     let way = way(section, files);
-    let dialect = dialect(name, section, files);
+    let dialect = dialect(section);
     (files.report().problems() == before).then_some(())?;
     Some(Plan {
         name: name.into(),
@@ -200,23 +200,26 @@ fn servers(section: &mut Section<'_>) -> Vec<Given<String>> {
 }
 
 /// How copies are written.
-fn dialect(name: &str, _section: &mut Section<'_>, _files: &Files<'_>) -> Option<Arc<dyn Dialect>> {
-    Some(Arc::new(Plain { _name: name.into() }))
+fn dialect(section: &mut Section<'_>) -> Option<Arc<dyn Dialect>> {
+    section.text("subject");
+    section.boolean("events");
+    let needs_channel = section.one_of("dialect", &[("plain", false), ("mainflux-0.13", true)])?;
+    Some(Arc::new(Plain { needs_channel }))
 }
 
 /// The payload as it is, under `mgate.<route>.<client>`.
 struct Plain {
-    _name: Box<str>,
+    /// Whether only topics of channels have a copy.
+    needs_channel: bool,
 }
 
 impl Dialect for Plain {
     fn message(&self, message: &Message<'_>) -> Result<Record, &'static str> {
-        let client = &message.client.client_id;
-        if client.is_empty() || client.contains(['.', '*', '>', ' ']) {
-            return Err("the client identifier is no part of a subject");
+        if self.needs_channel && !message.topic.starts_with("channels/") {
+            return Err("the topic is none of a channel");
         }
         Ok(Record {
-            subject: format!("mgate.{}.{client}", message.client.route).into(),
+            subject: format!("mgate.{}.{}", message.client.route, message.client.client_id).into(),
             headers: Headers::default(),
             payload: bytes::Bytes::copy_from_slice(message.payload),
         })

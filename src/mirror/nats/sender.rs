@@ -36,6 +36,8 @@ pub(super) struct Sender {
     taken: Vec<Letter>,
     events: Vec<Event>,
     next_number: u64,
+    /// When letters are taken again: those that come before gather.
+    next_take: Instant,
     next_ping: Instant,
     next_look: Instant,
 }
@@ -67,6 +69,7 @@ impl Sender {
             taken: Vec::new(),
             events: Vec::new(),
             next_number,
+            next_take: now,
             next_ping: now,
             next_look: now,
         }
@@ -76,33 +79,37 @@ impl Sender {
     pub(super) async fn run(mut self) {
         loop {
             let now = Instant::now();
-            let has_moved = self.turn(now);
+            self.turn(now);
             if self.is_over(now) {
                 break;
             }
-            self.wait(has_moved).await;
+            self.wait(now).await;
         }
         self.finish();
     }
 
-    /// Does all that can be done now; says whether letters came.
-    fn turn(&mut self, now: Instant) -> bool {
+    /// Does all that can be done now.
+    fn turn(&mut self, now: Instant) {
         let shared = &self.shared;
         self.link.begin(|| shared.way(), self.server, now);
-        let has_moved = self.take(now);
+        if now >= self.next_take {
+            self.fetch(now);
+        }
+        self.route(now);
         self.send(now);
         if now >= self.next_look {
             self.look(now);
         }
-        has_moved
     }
 
     /// Waits until there is something to do.
-    async fn wait(&mut self, has_moved: bool) {
-        let is_idle = self.link.is_up() && !has_moved && self.taken.is_empty() && !self.store.is_busy();
-        let pause = match (is_idle, self.link.is_up(), self.flow.len() > 0) {
+    async fn wait(&mut self, now: Instant) {
+        let (is_up, is_gathering) = (self.link.is_up(), now < self.next_take);
+        let is_idle = is_up && !is_gathering && self.taken.is_empty() && !self.store.is_busy();
+        let pause = match (is_idle, is_up, self.flow.len() > 0) {
             (true, _, false) => IDLE_PAUSE,
             (true, _, true) => RETRY_PAUSE,
+            (false, true, _) if is_gathering => self.next_take - now,
             (false, true, _) => BATCH_PAUSE,
             (false, false, _) => AWAY_PAUSE,
         };
@@ -125,19 +132,8 @@ impl Sender {
         }
     }
 
-    /// Takes letters out of the queue.
-    fn take(&mut self, now: Instant) -> bool {
-        self.fetch();
-        let has_moved = !self.taken.is_empty();
-        let is_slow = || self.shared.queue.is_half_full();
-        if self.store.is_passed_by(self.link.is_up()) && (matches!(self.store, Store::None) || !is_slow()) {
-            self.taken.drain(..).for_each(|letter| self.flow.push(letter));
-        }
-        self.keep(now);
-        has_moved
-    }
-
-    fn fetch(&mut self) {
+    /// Takes letters out of the queue, if those of the last time have gone on.
+    fn fetch(&mut self, now: Instant) {
         if self.taken.is_empty() {
             self.shared.queue.take(&mut self.taken);
             for letter in &mut self.taken {
@@ -145,6 +141,18 @@ impl Sender {
                 self.next_number += 1;
             }
         }
+        if !self.taken.is_empty() {
+            self.next_take = now + BATCH_PAUSE;
+        }
+    }
+
+    /// Decides whether letters are sent or kept.
+    fn route(&mut self, now: Instant) {
+        let is_slow = || self.shared.queue.is_half_full();
+        if self.store.is_passed_by(self.link.is_up()) && (matches!(self.store, Store::None) || !is_slow()) {
+            self.taken.drain(..).for_each(|letter| self.flow.push(letter));
+        }
+        self.keep(now);
     }
 
     /// Writes letters, and asks whether they came.
@@ -280,10 +288,7 @@ impl Sender {
 
     /// Writes into the spool what was sent past it; says whether it is there.
     fn keep_sent(&mut self, now: Instant) -> bool {
-        if self.store.has_unread() {
-            // nothing is sent past a spool that has something older
-            return true;
-        }
+        let had_unread = self.store.has_unread();
         let mut held = Held::default();
         let letters: Vec<_> =
             self.flow.letters_mut().into_iter().filter(|letter| !letter.is_spooled).collect();
@@ -291,7 +296,9 @@ impl Sender {
             if !self.store.change(&letters, &self.shared.notices, now) {
                 return false;
             }
-            self.store.skip();
+            if !had_unread {
+                self.store.skip();
+            }
         }
         for letter in letters {
             held.add(letter);
@@ -357,7 +364,7 @@ impl Sender {
             if !self.taken.is_empty() {
                 break;
             }
-            self.fetch();
+            self.fetch(now);
             if self.taken.is_empty() {
                 break;
             }
