@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_nats::ServerAddr;
 use mgate_policies::Now;
 use mgate_proxy::gate::{Message, Mirror, PacketSeen, SessionEvent};
 use mgate_proxy::transport::ClientTls;
@@ -16,6 +17,7 @@ use crate::mirror;
 use crate::mirror::dialect::Dialect;
 use crate::mirror::nats::{Bounds, Mode, NatsMirror, Plan, SpoolConfig, StreamConfig, Way};
 use crate::mirror::record::{Headers, Record};
+use crate::neighbour::http::UrlError;
 use crate::neighbour::nats::parse_server;
 
 /// The mirrors that have something to start.
@@ -171,7 +173,7 @@ fn way(section: &mut Section<'_>, files: &Files<'_>) -> Option<Way> {
     let is_random = section.one_of("server_order", ORDERS).unwrap_or(true);
     let has_tls = section.section("tls").is_given(&["ca", "cert", "key"]);
     let servers: Vec<_> =
-        given.iter().filter_map(|url| section.check(&url.place, parse_server(&url.value))).collect();
+        given.iter().filter_map(|url| section.check(&url.place, server(&url.value))).collect();
     let is_tls = has_tls || servers.iter().any(|server| server.tls_required());
     // a server may want encryption although its address does not
     let (ca, identity) = trust(section, is_tls.then_some(true), files);
@@ -197,6 +199,13 @@ fn servers(section: &mut Section<'_>) -> Vec<Given<String>> {
         section.require(&["url"]);
     }
     url.map_or_else(|| servers.unwrap_or_default(), |url| vec![url])
+}
+
+fn server(text: &str) -> Result<ServerAddr, String> {
+    parse_server(text).map_err(|error| match error {
+        UrlError::Scheme => "must begin with nats:// or tls://".to_owned(),
+        error => error.to_string(),
+    })
 }
 
 /// How copies are written.

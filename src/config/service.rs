@@ -70,7 +70,8 @@ pub(super) fn nats_login(table: &mut Section<'_>, files: &Files<'_>) -> Option<N
     let [credentials, seed, token, password] =
         ["credentials_file", "nkey_file", "token_file", "password_file"].map(&mut secret);
     Some(match (credentials, seed, token, user.zip(password)) {
-        (Some(text), ..) => NatsLogin::Credentials(text?),
+        // the last line of such a file must end
+        (Some(text), ..) => NatsLogin::Credentials(text? + "\n"),
         (_, Some(seed), ..) => NatsLogin::Seed(seed?),
         (_, _, Some(token), _) => NatsLogin::Token(token?),
         (.., Some((user, password))) => NatsLogin::User(user, password?),

@@ -204,3 +204,104 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
 /// Two seconds.
 const MAX_REFUSALS: u8 = 8;
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::super::letter::tests::letter;
+    use super::super::wire::tests::{wire, written};
+    use super::*;
+
+    #[tokio::test]
+    async fn next_of_a_session_waits_until_the_one_before_is_stored() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Instant::now());
+        for (session, text) in [(1, "a"), (1, "b"), (2, "c")] {
+            lanes.push(letter(session, "s", text));
+        }
+        lanes.fill(&mut wire, &mut outcome, now);
+        assert_eq!(written(&mut wire), ["a 1", "c 2"]);
+        lanes.judged(1, true, &mut outcome, now);
+        lanes.fill(&mut wire, &mut outcome, now);
+        assert_eq!((written(&mut wire), outcome.released.messages, lanes.len()), (vec!["b 3".into()], 1, 2));
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_or_not_answered_is_tried_again_before_the_next() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Instant::now());
+        lanes.push(letter(1, "s", "a"));
+        lanes.push(letter(1, "s", "b"));
+        lanes.fill(&mut wire, &mut outcome, now);
+        lanes.judged(1, false, &mut outcome, now);
+        lanes.fill(&mut wire, &mut outcome, now);
+        assert_eq!(written(&mut wire), ["a 1"]);
+        lanes.fill(&mut wire, &mut outcome, now + REFUSED_PAUSE);
+        lanes.fill(&mut wire, &mut outcome, now + REFUSED_PAUSE + ACK_TIMEOUT);
+        lanes.broke();
+        lanes.fill(&mut wire, &mut outcome, now);
+        assert_eq!(written(&mut wire), ["a 2", "a 3", "a 4"]);
+        // what is said to an earlier try came too late
+        lanes.judged(2, true, &mut outcome, now);
+        assert_eq!(lanes.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn letter_is_given_up_with_the_one_who_waits_or_after_some_refusals() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut lanes, mut outcome, mut now) = (lanes(), Outcome::default(), Instant::now());
+        let (told, stored) = oneshot::channel();
+        lanes.push(Letter { waiting: Some(told), ..letter(1, "s", "a") });
+        lanes.push(letter(1, "s", "b"));
+        drop(stored);
+        for number in 1..=u64::from(MAX_REFUSALS) {
+            lanes.fill(&mut wire, &mut outcome, now);
+            assert_eq!(written(&mut wire), [format!("b {number}")]);
+            lanes.judged(number, false, &mut outcome, now);
+            now += REFUSED_PAUSE;
+        }
+        assert_eq!((lanes.len(), outcome.lost, outcome.released.messages), (0, 1, 2));
+    }
+
+    #[tokio::test]
+    async fn purge_leaves_what_somebody_waits_for() {
+        let (mut lanes, mut outcome) = (lanes(), Outcome::default());
+        let mut waiting = Vec::new();
+        for (session, text) in [(1, "a"), (1, "b"), (1, "c"), (2, "d")] {
+            let (told, stored) = oneshot::channel();
+            lanes.push(Letter { waiting: Some(told), ..letter(session, "s", text) });
+            waiting.push(stored);
+        }
+        // a and b
+        waiting.drain(..2);
+        lanes.purge(&mut outcome);
+        let (mut wire, _listener) = wire(1000).await;
+        lanes.fill(&mut wire, &mut outcome, Instant::now());
+        assert_eq!((lanes.len(), outcome.released.messages), (2, 2));
+        assert_eq!(written(&mut wire), ["d 1", "c 2"]);
+    }
+
+    #[test]
+    fn only_an_acknowledgement_without_an_error_counts() {
+        let read = |status, payload: &str| Acknowledgement::read(status, payload.as_bytes());
+        let stored = Acknowledgement::Stored("s".into());
+        assert_eq!(read(None, "{\"stream\":\"s\",\"seq\":7}"), stored);
+        assert_eq!(read(None, "{\"stream\":\"s\",\"seq\":7,\"duplicate\":true}"), stored);
+        let full = "{\"error\":{\"code\":503,\"description\":\"full\"},\"stream\":\"s\",\"seq\":0}";
+        assert_eq!(read(None, full), Acknowledgement::Refused("full".into()));
+        for (status, payload) in [
+            (Some(503), ""),
+            (None, ""),
+            (None, "{}"),
+            (None, "{\"stream\":\"s\"}"),
+            (None, "{\"stream\":\"s\",\"seq\":7,\"error\":{}}"),
+        ] {
+            assert!(matches!(read(status, payload), Acknowledgement::Refused(_)), "{payload}");
+        }
+    }
+
+    fn lanes() -> Lanes {
+        Lanes::new("_INBOX.x".into(), true)
+    }
+}

@@ -25,8 +25,9 @@ pub(super) struct Sender {
     link: Link,
     /// Which server is next, counted on and on.
     server: usize,
-    /// How often no connection came about since there was one.
+    /// How often there was no connection, or none that lasted.
     failures: usize,
+    opened_at: Instant,
     /// Whether the log has heard that there is no connection.
     is_away_told: bool,
     inbox: String,
@@ -61,6 +62,7 @@ impl Sender {
             link: Link::Waiting(now),
             server,
             failures: 0,
+            opened_at: now,
             is_away_told: false,
             inbox,
             flow,
@@ -215,6 +217,9 @@ impl Sender {
         match &acknowledgement {
             Acknowledgement::Refused(why) => {
                 notices.add(Notice::Refused, 1, || format!("{}: {why}", subject()));
+                if let Some(check) = &mut self.check {
+                    check.doubt(now);
+                }
             }
             Acknowledgement::Stored(stream) => {
                 let is_another = self.check.as_ref().is_some_and(|check| check.name() != stream);
@@ -251,7 +256,7 @@ impl Sender {
         if let Some(check) = &mut self.check {
             check.begin(now);
         }
-        (self.failures, self.is_away_told) = (0, false);
+        (self.opened_at, self.is_away_told) = (now, false);
         self.next_ping = now + PING_INTERVAL;
         self.tell_health("");
     }
@@ -260,6 +265,9 @@ impl Sender {
     fn failed(&mut self, why: &str, now: Instant) {
         if !mem::replace(&mut self.is_away_told, true) {
             warn!(mirror = %self.shared.name, why, "no connection to NATS");
+        }
+        if self.link.is_up() && now >= self.opened_at + STEADY_AFTER {
+            self.failures = 0;
         }
         self.link = Link::waiting(self.failures, now);
         self.server = self.server.wrapping_add(1);
@@ -383,6 +391,8 @@ const BATCH_PAUSE: Duration = Duration::from_millis(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const AWAY_PAUSE: Duration = Duration::from_millis(20);
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
+/// How long a connection lasts that was worth to be made.
+const STEADY_AFTER: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Letters on their way above which none is read from the spool.
 const MAX_READ: usize = 1024;

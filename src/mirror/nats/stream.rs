@@ -29,7 +29,9 @@ pub(super) struct StreamCheck {
     wanted: StreamConfig,
     inbox: String,
     standing: Standing,
+    /// When it is asked about, if it is to be.
     next: Option<Instant>,
+    earliest: Option<Instant>,
 }
 
 /// How the stream is.
@@ -45,7 +47,7 @@ pub(super) enum Standing {
 
 impl StreamCheck {
     pub(super) fn new(wanted: StreamConfig, inbox: String) -> Self {
-        Self { wanted, inbox, standing: Standing::Unknown, next: None }
+        Self { wanted, inbox, standing: Standing::Unknown, next: None, earliest: None }
     }
 
     pub(super) fn standing(&self) -> &Standing {
@@ -61,10 +63,15 @@ impl StreamCheck {
         self.next = Some(now);
     }
 
+    /// Something was not stored: maybe the stream is gone.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.next = self.next.or(Some(self.earliest.map_or(now, |earliest| earliest.max(now))));
+    }
+
     /// Asks, if it is time.
     pub(super) fn ask(&mut self, wire: &mut Wire, now: Instant) {
         if self.next.is_some_and(|next| next <= now) {
-            self.next = Some(now + PAUSE);
+            (self.next, self.earliest) = (Some(now + PAUSE), Some(now + PAUSE));
             let subject = format!("$JS.API.STREAM.INFO.{}", self.wanted.name);
             wire.request(&subject, &format!("{}.{INFO}", self.inbox), "", now);
         }

@@ -282,3 +282,38 @@ const MAX_UNWRITTEN: usize = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which the server must take bytes that wait, and answer a ping.
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+pub(super) mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A connection, and the other end of it.
+    pub(in crate::mirror::nats) async fn wire(max_payload: usize) -> (Wire, TcpListener) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Wire::new(Stream::Tcp(tcp), "test", max_payload, Vec::new()), listener)
+    }
+
+    /// The payloads that were written since the last time, each with the last token of where its answer goes.
+    pub(in crate::mirror::nats) fn written(wire: &mut Wire) -> Vec<String> {
+        let text = String::from_utf8(std::mem::take(&mut wire.out)).unwrap();
+        let lines: Vec<_> = text.split("\r\n").collect();
+        let payload = |part: &[&str]| {
+            let reply = part[0].split(' ').nth(2).unwrap().rsplit('.').next().unwrap();
+            format!("{} {reply}", part[4])
+        };
+        lines[..lines.len() - 1].chunks(5).map(payload).collect()
+    }
+
+    #[tokio::test]
+    async fn server_that_takes_nothing_is_found() {
+        let (mut wire, _listener) = wire(1000).await;
+        let now = Instant::now();
+        assert!(!wire.is_stalled(now + 2 * STALL_TIMEOUT));
+        wire.ping(0, now);
+        assert!(!wire.is_stalled(now));
+        assert!(wire.is_stalled(now + STALL_TIMEOUT));
+    }
+}
