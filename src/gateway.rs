@@ -4,10 +4,9 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::Context;
-use mgate_policies::{Policy, Transform};
+use mgate_policies::{Now, Policy, Transform};
 use mgate_proxy::gate::{Authenticator, Mirror};
 use mgate_proxy::listener::Listener;
 use tokio::sync::mpsc;
@@ -99,7 +98,7 @@ impl Gateway {
     /// the configuration's `drain_timeout`. What mirrors still have goes out in the same time.
     pub async fn stop(mut self) {
         info!(sessions = self.workers.connections(), "stopping");
-        let deadline = Instant::now() + self.control.drain_timeout();
+        let deadline = Now::read().instant + self.control.drain_timeout();
         self.accepting.shutdown().await;
         self.control.stop();
         if timeout(self.control.drain_timeout(), self.connections.recv()).await.is_err() {

@@ -174,7 +174,7 @@ fn way(section: &mut Section<'_>, files: &Files<'_>) -> Option<Way> {
     let has_tls = section.section("tls").is_given(&["ca", "cert", "key"]);
     let servers: Vec<_> =
         given.iter().filter_map(|url| section.check(&url.place, server(&url.value))).collect();
-    let is_tls = has_tls || servers.iter().any(|server| server.tls_required());
+    let is_tls = has_tls || servers.iter().any(ServerAddr::tls_required);
     // a server may want encryption although its address does not
     let (ca, identity) = trust(section, is_tls.then_some(true), files);
     let login = nats_login(section, files);

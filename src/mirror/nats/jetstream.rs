@@ -207,6 +207,7 @@ const MAX_REFUSALS: u8 = 8;
 
 #[cfg(test)]
 mod tests {
+    use mgate_policies::Now;
     use tokio::sync::oneshot;
 
     use super::super::letter::tests::letter;
@@ -216,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn next_of_a_session_waits_until_the_one_before_is_stored() {
         let (mut wire, _listener) = wire(1000).await;
-        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Instant::now());
+        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Now::read().instant);
         for (session, text) in [(1, "a"), (1, "b"), (2, "c")] {
             lanes.push(letter(session, "s", text));
         }
@@ -230,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_refused_or_not_answered_is_tried_again_before_the_next() {
         let (mut wire, _listener) = wire(1000).await;
-        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Instant::now());
+        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Now::read().instant);
         lanes.push(letter(1, "s", "a"));
         lanes.push(letter(1, "s", "b"));
         lanes.fill(&mut wire, &mut outcome, now);
@@ -250,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn letter_is_given_up_with_the_one_who_waits_or_after_some_refusals() {
         let (mut wire, _listener) = wire(1000).await;
-        let (mut lanes, mut outcome, mut now) = (lanes(), Outcome::default(), Instant::now());
+        let (mut lanes, mut outcome, mut now) = (lanes(), Outcome::default(), Now::read().instant);
         let (told, stored) = oneshot::channel();
         lanes.push(Letter { waiting: Some(told), ..letter(1, "s", "a") });
         lanes.push(letter(1, "s", "b"));
@@ -277,9 +278,9 @@ mod tests {
         waiting.drain(..2);
         lanes.purge(&mut outcome);
         let (mut wire, _listener) = wire(1000).await;
-        lanes.fill(&mut wire, &mut outcome, Instant::now());
+        lanes.fill(&mut wire, &mut outcome, Now::read().instant);
         assert_eq!((lanes.len(), outcome.released.messages), (2, 2));
-        assert_eq!(written(&mut wire), ["d 1", "c 2"]);
+        assert_eq!(written(&mut wire), ["c 1", "d 2"]);
     }
 
     #[test]

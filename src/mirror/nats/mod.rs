@@ -284,7 +284,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop(Instant::now());
+        self.stop(Now::read().instant);
     }
 }
 

@@ -4,6 +4,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use mgate_policies::Now;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -46,7 +47,7 @@ pub(super) struct Sender {
 impl Sender {
     /// `spool` is that of the plan, opened.
     pub(super) fn new(shared: Arc<Shared>, plan: &Plan, spool: Option<Spool>, server: usize) -> Self {
-        let (now, inbox) = (Instant::now(), format!("_INBOX.{}", shared.run));
+        let (now, inbox) = (Now::read().instant, format!("_INBOX.{}", shared.run));
         let next_number = spool.as_ref().map_or(1, Spool::next);
         let store = match (&plan.mode, spool) {
             (Mode::Spool(config), Some(spool)) => Store::new(config.clone(), spool, now),
@@ -80,7 +81,7 @@ impl Sender {
     /// Sends until it is told to stop.
     pub(super) async fn run(mut self) {
         loop {
-            let now = Instant::now();
+            let now = Now::read().instant;
             self.turn(now);
             if self.is_over(now) {
                 break;
@@ -121,7 +122,7 @@ impl Sender {
             () = self.shared.stopped.notified() => None,
             () = sleep(pause) => None,
         };
-        let now = Instant::now();
+        let now = Now::read().instant;
         match turn {
             None => {}
             Some(Turn::Moved) => self.take_events(now),
@@ -191,7 +192,10 @@ impl Sender {
                 Event::Answer { subject, status, payload } => {
                     let tag = subject.strip_prefix(&*self.inbox).and_then(|rest| rest.strip_prefix('.'));
                     match tag.map(|tag| (tag, tag.parse())) {
-                        Some((_, Ok(number))) => self.judged(number, status, &payload, &mut outcome, now),
+                        Some((_, Ok(number))) => {
+                            let said = Acknowledgement::read(status, &payload);
+                            self.judged(number, &said, &mut outcome, now);
+                        }
                         Some((tag, Err(_))) => self.checked(tag, status, &payload, now),
                         None => {}
                     }
@@ -202,19 +206,11 @@ impl Sender {
     }
 
     /// NATS acknowledges a letter, or does not.
-    fn judged(
-        &mut self,
-        number: u64,
-        status: Option<u16>,
-        payload: &[u8],
-        outcome: &mut Outcome,
-        now: Instant,
-    ) {
+    fn judged(&mut self, number: u64, said: &Acknowledgement, outcome: &mut Outcome, now: Instant) {
         let Flow::Lanes(lanes) = &mut self.flow else { return };
-        let acknowledgement = Acknowledgement::read(status, payload);
         let subject = || lanes.subject(number).unwrap_or_default();
         let notices = &self.shared.notices;
-        match &acknowledgement {
+        match said {
             Acknowledgement::Refused(why) => {
                 notices.add(Notice::Refused, 1, || format!("{}: {why}", subject()));
                 if let Some(check) = &mut self.check {
@@ -227,14 +223,14 @@ impl Sender {
                 notices.add(Notice::WrongStream, u64::from(is_another), example);
             }
         }
-        lanes.judged(number, matches!(acknowledgement, Acknowledgement::Stored(_)), outcome, now);
+        lanes.judged(number, matches!(said, Acknowledgement::Stored(_)), outcome, now);
     }
 
     /// JetStream says something of the stream.
     fn checked(&mut self, tag: &str, status: Option<u16>, payload: &[u8], now: Instant) {
         let (Some(check), Some(wire)) = (&mut self.check, self.link.wire()) else { return };
         let before = check.standing().clone();
-        check.answer(tag, status, payload, wire, now);
+        check.answer(tag, (status, payload), wire, now);
         if *check.standing() != before {
             match check.standing() {
                 Standing::Lacks(why) => warn!(mirror = %self.shared.name, "{why}"),
@@ -364,7 +360,7 @@ impl Sender {
 
     /// Leaves nothing behind that the spool could keep.
     fn finish(mut self) {
-        let now = Instant::now();
+        let now = Now::read().instant;
         self.keep_sent(now);
         loop {
             self.store.hurry(now);

@@ -81,8 +81,7 @@ impl StreamCheck {
     pub(super) fn answer(
         &mut self,
         tag: &str,
-        status: Option<u16>,
-        payload: &[u8],
+        (status, payload): (Option<u16>, &[u8]),
         wire: &mut Wire,
         now: Instant,
     ) {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use mgate_policies::Now;
 use mgate_proxy::transport::{ClientTls, Stream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -100,7 +101,7 @@ impl Way {
 
 impl Wire {
     fn new(stream: Stream, server: &str, max_payload: usize, incoming: Vec<u8>) -> Self {
-        let now = Instant::now();
+        let now = Now::read().instant;
         Self {
             stream,
             server: server.to_owned(),
@@ -178,7 +179,7 @@ impl Wire {
         }
         let has_written = self.written > before;
         if has_written {
-            self.moved = Instant::now();
+            self.moved = Now::read().instant;
         }
         if self.written == self.out.len() {
             self.out.clear();
@@ -201,7 +202,7 @@ impl Wire {
             return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
         }
         self.incoming.extend_from_slice(buffer.filled());
-        self.heard = Instant::now();
+        self.heard = Now::read().instant;
         self.take_frames(events)?;
         Poll::Ready(Ok(()))
     }
@@ -310,7 +311,7 @@ pub(super) mod tests {
     #[tokio::test]
     async fn server_that_takes_nothing_is_found() {
         let (mut wire, _listener) = wire(1000).await;
-        let now = Instant::now();
+        let now = Now::read().instant;
         assert!(!wire.is_stalled(now + 2 * STALL_TIMEOUT));
         wire.ping(0, now);
         assert!(!wire.is_stalled(now));
