@@ -5,18 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::ServerAddr;
-use mgate_policies::Now;
-use mgate_proxy::gate::{Message, Mirror, PacketSeen, SessionEvent};
+use mgate_proxy::gate::Mirror;
 use mgate_proxy::transport::ClientTls;
 
 use super::files::Files;
+use super::mirror_dialect::dialect;
 use super::section::{Given, Section};
 use super::service::{nats_login, trust};
 use super::supported;
 use crate::mirror;
-use crate::mirror::dialect::Dialect;
 use crate::mirror::nats::{Bounds, Mode, NatsMirror, Plan, SpoolConfig, StreamConfig, Way};
-use crate::mirror::record::{Headers, Record};
 use crate::neighbour::http::UrlError;
 use crate::neighbour::nats::parse_server;
 
@@ -206,45 +204,6 @@ fn server(text: &str) -> Result<ServerAddr, String> {
         UrlError::Scheme => "must begin with nats:// or tls://".to_owned(),
         error => error.to_string(),
     })
-}
-
-/// How copies are written.
-fn dialect(section: &mut Section<'_>) -> Option<Arc<dyn Dialect>> {
-    section.text("subject");
-    section.boolean("events");
-    let needs_channel = section.one_of("dialect", &[("plain", false), ("mainflux-0.13", true)])?;
-    Some(Arc::new(Plain { needs_channel }))
-}
-
-/// The payload as it is, under `mgate.<route>.<client>`.
-struct Plain {
-    /// Whether only topics of channels have a copy.
-    needs_channel: bool,
-}
-
-impl Dialect for Plain {
-    fn message(&self, message: &Message<'_>) -> Result<Record, &'static str> {
-        if self.needs_channel && !message.topic.starts_with("channels/") {
-            return Err("the topic is none of a channel");
-        }
-        Ok(Record {
-            subject: format!("mgate.{}.{}", message.client.route, message.client.client_id).into(),
-            headers: Headers::default(),
-            payload: bytes::Bytes::copy_from_slice(message.payload),
-        })
-    }
-
-    fn event(&self, _event: &SessionEvent<'_>, _now: Now) -> Option<Record> {
-        None
-    }
-
-    fn wants_packets(&self) -> bool {
-        false
-    }
-
-    fn packet(&self, _seen: &PacketSeen<'_>, _now: Now) -> Option<Record> {
-        None
-    }
 }
 
 #[derive(Clone, Copy)]
