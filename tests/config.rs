@@ -186,7 +186,7 @@ fn policies_read_the_same_from_toml_json_and_yaml() {
         write(&directory, name, &text.replace("publish", "publsh"));
         let line = text.lines().position(|line| line.contains("publish")).unwrap() + 1;
         let expected = format!(
-            "{name}:{line}: statements.own.actions: unknown value \"publsh\" (connect, publish, will, subscribe, deliver)"
+            "{name}:{line}: statements.own.actions: unknown value \"publsh\" (connect, publish, will, subscribe, deliver, request)"
         );
         assert_eq!(problems(&directory, &config, &[]), [expected]);
     }

@@ -69,7 +69,7 @@ fn mistakes_in_tests_are_named_with_their_place() {
         ("expect = 'deny'", "tests[0].action: is missing"),
         (
             "action = 'publsh'\ntopic = 'a'\nexpect = 'deny'",
-            "tests[0].action: unknown value \"publsh\" (connect, publish, will, subscribe, deliver)",
+            "tests[0].action: unknown value \"publsh\" (connect, publish, will, subscribe, deliver, request)",
         ),
         ("action = 'publish'\nexpect = 'deny'", "tests[0].topic: is missing"),
         (
@@ -323,6 +323,24 @@ fn rules_that_cannot_be_kept_are_refused_with_their_lines_and_nothing_is_written
 }
 
 /// A configuration in which the policy `new` is not enforced.
+#[test]
+fn requests_are_tested_and_explained() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = write(&directory, "requests.toml", REQUESTS);
+    let output = mgate(&["policy", "test", &file]);
+    assert!(output.status.success(), "{}", text(&output.stdout));
+    let config = "[[route]]\nname = 'devices'\nlisten = 'mqtt://127.0.0.1:0'\nupstream = 'mqtt://127.0.0.1:1'\n\
+                  policies = ['acl']\n[policy.acl]\ntype = 'static'\nfile = 'requests.toml'\n";
+    let config = write(&directory, "mgate.toml", config);
+    let explain = |method| {
+        let question = ["policy", "explain", "-c", &config, "--route", "devices", "--principal", "dev-1"];
+        let request = ["--action", "request", "--path", "/devices/dev-1/state", "--method", method];
+        text(&mgate(&[&question[..], &request[..]].concat()).stdout)
+    };
+    assert!(explain("HEAD").contains("result: allow"), "{}", explain("HEAD"));
+    assert!(explain("PUT").contains("result: deny"), "{}", explain("PUT"));
+}
+
 fn tried_out(upstream: u16) -> String {
     let config = CONFIG.replace("['acl']", "['acl', 'new']").replace(":1883", &format!(":{upstream}"));
     let config = config.replace(":1884", ":0");
@@ -568,4 +586,26 @@ tests:
   - action: publish
     topic: a
     expect: allow
+";
+
+const REQUESTS: &str = "\
+version = 1
+[[statements]]
+effect     = 'allow'
+principals = ['*']
+actions    = ['request']
+resources  = ['path:/devices/${principal}/#']
+conditions = { methods = ['GET'] }
+[[tests]]
+principal = 'dev-1'
+action    = 'request'
+method    = 'GET'
+path      = '/devices/dev-1/state'
+expect    = 'allow'
+[[tests]]
+principal = 'dev-1'
+action    = 'request'
+method    = 'DELETE'
+path      = '/devices/dev-1/state'
+expect    = 'abstain'
 ";

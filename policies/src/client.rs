@@ -43,6 +43,8 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
+    /// HTTP, any version.
+    Http,
     /// MQTT, any version, over any transport.
     Mqtt,
 }
@@ -69,6 +71,7 @@ impl Client {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Http => f.write_str("http"),
             Self::Mqtt => f.write_str("mqtt"),
         }
     }

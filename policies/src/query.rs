@@ -3,6 +3,7 @@ use std::fmt;
 use crate::client::Client;
 use crate::decision::Answer;
 use crate::now::Now;
+use crate::path::RequestPath;
 use crate::scope::Scope;
 use crate::topic::{TopicFilter, TopicName};
 
@@ -86,6 +87,13 @@ pub enum Resource<'a> {
     Session,
     /// A topic filter and, for a shared subscription, its group: with [`Action::Subscribe`].
     Filter(TopicFilter<'a>),
+    /// What a request asks for, and how: with [`Action::Request`].
+    Request {
+        /// The method, as it came: `GET`.
+        method: &'a str,
+        /// The path, decoded.
+        path: RequestPath<'a>,
+    },
     /// The topic of one message: with [`Action::Publish`], [`Action::Will`] and [`Action::Deliver`].
     Topic(TopicName<'a>),
 }
@@ -109,6 +117,7 @@ impl fmt::Display for Resource<'_> {
         match self {
             Self::Session => f.write_str("session"),
             Self::Filter(filter) => filter.fmt(f),
+            Self::Request { method, path } => write!(f, "{method} {path}"),
             Self::Topic(topic) => topic.fmt(f),
         }
     }

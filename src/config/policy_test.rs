@@ -47,7 +47,7 @@ impl Expectation {
         section.require(&["action", "expect"]);
         let name = section.text("name").map(|name| name.value);
         let action = section.one_of("action", ACTIONS);
-        let resource = resource(&mut section, action);
+        let (resource, method) = resource(&mut section, action);
         let at = section.parse("at", instant).map(|at| at.value);
         if hangs_on_time && at.is_none() {
             section.problem("at", "is missing: some statement hangs on the time");
@@ -56,13 +56,18 @@ impl Expectation {
             client: client(&mut section),
             action: action.unwrap_or(Action::Connect),
             resource,
+            method,
             qos: section.integer("qos", 0..=2).and_then(|qos| u8::try_from(qos).ok()).unwrap_or(0),
             retain: section.boolean("retain").unwrap_or(false),
         };
         let expected = section.one_of("expect", EXPECTED).unwrap_or(Expected::Deny);
         section.finish();
         if report.problems() == before {
-            let key = if question.action == Action::Subscribe { "filter" } else { "topic" };
+            let key = match question.action {
+                Action::Request => "path",
+                Action::Subscribe => "filter",
+                _ => "topic",
+            };
             section.check(&section.place_at(key), question.query());
         }
         let place = section.place_at("expect");
@@ -104,14 +109,17 @@ impl Expected {
     }
 }
 
-/// The topic or filter, where the action has one; keys that the action has no use of are recorded.
-fn resource(section: &mut Section<'_>, action: Option<Action>) -> String {
-    let texts = ["topic", "filter"].map(|key| section.text(key).map(|text| text.value));
-    let Some(action) = action else { return String::new() };
+/// The topic, filter or path, where the action has one, and the method of a request; keys that the action has no
+/// use of are recorded.
+fn resource(section: &mut Section<'_>, action: Option<Action>) -> (String, String) {
+    let texts = ["topic", "filter", "path"].map(|key| section.text(key).map(|text| text.value));
+    let method = section.text("method").map(|text| text.value).unwrap_or_default();
+    let Some(action) = action else { return (String::new(), method) };
     let (wanted, useless): (&[&'static str], &[&'static str]) = match action {
-        Action::Connect => (&[], &["topic", "filter", "qos", "retain"]),
-        Action::Subscribe => (&["filter"], &["topic", "retain"]),
-        _ => (&["topic"], &["filter"]),
+        Action::Connect => (&[], &["topic", "filter", "path", "method", "qos", "retain"]),
+        Action::Request => (&["path", "method"], &["topic", "filter", "qos", "retain"]),
+        Action::Subscribe => (&["filter"], &["topic", "path", "method", "retain"]),
+        _ => (&["topic"], &["filter", "path", "method"]),
     };
     section.require(wanted);
     for key in useless {
@@ -119,7 +127,7 @@ fn resource(section: &mut Section<'_>, action: Option<Action>) -> String {
             section.problem(key, format!("has no use with `{action}`"));
         }
     }
-    texts.into_iter().flatten().next().unwrap_or_default()
+    (texts.into_iter().flatten().next().unwrap_or_default(), method)
 }
 
 fn client(section: &mut Section<'_>) -> Client {

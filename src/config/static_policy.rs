@@ -82,6 +82,7 @@ fn conditions(mut section: Section<'_>) -> Vec<Condition> {
         section.integer("qos_max", 0..=2).and_then(|qos| u8::try_from(qos).ok()).map(Condition::QosMax),
     );
     conditions.extend(section.boolean("retain").map(Condition::Retain));
+    conditions.extend(words(&mut section, "methods").map(Condition::Methods));
     conditions.extend(words(&mut section, "listener").map(Condition::Listener));
     conditions.extend(words(&mut section, "share_groups").map(Condition::ShareGroups));
     conditions.extend(times(section.section("time")));

@@ -51,6 +51,7 @@ pub(crate) mod broker_auth {
     }
 
     pub(crate) const PROTOCOL_MQTT: i32 = 1;
+    pub(crate) const PROTOCOL_HTTP: i32 = 4;
     pub(crate) const ACTION_PUBLISH: i32 = 1;
     pub(crate) const ACTION_SUBSCRIBE: i32 = 2;
 }

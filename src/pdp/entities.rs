@@ -24,6 +24,10 @@ pub(crate) fn write(query: &Query<'_>, payload: Payload, out: &mut Vec<u8>) -> R
     object(out, |entities| {
         write_subject(client, entities);
         entities.object("action", |action| {
+            if let Resource::Request { method, .. } = query.resource {
+                action.text("name", method);
+                return;
+            }
             action.text("name", &query.action.to_string());
             if query.action != Action::Connect {
                 action.object("properties", |properties| {
@@ -71,6 +75,7 @@ pub(super) fn resource<'a>(query: &Query<'a>) -> Result<(&'static str, &'a str, 
     match query.resource {
         Resource::Session => Ok(("session", &query.client.client_id, None)),
         Resource::Filter(filter) => Ok(("topic_filter", filter.as_str(), filter.share_group())),
+        Resource::Request { path, .. } => Ok(("path", path.as_str(), None)),
         Resource::Topic(topic) => Ok(("topic", topic.as_str(), None)),
         _ => Err(Unaskable("there is no word for this resource")),
     }
@@ -181,7 +186,7 @@ fn write_text(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
-    use mgate_policies::{Attributes, Principal, TopicFilter, TopicName};
+    use mgate_policies::{Attributes, Principal, RequestPath, TopicFilter, TopicName};
     use serde_json::{Value, json};
 
     use super::super::tests::{client, query};
@@ -236,6 +241,18 @@ mod tests {
             "context": { "protocol": "mqtt", "listener": "devices", "peer": "10.0.0.7", "tls": true },
         });
         assert_eq!(written(&query(&client, Action::Connect, Resource::Session)), expected);
+    }
+
+    #[test]
+    fn request_is_its_method_and_its_path() {
+        let client = client();
+        let path = RequestPath::parse("/a/\"b\"").unwrap();
+        let mut out = Vec::new();
+        let resource = Resource::Request { method: "PATCH", path };
+        write(&query(&client, Action::Request, resource), Payload::Shown, &mut out).unwrap();
+        let written: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(written["action"], json!({ "name": "PATCH" }));
+        assert_eq!(written["resource"], json!({ "type": "path", "id": "/a/\"b\"" }));
     }
 
     #[test]

@@ -97,13 +97,15 @@ fn beginning<'a>(query: &Query<'a>) -> Query<'a> {
 
 /// The question for later; terms know no payloads.
 fn kept(query: &Query<'_>) -> Kept {
-    let resource = match query.resource {
-        Resource::Filter(filter) => filter.to_string(),
-        Resource::Topic(topic) => topic.to_string(),
-        _ => String::new(),
+    let (resource, method) = match query.resource {
+        Resource::Filter(filter) => (filter.to_string(), ""),
+        Resource::Request { method, path } => (path.to_string(), method),
+        Resource::Topic(topic) => (topic.to_string(), ""),
+        _ => (String::new(), ""),
     };
+    let method = method.to_owned();
     let Query { client, action, qos, retain, .. } = *query;
-    Kept { client: client.clone(), action, resource, qos, retain }
+    Kept { client: client.clone(), action, resource, method, qos, retain }
 }
 
 #[cfg(test)]

@@ -148,7 +148,10 @@ impl Field {
         let client = query.client;
         Ok(match self {
             Self::Access => access(query.action).to_string().into(),
-            Self::Action => vocabulary.word(query.action).into(),
+            Self::Action => match query.resource {
+                Resource::Request { method, .. } => method.into(),
+                _ => vocabulary.word(query.action).into(),
+            },
             Self::Attribute(name) => attribute(client, name)?.into(),
             Self::ClientId => (*client.client_id).into(),
             Self::Listener => (*client.route).into(),
@@ -178,6 +181,7 @@ fn topic<'a>(query: &Query<'a>) -> Result<&'a str, Unaskable> {
     match query.resource {
         Resource::Session => Ok(""),
         Resource::Filter(filter) => Ok(filter.as_str()),
+        Resource::Request { path, .. } => Ok(path.as_str()),
         Resource::Topic(topic) => Ok(topic.as_str()),
         _ => Err(Unaskable("there is no word for this resource")),
     }

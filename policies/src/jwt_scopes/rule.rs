@@ -133,7 +133,7 @@ impl fmt::Display for AclRule<'_> {
 pub(super) fn is_covered(filter: &str, resource: Resource<'_>) -> Option<bool> {
     let filter = TopicFilter::parse(filter).ok().filter(|filter| filter.share_group().is_none())?;
     Some(match resource {
-        Resource::Session => false,
+        Resource::Request { .. } | Resource::Session => false,
         Resource::Filter(wanted) => filter.covers(wanted),
         Resource::Topic(topic) => filter.matches(topic),
     })
@@ -141,7 +141,7 @@ pub(super) fn is_covered(filter: &str, resource: Resource<'_>) -> Option<bool> {
 
 fn text_of(resource: Resource<'_>) -> Option<&str> {
     match resource {
-        Resource::Session => None,
+        Resource::Request { .. } | Resource::Session => None,
         Resource::Filter(filter) => Some(filter.as_str()),
         Resource::Topic(topic) => Some(topic.as_str()),
     }

@@ -29,18 +29,24 @@ pub enum Problem {
     DuplicateSid,
     /// A client or group without a name.
     EmptyPrincipal,
+    /// Methods with an action that is no request.
+    Methods(Action),
     /// No actions.
     NoActions,
+    /// An action that needs a path, but no `path:` resource.
+    NoPath(Action),
     /// No principals.
     NoPrincipals,
     /// An action that needs a topic, but no `topic:` resource.
     NoTopic(Action),
+    /// A `path:` resource, but no action that is a request.
+    PathWithoutRequest,
     /// Share groups with an action that is no subscription.
     ShareGroups(Action),
     /// More than [`MAX_STATEMENTS`], or principals times resources that take more than [`MAX_ENTRIES`].
     TooMany,
-    /// A `topic:` resource, but `connect` is the only action.
-    TopicWithConnect,
+    /// A `topic:` resource, but no action that has to do with topics.
+    TopicWithoutUse(Action),
 }
 
 /// The most statements that one policy may have.
@@ -88,14 +94,19 @@ impl fmt::Display for Problem {
             Self::Condition(error) => return error.fmt(f),
             Self::DuplicateSid => "an earlier statement has the same sid",
             Self::EmptyPrincipal => "a principal has no name",
+            Self::Methods(action) => return write!(f, "`methods` says nothing about the action `{action}`"),
             Self::NoActions => "no actions",
             Self::NoPrincipals => "no principals",
+            Self::NoPath(action) => return write!(f, "the action `{action}` needs a `path:` resource"),
             Self::NoTopic(action) => return write!(f, "the action `{action}` needs a `topic:` resource"),
+            Self::PathWithoutRequest => "`path:` resources need the action `request`",
             Self::ShareGroups(action) => {
                 return write!(f, "`share_groups` says nothing about the action `{action}`");
             }
             Self::TooMany => "too many statements, or principals times resources",
-            Self::TopicWithConnect => "`topic:` resources say nothing about the action `connect`",
+            Self::TopicWithoutUse(action) => {
+                return write!(f, "`topic:` resources say nothing about the action `{action}`");
+            }
         })
     }
 }
@@ -118,24 +129,39 @@ fn problems(statement: &Statement) -> Vec<Problem> {
     ]
     .into_iter()
     .chain(resource_problems(statement))
-    .chain([share_problem(statement)])
+    .chain([share_problem(statement), method_problem(statement)])
     .flatten()
     .chain(conditions.map(Problem::Condition))
     .collect()
 }
 
-fn resource_problems(statement: &Statement) -> [Option<Problem>; 2] {
+fn resource_problems(statement: &Statement) -> [Option<Problem>; 3] {
     let Statement { actions, resources, .. } = statement;
+    let has = |is_kind: fn(&ResourcePattern) -> bool| resources.iter().any(is_kind);
+    let has_client_id = has(|resource| matches!(resource, ResourcePattern::ClientId(_)));
+    let has_path = has(|resource| matches!(resource, ResourcePattern::Path(_)));
+    let has_topic = has(|resource| matches!(resource, ResourcePattern::Topic(_)));
+    let with_path = actions.iter().copied().find(|action| is_request(*action));
+    let with_topic =
+        actions.iter().copied().find(|action| !is_request(*action) && *action != Action::Connect);
     let connects = actions.contains(&Action::Connect);
-    let with_topic = actions.iter().find(|action| **action != Action::Connect);
-    let has_client_id = resources.iter().any(|resource| matches!(resource, ResourcePattern::ClientId(_)));
-    let has_topic = resources.iter().any(|resource| matches!(resource, ResourcePattern::Topic(_)));
-    let topic_problem = match with_topic {
-        Some(action) if !has_topic => Some(Problem::NoTopic(*action)),
-        None if has_topic && connects => Some(Problem::TopicWithConnect),
-        _ => None,
-    };
-    [(has_client_id && !connects).then_some(Problem::ClientIdWithoutConnect), topic_problem]
+    [
+        (has_client_id && !connects).then_some(Problem::ClientIdWithoutConnect),
+        match with_path {
+            Some(action) => (!has_path).then_some(Problem::NoPath(action)),
+            None => has_path.then_some(Problem::PathWithoutRequest),
+        },
+        match (with_topic, actions.first()) {
+            (Some(action), _) => (!has_topic).then_some(Problem::NoTopic(action)),
+            (None, Some(action)) => has_topic.then_some(Problem::TopicWithoutUse(*action)),
+            (None, None) => None,
+        },
+    ]
+}
+
+/// Whether the action is about a path.
+fn is_request(action: Action) -> bool {
+    matches!(action, Action::Observe | Action::Request)
 }
 
 fn share_problem(statement: &Statement) -> Option<Problem> {
@@ -149,6 +175,13 @@ fn share_problem(statement: &Statement) -> Option<Problem> {
     other.filter(|_| has_groups).map(|action| Problem::ShareGroups(*action))
 }
 
+fn method_problem(statement: &Statement) -> Option<Problem> {
+    let Statement { actions, conditions, .. } = statement;
+    let has_methods = conditions.iter().any(|condition| matches!(condition, Condition::Methods(_)));
+    let other = actions.iter().find(|action| !is_request(**action));
+    other.filter(|_| has_methods).map(|action| Problem::Methods(*action))
+}
+
 fn is_nameless(who: &Who) -> bool {
     match who {
         Who::Anyone => false,
@@ -159,7 +192,7 @@ fn is_nameless(who: &Who) -> bool {
 fn count_entries(statement: &Statement) -> usize {
     let resources = statement.resources.iter().map(|resource| match resource {
         ResourcePattern::ClientId(_) => 1,
-        ResourcePattern::Topic(topic) => topic.levels.len(),
+        ResourcePattern::Path(levels) | ResourcePattern::Topic(levels) => levels.levels.len(),
     });
     statement.principals.len().saturating_mul(resources.sum::<usize>().max(1))
 }

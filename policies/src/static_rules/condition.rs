@@ -38,6 +38,8 @@ pub enum Condition {
     Encrypted(bool),
     /// The client came in by one of these routes.
     Listener(Vec<String>),
+    /// The method of the request is one of these; `GET` stands for `HEAD` too.
+    Methods(Vec<String>),
     /// The client's address is in one of these blocks.
     Peer(Vec<Cidr>),
     /// The quality of service is this or less.
@@ -56,6 +58,8 @@ pub enum Condition {
 pub enum ConditionError {
     /// A list without values, or a time without limits.
     Empty,
+    /// A method that is not written in capital letters, digits, `-` and `_`.
+    Method,
     /// Minutes that are not in a day, or begin where they end.
     Minutes,
     /// A time that ends before it begins.
@@ -83,6 +87,7 @@ impl Condition {
             }
             Self::Encrypted(wanted) => client.is_encrypted == *wanted,
             Self::Listener(names) => names.iter().any(|name| **name == *client.route),
+            Self::Methods(methods) => is_method_of(methods, query.resource),
             Self::Peer(blocks) => blocks.iter().any(|block| block.contains(client.peer.ip())),
             Self::QosMax(most) => query.qos <= *most,
             Self::Retain(wanted) => query.retain == *wanted,
@@ -95,10 +100,16 @@ impl Condition {
             Self::Attribute { name, .. } if !may_have_values(name) => {
                 Err(ConditionError::UnknownAttribute(name.clone()))
             }
-            Self::Attribute { values: list, .. } | Self::Listener(list) | Self::ShareGroups(list)
+            Self::Attribute { values: list, .. }
+            | Self::Listener(list)
+            | Self::Methods(list)
+            | Self::ShareGroups(list)
                 if list.is_empty() =>
             {
                 Err(ConditionError::Empty)
+            }
+            Self::Methods(methods) if !methods.iter().all(|method| is_method(method)) => {
+                Err(ConditionError::Method)
             }
             Self::Peer(blocks) if blocks.is_empty() => Err(ConditionError::Empty),
             Self::Between { not_before, not_after } => check_times(*not_before, *not_after),
@@ -116,6 +127,7 @@ impl fmt::Display for ConditionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Empty => "condition without values",
+            Self::Method => "a method is written in capital letters, as in \"GET\"",
             Self::Minutes => "minutes of a day run from 0 to 1440 and must differ",
             Self::NeverHolds => "the time ends before it begins",
             Self::Qos => "quality of service above 2",
@@ -126,6 +138,17 @@ impl fmt::Display for ConditionError {
 }
 
 impl Error for ConditionError {}
+
+fn is_method_of(methods: &[String], resource: Resource<'_>) -> bool {
+    let Resource::Request { method, .. } = resource else { return false };
+    methods.iter().any(|wanted| wanted == method || (wanted == "GET" && method == "HEAD"))
+}
+
+/// The methods of the registry that are in use have no small letters.
+fn is_method(method: &str) -> bool {
+    let is_good = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    !method.is_empty() && method.bytes().all(is_good)
+}
 
 fn is_shared_in(groups: &[String], resource: Resource<'_>, effect: Effect) -> bool {
     let Resource::Filter(filter) = resource else { return effect == Effect::Allow };

@@ -5,7 +5,7 @@ use super::condition::Condition;
 use super::pattern::{Level, LevelPattern, Name, TopicPattern};
 use super::statement::Effect;
 use crate::now::Now;
-use crate::query::{Action, Query};
+use crate::query::{Action, Query, Resource};
 use crate::topic::is_literal;
 
 /// What a statement is once its principals and resources have gone into the index.
@@ -46,7 +46,15 @@ impl<'a> Ask<'a> {
 
     fn is_met_by(&self, rule: &Rule) -> bool {
         rule.actions.contains(self.query.action)
+            && self.is_method_known_to(rule)
             && rule.conditions.iter().all(|condition| condition.holds(self.query, self.now, self.effect))
+    }
+
+    /// A method that does who knows what is allowed only where it is named.
+    fn is_method_known_to(&self, rule: &Rule) -> bool {
+        let Resource::Request { method, .. } = self.query.resource else { return true };
+        let names_methods = || rule.conditions.iter().any(|one| matches!(one, Condition::Methods(_)));
+        self.effect == Effect::Deny || KNOWN_METHODS.contains(&method) || names_methods()
     }
 
     /// Says whether `${name}` takes the place of `text`. A value that cannot be one level of a topic allows
@@ -66,7 +74,7 @@ impl<'a> Ask<'a> {
     }
 }
 
-/// The topic patterns of rules of one effect, level by level.
+/// The topic patterns, or those of paths, of rules of one effect, level by level.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
     literals: HashMap<Box<str>, Topics>,
@@ -86,7 +94,7 @@ impl Topics {
         rules.push(rule);
     }
 
-    /// Finds a rule whose pattern covers `topic`: a topic name, or a canonical filter.
+    /// Finds a rule whose pattern covers `topic`: a topic name, a canonical filter, or a path.
     pub(super) fn find<'a>(&self, topic: &str, ask: &Ask<'a>) -> Option<&'a Rule> {
         // [MQTT-4.7.2-1]
         let reach = if topic.starts_with('$') { Reach::Literals } else { Reach::Everything };
@@ -98,7 +106,8 @@ impl Topics {
             Some((level, rest)) => (level, Some(rest)),
             None => (rest, None),
         };
-        if level == "#" {
+        // what a path has there is no wildcard
+        if level == "#" && matches!(ask.query.resource, Resource::Filter(_)) {
             return None;
         }
         let any = self.any.as_deref().filter(|_| reach == Reach::Everything);
@@ -170,6 +179,9 @@ enum Reach {
     /// The topic begins with `$`.
     Literals,
 }
+
+/// What everybody means by them is in RFC 9110 §9.3, and in RFC 5789.
+const KNOWN_METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
 fn is_usable(value: &str) -> bool {
     !value.is_empty() && is_literal(value) && !value.contains('/')

@@ -6,6 +6,9 @@
 //! A subscription is allowed by a pattern that covers its whole filter. It is denied by a pattern that covers
 //! it; a deny that only overlaps lets it pass and stops the deliveries.
 //!
+//! Paths of requests are matched as topics are, segment by segment. A request with a method that is not one of the
+//! well-known ones is allowed only by a statement that names the method.
+//!
 //! A `${variable}` stands for each of its values that can be one level: not empty, without `/`, `+`, `#` and
 //! U+0000. A client with none matches no allow; a client with none, or with a bad one, is denied by every deny
 //! whose other levels fit.
@@ -143,6 +146,7 @@ struct Spoken {
 #[derive(Debug, Default)]
 struct Patterns {
     client_ids: ClientIds,
+    paths: Topics,
     topics: Topics,
 }
 
@@ -155,6 +159,7 @@ impl Patterns {
                     self.client_ids.insert(pattern, rule);
                     takes_any_client_id = false;
                 }
+                ResourcePattern::Path(pattern) => self.paths.insert(pattern, rule),
                 ResourcePattern::Topic(pattern) => self.topics.insert(pattern, rule),
             }
         }
@@ -168,6 +173,7 @@ impl Patterns {
         match (action, resource) {
             (Action::Connect, Resource::Session) => self.client_ids.find(&client.client_id, ask),
             (Action::Connect, _) | (_, Resource::Session) => None,
+            (_, Resource::Request { path, .. }) => self.paths.find(path.as_str(), ask),
             (_, Resource::Filter(filter)) => self.topics.find(canonical(filter.as_str()), ask),
             (_, Resource::Topic(topic)) => self.topics.find(topic.as_str(), ask),
         }

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::fmt;
 
 use crate::client::BUILT_IN_NAMES;
+use crate::path::{PathError, RequestPath};
 use crate::topic::{FilterError, TopicFilter, canonical, is_literal};
 
 /// What a statement speaks of.
@@ -9,6 +10,8 @@ use crate::topic::{FilterError, TopicFilter, canonical, is_literal};
 pub enum ResourcePattern {
     /// `client_id:…`: the MQTT client id that a client may use to connect.
     ClientId(LevelPattern),
+    /// `path:…`: what may be requested, with the wildcards and variables of topics.
+    Path(TopicPattern),
     /// `topic:…`: what may be published, subscribed to and delivered.
     Topic(TopicPattern),
 }
@@ -34,10 +37,12 @@ pub enum PatternError {
     Empty,
     /// Not a topic filter.
     Filter(FilterError),
-    /// Neither `client_id:…` nor `topic:…`.
+    /// None of `client_id:…`, `path:…` and `topic:…`.
     Kind,
     /// A variable that is not the whole level or name, or is not closed.
     PartialVariable,
+    /// Not a path that a request can have.
+    Path(PathError),
     /// A topic that begins with `$share`: a share group is a condition, not a part of the topic.
     Share,
     /// `*` as a level of a topic, or in a client id anywhere but at its end.
@@ -68,11 +73,12 @@ pub(super) enum Level {
 }
 
 impl ResourcePattern {
-    /// Takes `client_id:<name>` or `topic:<filter>`.
+    /// Takes `client_id:<name>`, `path:<filter>` or `topic:<filter>`.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         match text.split_once(':') {
-            Some(("client_id" | "topic", "")) => Err(PatternError::Empty),
+            Some(("client_id" | "path" | "topic", "")) => Err(PatternError::Empty),
             Some(("client_id", name)) => LevelPattern::parse(name).map(Self::ClientId),
+            Some(("path", filter)) => TopicPattern::parse_path(filter).map(Self::Path),
             Some(("topic", filter)) => TopicPattern::parse(filter).map(Self::Topic),
             _ => Err(PatternError::Kind),
         }
@@ -115,6 +121,11 @@ impl TopicPattern {
         let levels = above.split('/').map(Level::parse).collect::<Result<_, _>>()?;
         Ok(Self { levels, takes_all_below })
     }
+
+    fn parse_path(text: &str) -> Result<Self, PatternError> {
+        RequestPath::parse(text).map_err(PatternError::Path)?;
+        Self::parse(text)
+    }
 }
 
 impl Level {
@@ -133,10 +144,11 @@ impl fmt::Display for PatternError {
         f.write_str(match self {
             Self::Empty => "nothing behind the colon of a resource",
             Self::Filter(error) => return error.fmt(f),
-            Self::Kind => "a resource is `client_id:<name>` or `topic:<filter>`",
+            Self::Kind => "a resource is `client_id:<name>`, `path:<filter>` or `topic:<filter>`",
             Self::PartialVariable => "a variable is written `${name}` and takes a whole level",
+            Self::Path(error) => return error.fmt(f),
             Self::Share => "a topic has no `$share/<group>/`: write the condition `share_groups`",
-            Self::Star => "`*` may only end a client id: in topics the wildcards are `+` and `#`",
+            Self::Star => "`*` may only end a client id: in topics and paths the wildcards are `+` and `#`",
             Self::TooDeep => return write!(f, "topic with more than {MAX_LEVELS} levels"),
             Self::UnknownVariable(name) => return write!(f, "unknown variable `${{{name}}}`"),
             Self::Wildcard => "`+`, `#` and U+0000 may not stand in a client id",
@@ -151,7 +163,7 @@ pub(super) fn names(resource: &ResourcePattern) -> Vec<Box<str>> {
     match resource {
         ResourcePattern::ClientId(LevelPattern(Name::Variable(name))) => vec![name.clone()],
         ResourcePattern::ClientId(_) => Vec::new(),
-        ResourcePattern::Topic(pattern) => {
+        ResourcePattern::Path(pattern) | ResourcePattern::Topic(pattern) => {
             let variable = |level: &Level| match level {
                 Level::Variable(name) => Some(name.clone()),
                 Level::Any | Level::Literal(_) => None,
@@ -230,6 +242,14 @@ mod tests {
             ("topic:a/*", PatternError::Star),
             ("client_id:a*b", PatternError::Star),
             ("client_id:**", PatternError::Star),
+            ("path:", PatternError::Empty),
+            ("path:a/b", PatternError::Path(PathError::NotAbsolute)),
+            ("path:#", PatternError::Path(PathError::NotAbsolute)),
+            ("path:/a/../b", PatternError::Path(PathError::Dots)),
+            ("path:/a//b", PatternError::Path(PathError::EmptySegment)),
+            ("path:/a/*", PatternError::Star),
+            ("path:/a#", PatternError::Filter(FilterError::Wildcard)),
+            ("path:/dev-${principal}", PatternError::PartialVariable),
             ("client_id:+", PatternError::Wildcard),
             ("topic:dev-${client_id}", PatternError::PartialVariable),
             ("topic:${client_id}x/a", PatternError::PartialVariable),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
 use super::*;
-use crate::{Chain, Outcome, Principal, Protocol, TopicFilter, TopicName};
+use crate::{Chain, Outcome, Principal, Protocol, RequestPath, TopicFilter, TopicName};
 
 #[test]
 fn empty_statements_deny_everything() {
@@ -124,18 +124,10 @@ fn publish_implies_will_and_subscribe_implies_deliver() {
         (Action::Subscribe, vec![Action::Deliver, Action::Subscribe]),
         (Action::Will, vec![Action::Will]),
         (Action::Deliver, vec![Action::Deliver]),
-        (Action::Observe, vec![Action::Observe]),
     ] {
         let rules = allowing("*", &[listed], "topic:a");
         let is_allowed = |action: &Action| said(&rules, &client(), *action, topic("a")) == Said::Allow;
-        let all = [
-            Action::Deliver,
-            Action::Observe,
-            Action::Publish,
-            Action::Request,
-            Action::Subscribe,
-            Action::Will,
-        ];
+        let all = [Action::Deliver, Action::Publish, Action::Request, Action::Subscribe, Action::Will];
         let found: Vec<_> = all.into_iter().filter(is_allowed).collect();
         assert_eq!(found, allowed, "{listed}");
         assert_eq!(said(&rules, &client(), Action::Connect, Resource::Session), Said::Abstain);
@@ -303,6 +295,69 @@ fn all_conditions_must_hold() {
 }
 
 #[test]
+fn paths_are_matched_segment_by_segment() {
+    let rules = allowing("*", &[Action::Request], "path:/api/devices/${principal}/# path:/+/public path:/");
+    for (path, expected) in [
+        ("/api/devices/dev-1", Said::Allow),
+        ("/api/devices/dev-1/", Said::Allow),
+        ("/api/devices/dev-1/a/b", Said::Allow),
+        ("/api/devices/dev-2/a", Said::Abstain),
+        ("/api/devices", Said::Abstain),
+        ("/API/devices/dev-1", Said::Abstain),
+        ("/x/public", Said::Allow),
+        ("/#/public", Said::Allow),
+        ("/x/y/public", Said::Abstain),
+        ("/", Said::Allow),
+        ("/x", Said::Abstain),
+    ] {
+        assert_eq!(said(&rules, &client(), Action::Request, request("GET", path)), expected, "{path}");
+    }
+    assert_eq!(said(&rules, &client(), Action::Publish, topic("/x/public")), Said::Abstain);
+}
+
+#[test]
+fn wildcards_in_a_path_are_no_wildcards() {
+    let deny = statement(Effect::Deny, "*", &[Action::Request], "path:/admin/+ path:/one");
+    let rules = compile(vec![statement(Effect::Allow, "*", &[Action::Request], "path:/#"), deny]);
+    for (path, expected) in [
+        ("/admin/#", Said::Deny),
+        ("/admin/+", Said::Deny),
+        ("/#", Said::Allow),
+        ("/+", Said::Allow),
+        ("/one", Said::Deny),
+        ("/", Said::Allow),
+    ] {
+        assert_eq!(said(&rules, &client(), Action::Request, request("GET", path)), expected, "{path}");
+    }
+}
+
+#[test]
+fn methods_are_those_that_are_named() {
+    let some = with_methods(&[Action::Request], "path:/a", &["GET", "PROPFIND"]);
+    let rules = compile(vec![some, statement(Effect::Allow, "*", &[Action::Request], "path:/b")]);
+    for (method, path, expected) in [
+        ("GET", "/a", Said::Allow),
+        ("HEAD", "/a", Said::Allow),
+        ("PROPFIND", "/a", Said::Allow),
+        ("POST", "/a", Said::Abstain),
+        ("get", "/a", Said::Abstain),
+        ("DELETE", "/b", Said::Allow),
+        ("PROPFIND", "/b", Said::Abstain),
+    ] {
+        let said = said(&rules, &client(), Action::Request, request(method, path));
+        assert_eq!(said, expected, "{method} {path}");
+    }
+}
+
+#[test]
+fn deny_without_methods_denies_unknown_ones_too() {
+    let all = with_methods(&[Action::Request], "path:/#", &["PROPFIND"]);
+    let rules = compile(vec![all, statement(Effect::Deny, "*", &[Action::Request], "path:/a")]);
+    let said = |path| said(&rules, &client(), Action::Request, request("PROPFIND", path));
+    assert_eq!([said("/a"), said("/b")], [Said::Deny, Said::Allow]);
+}
+
+#[test]
 fn decisions_name_their_statement() {
     let deny = statement(Effect::Deny, "*", &[Action::Publish], "topic:b");
     let rules = compile(vec![
@@ -349,7 +404,14 @@ fn mistakes_in_statements_are_named() {
         (with_principal(Who::Group(String::new())), Problem::EmptyPrincipal),
         (statement("*", &[Action::Publish], ""), Problem::NoTopic(Action::Publish)),
         (statement("*", &[Action::Connect, Action::Will], "client_id:a"), Problem::NoTopic(Action::Will)),
-        (statement("*", &[Action::Connect], "topic:a"), Problem::TopicWithConnect),
+        (statement("*", &[Action::Connect], "topic:a"), Problem::TopicWithoutUse(Action::Connect)),
+        (statement("*", &[Action::Request], "path:/a topic:a"), Problem::TopicWithoutUse(Action::Request)),
+        (statement("*", &[Action::Request], ""), Problem::NoPath(Action::Request)),
+        (statement("*", &[Action::Publish, Action::Request], "topic:a"), Problem::NoPath(Action::Request)),
+        (statement("*", &[Action::Publish], "path:/a topic:a"), Problem::PathWithoutRequest),
+        (with_methods(&[Action::Publish], "topic:a", &["GET"]), Problem::Methods(Action::Publish)),
+        (with_methods(&[Action::Request], "path:/a", &[]), Problem::Condition(ConditionError::Empty)),
+        (with_methods(&[Action::Request], "path:/a", &["get"]), Problem::Condition(ConditionError::Method)),
         (statement("*", &[Action::Publish], "topic:a client_id:a"), Problem::ClientIdWithoutConnect),
         (shared(&[Action::Subscribe, Action::Publish]), Problem::ShareGroups(Action::Publish)),
         (shared(&[Action::Deliver]), Problem::ShareGroups(Action::Deliver)),
@@ -486,6 +548,7 @@ impl Draft {
             }
             Resource::Filter(filter) => canonical(filter.as_str()),
             Resource::Topic(topic) => topic.as_str(),
+            Resource::Request { .. } => return false,
         };
         self.topics.iter().any(|levels| self.covers(levels, text, query))
     }
@@ -638,6 +701,16 @@ fn query<'a>(client: &'a Client, action: Action, resource: Resource<'a>) -> Quer
     Query { client, action, resource, payload: b"", qos: 0, retain: false }
 }
 
+fn with_methods(actions: &[Action], resources: &str, methods: &[&str]) -> Statement {
+    let methods = methods.iter().map(ToString::to_string).collect();
+    let conditions = vec![Condition::Methods(methods)];
+    Statement { conditions, ..statement(Effect::Allow, "*", actions, resources) }
+}
+
+fn request<'a>(method: &'a str, path: &'a str) -> Resource<'a> {
+    Resource::Request { method, path: RequestPath::parse(path).unwrap() }
+}
+
 pub(crate) fn topic(text: &str) -> Resource<'_> {
     Resource::Topic(TopicName::parse(text).unwrap())
 }
@@ -662,5 +735,5 @@ pub(crate) fn client() -> Client {
     }
 }
 
-const ACTIONS: [Action; 6] =
-    [Action::Connect, Action::Deliver, Action::Publish, Action::Request, Action::Subscribe, Action::Will];
+const ACTIONS: [Action; 5] =
+    [Action::Connect, Action::Deliver, Action::Publish, Action::Subscribe, Action::Will];

@@ -1,11 +1,11 @@
 use http::uri::PathAndQuery;
-use mgate_policies::Now;
+use mgate_policies::{Now, Protocol};
 use mgate_proxy::gate::{Credentials, Verdict};
 use serde_json::{Value, json};
 
 use super::{AskError, Dialect, GrpcService, HttpService, Question, accepted, rejected, text};
 use crate::authn::inquiry;
-use crate::neighbour::messages::broker_auth::{AuthnReq, AuthnRes, PROTOCOL_MQTT};
+use crate::neighbour::messages::broker_auth::{AuthnReq, AuthnRes, PROTOCOL_HTTP, PROTOCOL_MQTT};
 
 /// `broker.auth.v1`, over HTTP or gRPC, as FluxMQ asks and Magistrala answers.
 pub struct BrokerAuth(Way);
@@ -45,10 +45,12 @@ impl Dialect for BrokerAuth {
         let username = credentials.username.unwrap_or_default();
         let password = text(credentials.password.unwrap_or_default())?;
         let client_id = credentials.client_id;
+        let protocol = credentials.protocol;
         Ok(match &self.0 {
             Way::Http(service) => {
                 let body = json!({
-                    "client_id": client_id, "username": username, "password": password, "protocol": "mqtt",
+                    "client_id": client_id, "username": username, "password": password,
+                    "protocol": protocol.to_string(),
                 });
                 let (http, request) = (service.http.clone(), service.post_json(&body));
                 Question::new(async move { read(&inquiry::json(&inquiry::send(&http, request).await?)?) })
@@ -58,7 +60,7 @@ impl Dialect for BrokerAuth {
                     client_id: client_id.into(),
                     username: username.into(),
                     password: password.into(),
-                    protocol: PROTOCOL_MQTT,
+                    protocol: number(protocol),
                 };
                 let (service, method) = (service.clone(), package.method());
                 Question::new(async move {
@@ -68,6 +70,15 @@ impl Dialect for BrokerAuth {
                 })
             }
         })
+    }
+}
+
+/// The service's number of a protocol; 0 is none of its own.
+fn number(protocol: Protocol) -> i32 {
+    match protocol {
+        Protocol::Http => PROTOCOL_HTTP,
+        Protocol::Mqtt => PROTOCOL_MQTT,
+        _ => 0,
     }
 }
 

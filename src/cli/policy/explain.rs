@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// The address that it comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     peer: IpAddr,
-    /// What it wants to do: connect, publish, will, subscribe or deliver
+    /// What it wants to do: connect, publish, will, subscribe, deliver or request
     #[arg(long, value_name = "ACTION", value_parser = action)]
     action: Action,
     /// The topic of the message
@@ -57,6 +57,12 @@ pub(super) struct Arguments {
     /// The filter of the subscription, with its $share/GROUP/ if it is shared
     #[arg(long, required_if_eq("action", "subscribe"), conflicts_with = "topic")]
     filter: Option<String>,
+    /// The path of the request, decoded
+    #[arg(long, required_if_eq("action", "request"), conflicts_with_all = ["topic", "filter"])]
+    path: Option<String>,
+    /// The method of the request
+    #[arg(long, required_if_eq("action", "request"), requires = "path")]
+    method: Option<String>,
     /// The quality of service
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
     qos: u8,
@@ -95,18 +101,22 @@ impl Arguments {
     }
 
     fn question(&self, route: &RouteConfig) -> anyhow::Result<Question> {
-        let (resource, useless) = match self.action {
-            Action::Connect => (None, self.topic.is_some() || self.filter.is_some()),
-            Action::Subscribe => (self.filter.clone(), self.topic.is_some()),
-            _ => (self.topic.clone(), self.filter.is_some()),
+        let given = [&self.topic, &self.filter, &self.path];
+        let wanted = match self.action {
+            Action::Connect => &None,
+            Action::Request => &self.path,
+            Action::Subscribe => &self.filter,
+            _ => &self.topic,
         };
-        if useless {
-            bail!("`{}` has no use for the topic or filter that is given", self.action);
+        // they exclude each other
+        if wanted.is_none() && given.iter().any(|resource| resource.is_some()) {
+            bail!("`{}` has no use for the topic, filter or path that is given", self.action);
         }
         Ok(Question {
             client: self.client(route),
             action: self.action,
-            resource: resource.unwrap_or_default(),
+            resource: wanted.clone().unwrap_or_default(),
+            method: self.method.clone().unwrap_or_default(),
             qos: self.qos,
             retain: self.retain,
         })
