@@ -8,8 +8,8 @@ use mgate_policies::Scope;
 use mgate_proxy::gate::{Gate, Limits, Observer};
 use mgate_proxy::listener::{Admission, Bounds, Permit};
 use mgate_proxy::mqtt::relay::Relaying;
-use mgate_proxy::mqtt::signal::Signal;
 use mgate_proxy::mqtt::{Endpoint, Options};
+use mgate_proxy::signal::Signal;
 use mgate_proxy::transport::{Acceptor, Connector};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -22,13 +22,13 @@ use crate::observer::LogObserver;
 pub(crate) struct Route {
     name: Arc<str>,
     ways: RwLock<Arc<Ways>>,
-    signal: watch::Receiver<Signal>,
+    signal: watch::Receiver<Signal<Endpoint>>,
 }
 
 /// What changes a route while it serves; without it, the route's sessions end.
 pub(crate) struct Steering {
     route: Arc<Route>,
-    signal: watch::Sender<Signal>,
+    signal: watch::Sender<Signal<Endpoint>>,
     admission: Admission,
     observer: Arc<dyn Observer>,
 }
@@ -103,7 +103,7 @@ impl Steering {
         Arc::clone(self.signal.borrow().endpoint())
     }
 
-    fn change<T: Default>(&self, change: impl FnOnce(&mut Signal) -> T) -> T {
+    fn change<T: Default>(&self, change: impl FnOnce(&mut Signal<Endpoint>) -> T) -> T {
         let mut result = T::default();
         self.signal.send_modify(|signal| result = change(signal));
         result
@@ -135,7 +135,7 @@ impl Route {
 }
 
 /// Waits until sessions are to end.
-async fn stopped(mut signal: watch::Receiver<Signal>) {
+async fn stopped(mut signal: watch::Receiver<Signal<Endpoint>>) {
     let _ = signal.wait_for(Signal::is_stopping).await;
 }
 

@@ -1,11 +1,13 @@
 //! The transports and protocols of mgate: sessions that decide, relays that move bytes.
 //!
-//! What this crate does not do: it reads no configuration file, speaks no HTTP to decision services and knows
-//! no message bus. All of that comes in through [`gate::Gate`].
+//! What this crate does not do: it reads no configuration file, asks no decision service and knows no message
+//! bus. All of that comes in through [`gate::Gate`].
 
 pub mod background;
 mod clock;
 pub mod gate;
 pub mod listener;
 pub mod mqtt;
+mod rate;
+pub mod signal;
 pub mod transport;

@@ -6,10 +6,8 @@ pub mod codec;
 mod flow;
 mod memory;
 pub mod packet;
-mod rate;
 pub mod relay;
 pub mod session;
-pub mod signal;
 
 use crate::gate::Gate;
 use client_ids::ClientIds;

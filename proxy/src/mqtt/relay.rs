@@ -19,10 +19,10 @@ use tokio::time::Sleep;
 
 use super::Endpoint;
 use super::session::{Context, Input, Outbox, Output, Peer, Session};
-use super::signal::Signal;
 use crate::background::sleep_until;
 use crate::clock::Clock;
 use crate::gate::{Side, Verdict};
+use crate::signal::Signal;
 use crate::transport::{Accepted, ConnectError, Connector, Stream, Wire};
 
 /// Relays one accepted connection until either side is done, or until the signal says so or goes away.
@@ -44,7 +44,7 @@ struct Relay {
     asked: Option<Box<Asked>>,
     /// Not subject to the budget of a turn: polled without any left, it would not be registered.
     timer: Option<(Instant, Pin<Box<Unconstrained<Sleep>>>)>,
-    signal: watch::Receiver<Signal>,
+    signal: watch::Receiver<Signal<Endpoint>>,
     /// The epoch that the session knows of.
     epoch: u64,
     /// Tells the relay when the signal changes. Polled only when it did so: a waker that was woken is no longer
@@ -99,7 +99,7 @@ thread_local! {
 
 impl Relaying {
     /// Relays `accepted` once it is polled.
-    pub fn new(connector: Arc<Connector>, accepted: Accepted, signal: watch::Receiver<Signal>) -> Self {
+    pub fn new(connector: Arc<Connector>, accepted: Accepted, signal: watch::Receiver<Signal<Endpoint>>) -> Self {
         Self { relay: Some(Relay::new(connector, accepted, signal)), finishing: None }
     }
 }
@@ -120,7 +120,7 @@ impl Future for Relaying {
 }
 
 impl Relay {
-    fn new(connector: Arc<Connector>, accepted: Accepted, signal: watch::Receiver<Signal>) -> Self {
+    fn new(connector: Arc<Connector>, accepted: Accepted, signal: watch::Receiver<Signal<Endpoint>>) -> Self {
         let Accepted { stream, peer: address, certificate, upgrade, is_encrypted } = accepted;
         let peer = Peer { address, certificate, upgrade, is_encrypted };
         let (endpoint, epoch) = {
@@ -411,7 +411,7 @@ impl Asked {
 }
 
 /// Ends never: as often as the signal changes, whoever polls is woken and has to poll again.
-fn changing(mut signal: watch::Receiver<Signal>) -> BoxFuture<'static, ()> {
+fn changing(mut signal: watch::Receiver<Signal<Endpoint>>) -> BoxFuture<'static, ()> {
     Box::pin(async move {
         while signal.changed().await.is_ok() {}
         std::future::pending::<()>().await;
@@ -504,7 +504,7 @@ mod tests {
         }
     }
 
-    async fn accepted(signal: watch::Receiver<Signal>) -> (Relaying, TcpStream) {
+    async fn accepted(signal: watch::Receiver<Signal<Endpoint>>) -> (Relaying, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();

@@ -36,8 +36,8 @@ use super::codec::{self, FixedHeader};
 use super::flow::Flow;
 use super::memory::Memory;
 use super::packet::{Packet, PacketType, Version};
-use super::rate::Rate;
 use crate::gate::{Fate, Gate, PacketSeen, SessionEvent, Side, Verdict};
+use crate::rate::Rate;
 use crate::transport::Upgrade;
 
 /// One client's session, from its first byte to its last.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mgate_policies::{Grant, Outcome, Reason, SessionTerms};
 
 use super::{Close, CloseReason, Context, Session};
-use crate::mqtt::rate::Rate;
+use crate::rate::Rate;
 
 impl Session {
     /// Puts all that the client says behind the prefix that comes with leave to connect, before anything goes

@@ -19,8 +19,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mgate_policies::{
-    Action, Answer, Cause, Chain, Decision, Grant, Now, Policy, Principal, Protocol, Query, Reason,
-    Transforms,
+    Action, Answer, Cause, Chain, Decision, Grant, Now, Policy, Principal, Query, Reason, Transforms,
 };
 
 use self::packets::{connack, connect};
@@ -296,19 +295,6 @@ impl Observer for Seen {
 /// An endpoint of which nobody asks anything.
 pub(in crate::mqtt) fn endpoint() -> Endpoint {
     Story::new().endpoint
-}
-
-/// A client that was found to be this principal.
-pub(in crate::mqtt) fn client(principal: &str) -> Client {
-    Client {
-        principal: Principal { id: principal.into(), ..Principal::default() },
-        client_id: "dev-1".into(),
-        username: None,
-        peer: peer().address,
-        route: "devices".into(),
-        protocol: Protocol::Mqtt,
-        is_encrypted: false,
-    }
 }
 
 fn peer() -> Peer {

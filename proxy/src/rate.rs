@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// A token bucket that holds one second's worth.
 #[derive(Debug)]
-pub(super) struct Rate {
+pub(crate) struct Rate {
     /// Time that one message costs, in nanoseconds: a second at the most.
     interval_nanos: u32,
     /// When the bucket will be full again; each message moves it on by the interval.
@@ -13,17 +13,17 @@ pub(super) struct Rate {
 
 impl Rate {
     /// A full bucket for `per_second` messages.
-    pub(super) fn new(per_second: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, now: Instant) -> Self {
         Self { interval_nanos: 1_000_000_000 / per_second.max(1), full_at: now }
     }
 
     /// The same bucket, as full as it is, for `per_second` messages.
-    pub(super) fn changed(&self, per_second: u32) -> Self {
+    pub(crate) fn changed(&self, per_second: u32) -> Self {
         Self::new(per_second, self.full_at)
     }
 
     /// Takes one message out; or says from when on there is one.
-    pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Instant> {
         let full_at = self.full_at.max(now) + Duration::from_nanos(self.interval_nanos.into());
         let wait = (full_at - now).saturating_sub(Duration::from_secs(1));
         if !wait.is_zero() {
