@@ -79,7 +79,15 @@ pub(crate) struct Fixed {
     workers: NonZeroUsize,
     log: LogConfig,
     admin: Option<SocketAddr>,
-    routes: Vec<(Arc<str>, SocketAddr, Vec<Cidr>)>,
+    routes: Vec<FixedRoute>,
+}
+
+/// What only a restart changes of a route.
+struct FixedRoute {
+    name: Arc<str>,
+    listen: SocketAddr,
+    speaks_http: bool,
+    trusted: Vec<Cidr>,
 }
 
 /// What a reload changes beside the routes.
@@ -174,6 +182,17 @@ impl Control {
         let routes = std::mem::take(&mut config.routes).into_iter();
         let mut routes: HashMap<_, RouteConfig> =
             routes.map(|route| (Arc::clone(&route.name), route)).collect();
+        // what is to speak another protocol goes on as if it were gone
+        let becomes = |route: &Steered| {
+            routes.get(&route.listening.route).is_some_and(|to| !route.steering.can_become(to))
+        };
+        let others: Vec<_> = self
+            .routes
+            .iter()
+            .filter(|route| becomes(route))
+            .map(|route| route.listening.route.clone())
+            .collect();
+        routes.retain(|name, _| !others.contains(name));
         let is_admin_there = config.admin.as_ref().map(|admin| admin.listen) == self.fixed.admin;
         let mut state = self.state();
         let mut next = State::new(config, self.routes.len(), &self.surroundings);
@@ -237,7 +256,7 @@ impl Control {
 
     /// Lets authenticators begin with what takes time, before a client waits for it.
     pub(crate) fn start_authenticators(&self) {
-        let start = |route: &Steered| route.steering.endpoint().gate.authenticators.start();
+        let start = |route: &Steered| route.steering.with_gate(|gate| gate.authenticators.start());
         if let Some(workers) = self.workers.upgrade() {
             workers.in_background(|| self.routes.iter().for_each(start));
         }
@@ -319,8 +338,12 @@ impl Reload {
 
 impl Fixed {
     pub(crate) fn of(config: &Config) -> Self {
-        let route =
-            |route: &RouteConfig| (Arc::clone(&route.name), route.listen_address, route.trusted.clone());
+        let route = |route: &RouteConfig| FixedRoute {
+            name: Arc::clone(&route.name),
+            listen: route.listen_address,
+            speaks_http: route.listen.scheme.is_http(),
+            trusted: route.trusted.clone(),
+        };
         Self {
             workers: config.workers,
             log: config.log.clone(),
@@ -336,17 +359,20 @@ impl Fixed {
         compare(self.workers == wanted.workers, "workers".into());
         compare(self.log == wanted.log, "log".into());
         compare(self.admin == wanted.admin, "admin.listen".into());
-        for (name, listen, trusted) in &self.routes {
-            match wanted.routes.iter().find(|(other, ..)| other == name) {
+        for FixedRoute { name, listen, speaks_http, trusted } in &self.routes {
+            match wanted.routes.iter().find(|other| other.name == *name) {
                 None => compare(false, format!("route.{name}, which goes on with its old rules")),
-                Some((_, wanted_listen, wanted_trusted)) => {
-                    compare(listen == wanted_listen, format!("route.{name}.listen"));
-                    compare(trusted == wanted_trusted, format!("route.{name}.proxy_protocol.trusted"));
+                Some(wanted) if wanted.speaks_http != *speaks_http => {
+                    compare(false, format!("route.{name}.listen, which goes on with its old rules"));
+                }
+                Some(wanted) => {
+                    compare(*listen == wanted.listen, format!("route.{name}.listen"));
+                    compare(*trusted == wanted.trusted, format!("route.{name}.proxy_protocol.trusted"));
                 }
             }
         }
-        for (name, ..) in &wanted.routes {
-            let is_known = self.routes.iter().any(|(known, ..)| known == name);
+        for FixedRoute { name, .. } in &wanted.routes {
+            let is_known = self.routes.iter().any(|known| known.name == *name);
             compare(is_known, format!("route.{name}, which is new"));
         }
         keys

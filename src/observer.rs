@@ -14,6 +14,8 @@ pub(crate) struct LogObserver {
     denials: Mutex<Flood>,
     /// By transforms.
     drops: Mutex<Flood>,
+    /// Of upstreams.
+    failures: Mutex<Flood>,
     /// Of policies that are not enforced; they must not crowd out the others.
     objections: Mutex<Flood>,
 }
@@ -27,7 +29,7 @@ struct Flood {
 impl LogObserver {
     pub(crate) fn new(route: &str) -> Self {
         let flood = || Mutex::new(Flood { since: Now::read().instant, lines: 0 });
-        Self { route: route.into(), denials: flood(), drops: flood(), objections: flood() }
+        Self { route: route.into(), denials: flood(), drops: flood(), failures: flood(), objections: flood() }
     }
 
     fn dropped(&self, who: &Who<'_>, action: Action, resource: &str, reason: &str) {
@@ -51,6 +53,18 @@ impl LogObserver {
             let Who { client, principal, peer } = who;
             let route = &self.route;
             info!(%route, client, principal, %peer, %action, resource, reason, "denied");
+        }
+    }
+
+    fn failed(&self, who: &Who<'_>, action: Action, resource: &str, why: &str) {
+        let (allowed, left_out) = admit(&self.failures);
+        if left_out > 0 {
+            warn!(route = %self.route, failures = left_out, "more failed than is logged");
+        }
+        if allowed {
+            let Who { client, principal, peer } = who;
+            let route = &self.route;
+            warn!(%route, client, principal, %peer, %action, resource, why, "no answer of the upstream");
         }
     }
 
@@ -123,6 +137,10 @@ impl Observer for LogObserver {
             }
             SessionEvent::WouldBeDenied { client, action, resource, objection } => {
                 self.would_be_denied(&Who::new(Some(client), client.peer), action, resource, objection);
+            }
+            SessionEvent::Failed { client, action, resource, why } => {
+                let who = Who::new(Some(client), client.peer);
+                self.failed(&who, action, resource, &why.to_string());
             }
             SessionEvent::Closed { client, peer, why, blame } => {
                 self.closed(&Who::new(client, peer), &why.to_string(), blame);

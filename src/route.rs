@@ -8,35 +8,56 @@ use mgate_policies::Scope;
 use mgate_proxy::gate::{Gate, Limits, Observer};
 use mgate_proxy::listener::{Admission, Bounds, Permit};
 use mgate_proxy::mqtt::relay::Relaying;
-use mgate_proxy::mqtt::{Endpoint, Options};
 use mgate_proxy::signal::Signal;
 use mgate_proxy::transport::{Acceptor, Connector};
+use mgate_proxy::{http, mqtt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
-use crate::config::RouteConfig;
+use crate::config::{RouteConfig, Speech};
 use crate::observer::LogObserver;
 
 /// One route, as all its connections share it.
 pub(crate) struct Route {
     name: Arc<str>,
     ways: RwLock<Arc<Ways>>,
-    signal: watch::Receiver<Signal<Endpoint>>,
+    protocol: Protocol,
 }
 
 /// What changes a route while it serves; without it, the route's sessions end.
 pub(crate) struct Steering {
     route: Arc<Route>,
-    signal: watch::Sender<Signal<Endpoint>>,
+    sender: Sender,
     admission: Admission,
     observer: Arc<dyn Observer>,
 }
 
-/// How new connections come and where they are led.
+/// How new connections come and, where each has an upstream connection of its own, where they are led.
 struct Ways {
     acceptor: Acceptor,
-    connector: Arc<Connector>,
+    connector: Option<Arc<Connector>>,
+}
+
+/// What the sessions of a route watch, whatever they speak.
+enum Protocol {
+    Http(watch::Receiver<Signal<http::Endpoint>>),
+    Mqtt(watch::Receiver<Signal<mqtt::Endpoint>>),
+}
+
+/// The other end of that.
+enum Sender {
+    Http(watch::Sender<Signal<http::Endpoint>>),
+    Mqtt(watch::Sender<Signal<mqtt::Endpoint>>),
+}
+
+/// What a configuration makes of a route.
+struct Parts {
+    ways: Ways,
+    gate: Gate,
+    speech: Speech,
+    /// Where the protocol shares connections to it.
+    upstream: Option<Connector>,
 }
 
 /// A connection to be served.
@@ -60,35 +81,70 @@ impl Steering {
         let observer: Arc<dyn Observer> = Arc::new(LogObserver::new(&config.name));
         let admission = Admission::new(bounds(&config.limits), config.trusted.clone());
         let name = Arc::clone(&config.name);
-        let (ways, gate, options) = parts(config, &observer);
-        let (signal, watched) = watch::channel(Signal::new(Endpoint::new(gate, options)));
-        let route = Arc::new(Route { name, ways: RwLock::new(Arc::new(ways)), signal: watched });
-        Self { route, signal, admission, observer }
+        let Parts { ways, gate, speech, upstream } = Parts::of(config, &observer);
+        let (sender, protocol) = match speech {
+            Speech::Http(options) => {
+                let endpoint = http::Endpoint::new(gate, options, upstream);
+                let (sender, watched) = watch::channel(Signal::new(endpoint));
+                (Sender::Http(sender), Protocol::Http(watched))
+            }
+            Speech::Mqtt(options) => {
+                let (sender, watched) = watch::channel(Signal::new(mqtt::Endpoint::new(gate, options)));
+                (Sender::Mqtt(sender), Protocol::Mqtt(watched))
+            }
+        };
+        let route = Arc::new(Route { name, ways: RwLock::new(Arc::new(ways)), protocol });
+        Self { route, sender, admission, observer }
+    }
+
+    /// Whether the route goes on to speak what it speaks: its sessions can take over nothing else.
+    pub(crate) fn can_become(&self, config: &RouteConfig) -> bool {
+        matches!(
+            (&self.sender, &config.speech),
+            (Sender::Http(_), Speech::Http(_)) | (Sender::Mqtt(_), Speech::Mqtt(_))
+        )
     }
 
     /// Takes over what the configuration says: for new connections all of it, for live sessions what they ask
     /// and are limited by. Returns the new epoch.
     pub(crate) fn renew(&self, config: RouteConfig) -> u64 {
+        if !self.can_become(&config) {
+            return self.revoke(&Scope::Everyone);
+        }
         self.admission.limit(bounds(&config.limits));
-        let (ways, gate, options) = parts(config, &self.observer);
+        let Parts { ways, gate, speech, upstream } = Parts::of(config, &self.observer);
         *self.route.ways.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
-        let endpoint = self.signal.borrow().endpoint().renewed(gate, options);
-        self.change(|signal| signal.renew(endpoint))
+        match (&self.sender, speech) {
+            (Sender::Http(sender), Speech::Http(options)) => {
+                change(sender, |signal| signal.renew(http::Endpoint::new(gate, options, upstream)))
+            }
+            (Sender::Mqtt(sender), Speech::Mqtt(options)) => change(sender, |signal| {
+                let endpoint = signal.endpoint().renewed(gate, options);
+                signal.renew(endpoint)
+            }),
+            _ => 0,
+        }
     }
 
     /// Has its policies forget what they decided.
     pub(crate) fn forget(&self, scope: &Scope) {
-        self.endpoint().gate.policies.forget(scope);
+        self.with_gate(|gate| gate.policies.forget(scope));
     }
 
     /// Has live sessions ask again for all that they hold. Returns the new epoch.
     pub(crate) fn revoke(&self, scope: &Scope) -> u64 {
-        self.change(|signal| signal.revoke(scope.clone()))
+        match &self.sender {
+            Sender::Http(sender) => change(sender, |signal| signal.revoke(scope.clone())),
+            Sender::Mqtt(sender) => change(sender, |signal| signal.revoke(scope.clone())),
+        }
     }
 
     /// Tells all sessions to end.
     pub(crate) fn stop(&self) {
-        self.change(Signal::stop);
+        match &self.sender {
+            Sender::Http(sender) => change(sender, Signal::stop),
+            Sender::Mqtt(sender) => change(sender, Signal::stop),
+        }
     }
 
     pub(crate) fn route(&self) -> &Arc<Route> {
@@ -99,14 +155,18 @@ impl Steering {
         &self.admission
     }
 
-    pub(crate) fn endpoint(&self) -> Arc<Endpoint> {
-        Arc::clone(self.signal.borrow().endpoint())
-    }
-
-    fn change<T: Default>(&self, change: impl FnOnce(&mut Signal<Endpoint>) -> T) -> T {
-        let mut result = T::default();
-        self.signal.send_modify(|signal| result = change(signal));
-        result
+    /// What its sessions ask, as it is now.
+    pub(crate) fn with_gate<T>(&self, look: impl FnOnce(&Gate) -> T) -> T {
+        match &self.sender {
+            Sender::Http(sender) => {
+                let endpoint = Arc::clone(sender.borrow().endpoint());
+                look(&endpoint.gate)
+            }
+            Sender::Mqtt(sender) => {
+                let endpoint = Arc::clone(sender.borrow().endpoint());
+                look(&endpoint.gate)
+            }
+        }
     }
 }
 
@@ -119,7 +179,7 @@ impl Route {
         let ways = Arc::clone(&self.ways.read().unwrap_or_else(PoisonError::into_inner));
         let accepted = tokio::select! {
             accepted = ways.acceptor.accept(tcp, peer, |address| permit.charge(address)) => accepted,
-            () = stopped(self.signal.clone()) => return,
+            () = self.protocol.stopped() => return,
         };
         let accepted = match accepted {
             Ok(accepted) => accepted,
@@ -128,31 +188,55 @@ impl Route {
                 return;
             }
         };
-        let connector = Arc::clone(&ways.connector);
+        let connector = ways.connector.clone();
         drop(ways);
-        Relaying::new(connector, accepted, self.signal.clone()).await;
+        match (&self.protocol, connector) {
+            // boxed: a session of MQTT needs no room for it
+            (Protocol::Http(signal), _) => Box::pin(http::relay::serve(accepted, signal.clone())).await,
+            (Protocol::Mqtt(signal), Some(connector)) => {
+                Relaying::new(connector, accepted, signal.clone()).await;
+            }
+            // MQTT without an upstream is no configuration
+            (Protocol::Mqtt(_), None) => {}
+        }
     }
 }
 
-/// Waits until sessions are to end.
-async fn stopped(mut signal: watch::Receiver<Signal<Endpoint>>) {
-    let _ = signal.wait_for(Signal::is_stopping).await;
+impl Protocol {
+    /// Waits until sessions are to end.
+    async fn stopped(&self) {
+        match self {
+            Self::Http(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
+            Self::Mqtt(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
+        }
+    }
+}
+
+impl Parts {
+    fn of(config: RouteConfig, observer: &Arc<dyn Observer>) -> Self {
+        let (connector, upstream) = match config.speech {
+            Speech::Http(_) => (None, config.connector),
+            Speech::Mqtt(_) => (config.connector.map(Arc::new), None),
+        };
+        let gate = Gate {
+            route: config.name,
+            authenticators: config.authenticators,
+            transforms: config.transforms,
+            policies: config.policies,
+            mirror: config.mirror,
+            observer: Arc::clone(observer),
+            limits: config.limits,
+        };
+        Self { ways: Ways { acceptor: config.acceptor, connector }, gate, speech: config.speech, upstream }
+    }
 }
 
 fn bounds(limits: &Limits) -> Bounds {
     Bounds { connections: limits.connections, connections_per_address: limits.connections_per_address }
 }
 
-fn parts(config: RouteConfig, observer: &Arc<dyn Observer>) -> (Ways, Gate, Options) {
-    let ways = Ways { acceptor: config.acceptor, connector: Arc::new(config.connector) };
-    let gate = Gate {
-        route: config.name,
-        authenticators: config.authenticators,
-        transforms: config.transforms,
-        policies: config.policies,
-        mirror: config.mirror,
-        observer: Arc::clone(observer),
-        limits: config.limits,
-    };
-    (ways, gate, config.mqtt)
+fn change<E, T: Default>(sender: &watch::Sender<Signal<E>>, change: impl FnOnce(&mut Signal<E>) -> T) -> T {
+    let mut result = T::default();
+    sender.send_modify(|signal| result = change(signal));
+    result
 }

@@ -218,8 +218,8 @@ fn values_are_what_was_written() {
     assert_eq!((config.workers.get(), config.drain_timeout), (3, Duration::from_millis(1500)));
     let route = &config.routes[0];
     assert_eq!(route.listen.to_string(), "mqtt+wss://127.0.0.1:443");
-    assert_eq!(route.upstream.to_string(), "mqtt+ws://broker.example:80/ws");
-    assert_eq!(route.connector.to_string(), "mqtt+ws://broker.example:80/ws");
+    assert_eq!(route.upstream.as_ref().unwrap().to_string(), "mqtt+ws://broker.example:80/ws");
+    assert_eq!(route.connector.as_ref().unwrap().to_string(), "mqtt+ws://broker.example:80/ws");
     assert_eq!(route.listen_address, "127.0.0.1:443".parse().unwrap());
     assert_eq!(route.limits.packet_bytes, 64 * 1024);
     assert_eq!(route.limits.messages_per_second, Some(7));

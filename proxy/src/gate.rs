@@ -98,7 +98,7 @@ pub struct Credentials<'a> {
     pub username: Option<&'a str>,
     /// The password: any bytes.
     pub password: Option<&'a [u8]>,
-    /// What the request for its WebSocket shows; `None` over other transports.
+    /// What its request of HTTP, or for its WebSocket, shows; `None` over other transports.
     pub upgrade: Option<&'a Upgrade>,
     /// The client's certificate in DER, verified against the route's authorities.
     pub certificate: Option<&'a [u8]>,
@@ -404,6 +404,17 @@ pub enum SessionEvent<'a> {
         why: &'a dyn fmt::Display,
         /// Whose fault it is, which makes the log level.
         blame: Blame,
+    },
+    /// A request that may pass had no answer of the upstream.
+    Failed {
+        /// Who made it.
+        client: &'a Client,
+        /// What it wanted to do.
+        action: Action,
+        /// To what.
+        resource: &'a str,
+        /// What kept the upstream from answering.
+        why: &'a dyn fmt::Display,
     },
     /// An action passed that a policy which is not enforced would deny. What the session remembers is not
     /// asked again, and so not told again.

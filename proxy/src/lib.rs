@@ -6,6 +6,7 @@
 pub mod background;
 mod clock;
 pub mod gate;
+pub mod http;
 pub mod listener;
 pub mod mqtt;
 mod rate;

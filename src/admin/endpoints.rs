@@ -77,13 +77,12 @@ fn health(control: &Control) -> Value {
 }
 
 fn json_route(route: &Steered) -> Value {
-    let endpoint = route.steering.endpoint();
     let policy = |Standing { policy, is_enforced }: &Standing| json!({ "name": policy.name(), "enforced": is_enforced });
     json!({
         "name": *route.listening.route,
         "address": route.listening.address.to_string(),
         "connections": route.steering.admission().connections(),
-        "policies": endpoint.gate.policies.iter().map(policy).collect::<Vec<_>>(),
+        "policies": route.steering.with_gate(|gate| gate.policies.iter().map(policy).collect::<Vec<_>>()),
     })
 }
 

@@ -50,7 +50,7 @@ fn json_route(route: &RouteConfig) -> Value {
     json!({
         "name": *route.name,
         "listen": route.listen.to_string(),
-        "upstream": route.upstream.to_string(),
+        "upstream": route.upstream.as_ref().map(ToString::to_string),
         "authn": route.authn,
         "transforms": route.transform_names,
         "policies": route.policy_names,
@@ -81,7 +81,7 @@ fn row(route: &RouteConfig) -> [String; 7] {
     [
         route.name.to_string(),
         route.listen.to_string(),
-        route.upstream.to_string(),
+        route.upstream.as_ref().map_or_else(|| "-".into(), ToString::to_string),
         list(&route.authn, "(anonymous)"),
         list(&route.transform_names, "-"),
         list(&policies, "(deny all)"),

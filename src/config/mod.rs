@@ -10,6 +10,7 @@ mod document;
 mod environment;
 mod files;
 mod hook;
+mod http;
 mod introspection;
 mod jwt;
 mod mirror;
@@ -63,7 +64,7 @@ pub(crate) use self::files::parse_json;
 pub use self::policy_test::PolicyTest;
 pub(crate) use self::problem::Report;
 pub use self::problem::{Place, Problem, Problems};
-pub use self::route::RouteConfig;
+pub use self::route::{RouteConfig, Speech};
 pub(crate) use self::section::{Given, Section};
 pub use self::values::{Address, Scheme};
 

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use mgate_policies::{Chain, Cidr, Standing, Transform, Transforms};
 use mgate_proxy::gate::{Authenticator, Authenticators, Limits, Mirror};
+use mgate_proxy::http::Profile;
+use mgate_proxy::mqtt;
 use mgate_proxy::mqtt::packet::Version;
-use mgate_proxy::mqtt::{OnDeniedPublish, Options, Versions};
+use mgate_proxy::mqtt::{OnDeniedPublish, Versions};
 use mgate_proxy::transport::{
     Acceptor, AcceptorOptions, Connector, ConnectorOptions, ProxyProtocol, ProxyVersion, WebSocketOptions,
     WebSocketTarget,
@@ -15,6 +17,7 @@ use mgate_proxy::transport::{
 use super::definitions::Definitions;
 use super::environment::variable_of;
 use super::files::Files;
+use super::http;
 use super::problem::{Place, Report};
 use super::section::{Given, Section};
 use super::tls;
@@ -31,12 +34,12 @@ pub struct RouteConfig {
     /// Where it listens.
     pub listen_address: SocketAddr,
     pub(super) listen_place: Place,
-    /// Where it leads.
-    pub upstream: Address,
+    /// Where it leads; `None` where messages are mirrored alone.
+    pub upstream: Option<Address>,
     /// Shakes hands with clients.
     pub acceptor: Acceptor,
     /// Dials the upstream.
-    pub connector: Connector,
+    pub connector: Option<Connector>,
     /// Load balancers in front, which speak for many clients.
     pub trusted: Vec<Cidr>,
     /// The names of `authenticators`.
@@ -57,8 +60,17 @@ pub struct RouteConfig {
     pub mirror: Option<Arc<dyn Mirror>>,
     /// What clients may use at the most.
     pub limits: Limits,
-    /// How it speaks MQTT.
-    pub mqtt: Options,
+    /// What it speaks, and how.
+    pub speech: Speech,
+}
+
+/// What a route speaks, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Speech {
+    /// HTTP.
+    Http(mgate_proxy::http::Options),
+    /// MQTT.
+    Mqtt(mqtt::Options),
 }
 
 /// What routes are made of beside their own tables.
@@ -109,18 +121,32 @@ pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<Rou
 }
 
 fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -> Option<RouteConfig> {
-    section.require(&["name", "listen", "upstream"]);
+    section.require(&["name", "listen"]);
     let (limits, keepalive) = limits(section.section("limits"));
     let asks_for_certificates = tls::asks_for_certificates(&mut section.section("tls"));
     let front = front(&mut section, &limits, keepalive, context);
-    let upstream = upstream(&mut section, &limits, context.files);
     let (authn, row) = authenticators(&mut section, asks_for_certificates, context);
     let (transform_names, transforms) = transform::of_route(&mut section, context);
     let (policy_names, policies) = policies(&mut section, context);
     let authenticators = Authenticators::new(with_charset(&mut section, row, &policies));
     let mirror_name = section.text("mirror");
     let mirror = mirror_name.as_ref().map(|name| context.mirrors.find(name, context.report).cloned());
-    let mqtt = mqtt(section.section("mqtt"));
+    let listen = front.as_ref().map(|front| front.listen.scheme);
+    let speech = speech(&mut section, listen, &limits, !authn.is_empty());
+    if listen.is_some_and(Scheme::is_http) && !transform_names.is_empty() {
+        section.problem("transforms", "have no use with HTTP");
+    }
+    let ends_here = matches!(&speech, Speech::Http(options) if options.profile != Profile::Proxy)
+        && mirror_name.is_some()
+        && !section.has("upstream");
+    let upstream = match ends_here {
+        true => Some((None, None)),
+        false => {
+            section.require(&["upstream"]);
+            upstream(&mut section, listen, &limits, context.files)
+                .map(|(address, connector)| (Some(address), Some(connector)))
+        }
+    };
     section.finish();
     let (front, (upstream, connector)) = (front?, upstream?);
     Some(RouteConfig {
@@ -141,7 +167,7 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
         mirror_name: mirror_name.map(|name| name.value),
         mirror: mirror.flatten(),
         limits,
-        mqtt,
+        speech,
     })
 }
 
@@ -178,8 +204,21 @@ fn front(
     Some(Front { listen, listen_place, address, acceptor: Acceptor::new(options), trusted })
 }
 
-fn upstream(section: &mut Section<'_>, limits: &Limits, files: &Files<'_>) -> Option<(Address, Connector)> {
+fn upstream(
+    section: &mut Section<'_>,
+    listen: Option<Scheme>,
+    limits: &Limits,
+    files: &Files<'_>,
+) -> Option<(Address, Connector)> {
     let upstream = section.parse("upstream", str::parse::<Address>);
+    if let (Some(listen), Some(upstream)) = (listen, &upstream) {
+        let scheme = upstream.value.scheme;
+        if listen.is_http() != scheme.is_http() {
+            files
+                .report()
+                .problem(&upstream.place, format!("a listener of {listen} does not lead to {scheme}"));
+        }
+    }
     let scheme = upstream.as_ref().map(|upstream| upstream.value.scheme);
     let has_tls = check_use(section, "upstream_tls", tls::CLIENT_KEYS, scheme, Scheme::is_tls);
     let is_tls = scheme.is_some_and(Scheme::is_tls);
@@ -337,11 +376,23 @@ fn count(section: &mut Section<'_>, key: &'static str, default: usize) -> usize 
     count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
 }
 
-fn mqtt(mut section: Section<'_>) -> Options {
-    let default = Options::default();
+/// What the route speaks, as its listener says; tables of other protocols are recorded.
+fn speech(section: &mut Section<'_>, listen: Option<Scheme>, limits: &Limits, knows_clients: bool) -> Speech {
+    check_use(section, "http", http::KEYS, listen, Scheme::is_http);
+    check_use(section, "mqtt", MQTT_KEYS, listen, |scheme| !scheme.is_http());
+    let mqtt = mqtt(section.section("mqtt"));
+    let http = http::read(section.section("http"), limits, knows_clients);
+    match listen.is_some_and(Scheme::is_http) {
+        true => Speech::Http(http),
+        false => Speech::Mqtt(mqtt),
+    }
+}
+
+fn mqtt(mut section: Section<'_>) -> mqtt::Options {
+    let default = mqtt::Options::default();
     let versions = section.several_of("versions", VERSIONS);
     section.forbid_empty("versions");
-    let options = Options {
+    let options = mqtt::Options {
         versions: if versions.is_empty() { default.versions } else { Versions::only(&versions) },
         on_denied_publish: section.one_of("on_denied_publish", ON_DENIED_PUBLISH).unwrap_or_default(),
     };
@@ -388,6 +439,7 @@ fn max_message_bytes(limits: &Limits) -> usize {
     limits.packet_bytes.max(MIN_MESSAGE_BYTES)
 }
 
+const MQTT_KEYS: &[&str] = &["versions", "on_denied_publish"];
 const WEBSOCKET_KEYS: &[&str] = &["path", "origins"];
 const DEFAULT_PATH: &str = "/mqtt";
 const MIN_MESSAGE_BYTES: usize = 1024 * 1024;

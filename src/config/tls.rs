@@ -1,8 +1,8 @@
 //! `tls` and `upstream_tls`: certificates, keys and whom to trust.
 
 use mgate_proxy::transport::{
-    ALPN_HTTP, ALPN_MQTT, Authorities, Certificate, CipherSuites, ClientAuth, ClientTls, Demand, MinVersion,
-    RevocationLists, ServerTls, ServerTlsOptions, TlsError,
+    ALPN_HTTP, ALPN_HTTP2, ALPN_MQTT, Authorities, Certificate, CipherSuites, ClientAuth, ClientTls, Demand,
+    MinVersion, RevocationLists, ServerTls, ServerTlsOptions, TlsError,
 };
 
 use super::files::Files;
@@ -15,14 +15,18 @@ pub(crate) fn server(mut section: Section<'_>, scheme: Scheme, files: &Files<'_>
     let client_auth = client_auth(&mut section, files);
     let min_version = section.one_of("min_version", MIN_VERSIONS).unwrap_or_default();
     let cipher_suites = cipher_suites(&mut section);
-    let alpn = if scheme.is_websocket() { ALPN_HTTP } else { ALPN_MQTT };
+    let alpn: &[&str] = match scheme {
+        _ if scheme.is_http() => &[ALPN_HTTP2, ALPN_HTTP],
+        _ if scheme.is_websocket() => &[ALPN_HTTP],
+        _ => &[ALPN_MQTT],
+    };
     section.finish();
     let options = ServerTlsOptions {
         certificates: certificates?,
         client_auth: client_auth?,
         min_version,
         cipher_suites: cipher_suites?,
-        alpn: vec![alpn.into()],
+        alpn: alpn.iter().map(ToString::to_string).collect(),
     };
     section.check(section.place(), ServerTls::new(options))
 }

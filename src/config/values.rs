@@ -22,6 +22,10 @@ pub struct Address {
 /// A protocol with its transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
+    /// HTTP over TCP.
+    Http,
+    /// HTTP over TLS.
+    Https,
     /// MQTT over TCP.
     Mqtt,
     /// MQTT over WebSocket.
@@ -35,7 +39,12 @@ pub enum Scheme {
 impl Scheme {
     /// Whether it is encrypted.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::MqttWss | Self::Mqtts)
+        matches!(self, Self::Https | Self::MqttWss | Self::Mqtts)
+    }
+
+    /// Whether it speaks HTTP, and no other protocol within it.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
     }
 
     /// Whether it speaks WebSocket.
@@ -45,9 +54,9 @@ impl Scheme {
 
     fn port(self) -> u16 {
         match self {
+            Self::Http | Self::MqttWs => 80,
+            Self::Https | Self::MqttWss => 443,
             Self::Mqtt => 1883,
-            Self::MqttWs => 80,
-            Self::MqttWss => 443,
             Self::Mqtts => 8883,
         }
     }
@@ -56,6 +65,8 @@ impl Scheme {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Http => "http",
+            Self::Https => "https",
             Self::Mqtt => "mqtt",
             Self::MqttWs => "mqtt+ws",
             Self::MqttWss => "mqtt+wss",
@@ -69,11 +80,13 @@ impl FromStr for Scheme {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "http" => Ok(Self::Http),
+            "https" => Ok(Self::Https),
             "mqtt" => Ok(Self::Mqtt),
             "mqtts" => Ok(Self::Mqtts),
             "mqtt+ws" => Ok(Self::MqttWs),
             "mqtt+wss" => Ok(Self::MqttWss),
-            "coap" | "coaps" | "http" | "https" | "ws" | "wss" => {
+            "coap" | "coaps" | "ws" | "wss" => {
                 Err(format!("scheme \"{text}\" is not supported by this version ({SCHEMES})"))
             }
             _ => Err(format!("unknown scheme \"{text}\" ({SCHEMES})")),
@@ -177,7 +190,7 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     is_host.then_some((host, port))
 }
 
-const SCHEMES: &str = "mqtt, mqtts, mqtt+ws, mqtt+wss";
+const SCHEMES: &str = "mqtt, mqtts, mqtt+ws, mqtt+wss, http, https";
 
 const BYTE_UNITS: &[(&str, i128)] = &[
     ("", 1),
@@ -205,6 +218,8 @@ mod tests {
             ("mqtt+ws://broker", "mqtt+ws://broker:80"),
             ("mqtt+wss://[::1]", "mqtt+wss://[::1]:443"),
             ("mqtt://[::]:0", "mqtt://[::]:0"),
+            ("http://upstream", "http://upstream:80"),
+            ("https://upstream", "https://upstream:443"),
             ("mqtt+ws://broker/a/b", "mqtt+ws://broker:80/a/b"),
         ] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), shown);
@@ -220,6 +235,7 @@ mod tests {
             "mqtt://a:b",
             "mqtt://a:65536",
             "mqtt://a:1/path",
+            "http://a:1/path",
             "mqtt://user@a",
             "mqtt://[::1]x",
             "mqtt://[a]:1",

@@ -104,7 +104,9 @@ impl Endpoint {
     pub(crate) fn url(&self) -> String {
         let address = self.reachable();
         match self.scheme {
-            Scheme::Mqtt | Scheme::Mqtts => format!("{}://{address}", self.scheme),
+            Scheme::Http | Scheme::Https | Scheme::Mqtt | Scheme::Mqtts => {
+                format!("{}://{address}", self.scheme)
+            }
             Scheme::MqttWs => format!("ws://{address}/mqtt"),
             Scheme::MqttWss => format!("wss://{address}/mqtt"),
         }

@@ -19,7 +19,10 @@ pub use certificate::{Authorities, Certificate, CipherSuites, RevocationLists, T
 pub use connector::{ConnectError, Connector, ConnectorError, ConnectorOptions};
 pub use proxy_protocol::{ProxyError, ProxyProtocol, ProxyVersion};
 pub use stream::Stream;
-pub use tls::{ALPN_HTTP, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions};
+pub use tls::{
+    ALPN_HTTP, ALPN_HTTP2, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions,
+};
 pub use upgrade::Upgrade;
+pub(crate) use upgrade::{form_decoded, hex, read_basic};
 pub use websocket::{WebSocket, WebSocketError, WebSocketOptions, WebSocketTarget};
 pub(crate) use wire::Wire;

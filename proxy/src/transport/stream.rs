@@ -30,6 +30,14 @@ impl Stream {
             Self::Tls(_) | Self::WebSocket(_) => false,
         }
     }
+
+    /// Whether the peer wants this application protocol (RFC 7301).
+    pub(crate) fn speaks(&self, protocol: &str) -> bool {
+        match self {
+            Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(protocol.as_bytes()),
+            Self::Tcp(_) | Self::WebSocket(_) => false,
+        }
+    }
 }
 
 impl AsyncRead for Stream {

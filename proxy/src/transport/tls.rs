@@ -78,6 +78,8 @@ pub struct ClientTls(Arc<ClientConfig>);
 pub const ALPN_MQTT: &str = "mqtt";
 /// The application protocol of HTTP/1.1 and of WebSocket over TLS.
 pub const ALPN_HTTP: &str = "http/1.1";
+/// The application protocol of HTTP/2 over TLS.
+pub const ALPN_HTTP2: &str = "h2";
 
 impl ServerTls {
     /// Checks the options and makes new keys for session tickets: sessions do not outlive a change of options.

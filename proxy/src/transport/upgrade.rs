@@ -6,8 +6,9 @@ use tokio_tungstenite::tungstenite::handshake::server::Request;
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, COOKIE};
 
-/// What a client shows in the request for its WebSocket. Its `Debug` tells nothing of it.
-#[derive(Clone, Default, PartialEq, Eq)]
+/// What a client shows in the request for its WebSocket, or in any other request of HTTP. Its `Debug` tells nothing
+/// of it.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub struct Upgrade {
     bearer: Option<Box<str>>,
     basic: Option<(Box<str>, Box<[u8]>)>,
@@ -33,6 +34,12 @@ impl Upgrade {
             (Some(_), Some(_)) => return Err("several Authorization headers"),
         }
         Ok(upgrade)
+    }
+
+    /// What is in a request whose `Authorization` and query somebody else looks at: the token and the names and
+    /// values that were found there, and the cookies of `headers`.
+    pub fn found(bearer: Option<&str>, query: Vec<(String, String)>, headers: &HeaderMap) -> Self {
+        Self { bearer: bearer.map(Into::into), basic: None, query, cookies: read_cookies(headers) }
     }
 
     /// The token of `Authorization: Bearer …`. RFC 6750 §2.1
@@ -79,7 +86,7 @@ impl fmt::Debug for Upgrade {
     }
 }
 
-fn read_basic(credentials: &str) -> Option<(Box<str>, Box<[u8]>)> {
+pub(crate) fn read_basic(credentials: &str) -> Option<(Box<str>, Box<[u8]>)> {
     let decoded = STANDARD.decode(credentials).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     let name = str::from_utf8(&decoded[..colon]).ok()?;
@@ -90,7 +97,7 @@ fn read_basic(credentials: &str) -> Option<(Box<str>, Box<[u8]>)> {
 fn read_query(query: &str) -> Vec<(String, String)> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
-        Some((percent_decoded(name)?, percent_decoded(value)?))
+        Some((form_decoded(name)?, form_decoded(value)?))
     };
     query.split('&').filter_map(pair).collect()
 }
@@ -107,7 +114,7 @@ fn read_cookies(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// As forms are decoded: `+` is a space.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(crate) fn form_decoded(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {
@@ -125,7 +132,7 @@ fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(decoded).ok()
 }
 
-fn hex(digit: u8) -> Option<u8> {
+pub(crate) fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|value| value.try_into().ok())
 }
 
@@ -199,7 +206,7 @@ mod tests {
         let mut request = Request::new(());
         *request.uri_mut() = target.parse().unwrap();
         for (name, value) in headers {
-            let name: tokio_tungstenite::tungstenite::http::HeaderName = name.parse().unwrap();
+            let name: http::HeaderName = name.parse().unwrap();
             request.headers_mut().append(name, value.parse().unwrap());
         }
         Upgrade::of(&request)

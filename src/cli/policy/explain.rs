@@ -140,7 +140,7 @@ impl Arguments {
             username: self.username.as_deref().map(Into::into),
             peer: SocketAddr::new(self.peer, 0),
             route: Arc::clone(&route.name),
-            protocol: Protocol::Mqtt,
+            protocol: if route.listen.scheme.is_http() { Protocol::Http } else { Protocol::Mqtt },
             is_encrypted: route.listen.scheme.is_tls(),
         }
     }

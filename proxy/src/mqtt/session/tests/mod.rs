@@ -276,6 +276,7 @@ impl Observer for Seen {
                 let denial = (*action, (*resource).to_owned());
                 self.denied.lock().expect("nobody panics with it").push(denial);
             }
+            SessionEvent::Failed { why, .. } => panic!("no session of MQTT makes requests: {why}"),
             SessionEvent::Dropped { action, resource, .. } => {
                 let dropped = (*action, (*resource).to_owned());
                 self.dropped.lock().expect("nobody panics with it").push(dropped);

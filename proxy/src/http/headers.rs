@@ -1,0 +1,247 @@
+//! Headers as they go on: without those of this connection, and with word of where the request came from.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+
+/// Where a request came from, and what of it may go on.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) peer: SocketAddr,
+    pub(super) is_encrypted: bool,
+    /// Whether the peer is a proxy whose word counts.
+    pub(super) is_trusted: bool,
+    /// Whether the upstream is to see the `Authorization`.
+    pub(super) forwards_authorization: bool,
+    pub(super) host: &'a HeaderValue,
+    pub(super) version: Version,
+}
+
+/// Makes the headers of a request those that the upstream gets.
+pub(super) fn towards_upstream(headers: &mut HeaderMap, origin: &Origin<'_>) {
+    let takes_trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
+    remove_hop_by_hop(headers);
+    headers.remove(EXPECT);
+    if takes_trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+    if !origin.forwards_authorization {
+        headers.remove(AUTHORIZATION);
+    }
+    remove_all(headers, |name| is_override(name) || (!origin.is_trusted && is_forwarding(name)));
+    headers.insert(HOST, origin.host.clone());
+    tell_origin(headers, origin);
+    // RFC 9110 §7.6.3
+    headers.append(
+        VIA,
+        HeaderValue::from_static(match origin.version {
+            Version::HTTP_10 => "1.0 mgate",
+            Version::HTTP_2 => "2.0 mgate",
+            _ => "1.1 mgate",
+        }),
+    );
+}
+
+/// Makes the headers of an answer those that the client gets.
+pub(super) fn towards_client(headers: &mut HeaderMap) {
+    remove_hop_by_hop(headers);
+}
+
+/// Whether one of the elements of a list is `token`.
+pub(super) fn has_token(value: &HeaderValue, token: &str) -> bool {
+    tokens(value).any(|one| one.eq_ignore_ascii_case(token))
+}
+
+/// RFC 9110 §7.6.1
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> =
+        headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(|name| name.parse().ok()).collect();
+    // how long the body is belongs to the message, whatever the connection says
+    for name in named.iter().filter(|name| **name != CONTENT_LENGTH) {
+        headers.remove(name);
+    }
+    for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE] {
+        headers.remove(name);
+    }
+    for name in ["http2-settings", "keep-alive", "proxy-connection"] {
+        headers.remove(name);
+    }
+}
+
+fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
+}
+
+fn remove_all(headers: &mut HeaderMap, is_bad: impl Fn(&str) -> bool) {
+    // some upstreams take `_` for `-`
+    let bad: Vec<HeaderName> =
+        headers.keys().filter(|name| is_bad(&name.as_str().replace('_', "-"))).cloned().collect();
+    for name in bad {
+        headers.remove(name);
+    }
+}
+
+/// What is authorized is this method and this path: nobody may say another one behind our back.
+fn is_override(name: &str) -> bool {
+    OVERRIDES.contains(&name)
+}
+
+fn is_forwarding(name: &str) -> bool {
+    name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-")
+}
+
+/// RFC 7239 §4, and what was there before it.
+fn tell_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
+    let proto = if origin.is_encrypted { "https" } else { "http" };
+    let host = origin.host.to_str().unwrap_or_default();
+    let ip = origin.peer.ip().to_canonical();
+    let mut forwarded = String::new();
+    let written = match ip {
+        IpAddr::V4(ip) => write!(forwarded, "for={ip}"),
+        IpAddr::V6(ip) => write!(forwarded, "for=\"[{ip}]\""),
+    };
+    let written = written.and_then(|()| write!(forwarded, ";host=\"{host}\";proto={proto}"));
+    if written.is_ok() {
+        append(headers, FORWARDED, &forwarded);
+    }
+    append(headers, X_FORWARDED_FOR, &ip.to_string());
+    for (name, value) in [(X_FORWARDED_HOST, host), (X_FORWARDED_PROTO, proto)] {
+        if let (false, Ok(value)) = (headers.contains_key(&name), HeaderValue::from_str(value)) {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// Adds an element to a list that stands in one line.
+fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
+    let mut list: Vec<&str> = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();
+    list.push(element);
+    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
+        headers.insert(name, value);
+    }
+}
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+const OVERRIDES: [&str; 6] = [
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-method",
+    "x-original-url",
+    "x-rewrite-url",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_the_connection_stay_behind() {
+        let mut headers = headers(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "x-more, content-length, host"),
+            ("x-secret", "1"),
+            ("x-more", "1"),
+            ("keep-alive", "1"),
+            ("proxy-connection", "1"),
+            ("te", "gzip, trailers"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "x"),
+            ("content-length", "3"),
+            ("expect", "100-continue"),
+            ("accept", "a"),
+        ]);
+        towards_upstream(&mut headers, &origin(&HOST_VALUE));
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        let added = ["forwarded", "host", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
+        let mut expected = [&added[..], &["accept", "content-length", "te", "trailer"]].concat();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn word_of_strangers_is_replaced() {
+        let mut headers = headers(LIES);
+        towards_upstream(&mut headers, &origin(&HOST_VALUE));
+        assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"gate.example\";proto=https");
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["x-forwarded-host"], "gate.example");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        for name in
+            ["x-real-ip", "x_forwarded_for", "x-forwarded-prefix", "x-http-method-override", "x_original_url"]
+        {
+            assert!(!headers.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn word_of_trusted_proxies_is_kept_and_added_to() {
+        let mut headers = headers(LIES);
+        let peer = "[2001:db8::7]:80".parse().unwrap();
+        towards_upstream(&mut headers, &Origin { is_trusted: true, peer, ..origin(&HOST_VALUE) });
+        assert_eq!(
+            headers["forwarded"],
+            "for=1.1.1.1, for=\"[2001:db8::7]\";host=\"gate.example\";proto=https"
+        );
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2.2.2.2, 2001:db8::7");
+        assert_eq!(headers["x-forwarded-proto"], "gopher");
+        assert_eq!(headers["x-real-ip"], "1.1.1.1");
+        assert!(!headers.contains_key("x-http-method-override"));
+    }
+
+    #[test]
+    fn credentials_go_on_only_where_that_is_said() {
+        for forwards_authorization in [false, true] {
+            let mut headers = headers(&[("authorization", "Bearer a"), ("proxy-authorization", "x")]);
+            towards_upstream(&mut headers, &Origin { forwards_authorization, ..origin(&HOST_VALUE) });
+            assert_eq!(headers.contains_key("authorization"), forwards_authorization);
+            assert!(!headers.contains_key("proxy-authorization"));
+        }
+    }
+
+    fn origin(host: &HeaderValue) -> Origin<'_> {
+        Origin {
+            peer: "192.0.2.1:4000".parse().unwrap(),
+            is_encrypted: true,
+            is_trusted: false,
+            forwards_authorization: false,
+            host,
+            version: Version::HTTP_11,
+        }
+    }
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let pair = |(name, value): &(&str, &str)| -> (HeaderName, HeaderValue) {
+            (name.parse().unwrap(), value.parse().unwrap())
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs.iter().map(pair) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    static HOST_VALUE: HeaderValue = HeaderValue::from_static("gate.example");
+
+    const LIES: &[(&str, &str)] = &[
+        ("forwarded", "for=1.1.1.1"),
+        ("x-forwarded-for", "1.1.1.1"),
+        ("x-forwarded-for", "2.2.2.2"),
+        ("x-forwarded-proto", "gopher"),
+        ("x-forwarded-prefix", "/x"),
+        ("x_forwarded_for", "1.1.1.1"),
+        ("x-real-ip", "1.1.1.1"),
+        ("x-http-method-override", "DELETE"),
+        ("x_original_url", "/admin"),
+    ];
+}

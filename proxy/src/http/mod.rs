@@ -1,0 +1,98 @@
+//! HTTP/1.1 and HTTP/2: what a request asks for, who asks, what may go on to the upstream, and what is said where it
+//! may not.
+
+mod credentials;
+mod headers;
+mod messages;
+mod path;
+mod problem;
+pub mod relay;
+mod session;
+
+use std::time::Duration;
+
+use mgate_policies::Cidr;
+
+use crate::gate::{Gate, Limits};
+use crate::transport::Connector;
+use relay::{Rates, Upstream};
+
+/// What all requests of one route share.
+pub struct Endpoint {
+    /// What is asked, told and limited.
+    pub gate: Gate,
+    /// How the route speaks HTTP.
+    pub options: Options,
+    /// Where it leads; nowhere if messages are mirrored alone.
+    upstream: Option<Upstream>,
+    rates: Rates,
+}
+
+/// How a route speaks HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What requests are.
+    pub profile: Profile,
+    /// The names that clients may call the route by, in small letters and without a port; none for any.
+    pub hosts: Vec<String>,
+    /// Proxies in front: what they say of their clients is passed on.
+    pub trusted: Vec<Cidr>,
+    /// Whether the upstream sees the `Authorization` of requests.
+    pub forward_authorization: bool,
+    /// The names in a query whose values are credentials.
+    pub query_credentials: Vec<String>,
+    /// The most bytes that a request may carry.
+    pub body_bytes: u64,
+    /// The most bytes that the head of a request may have.
+    pub header_bytes: usize,
+    /// The most headers that a request may have.
+    pub headers: usize,
+}
+
+/// What the requests of a route are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Messages of Mainflux: each is published to the topic that is its path.
+    Messages {
+        /// The media types that a message may have; none for any.
+        content_types: Vec<String>,
+    },
+    /// Requests for the upstream, judged by method and path.
+    #[default]
+    Proxy,
+}
+
+impl Options {
+    /// The defaults for a route with these limits.
+    pub fn of(limits: &Limits) -> Self {
+        Self {
+            profile: Profile::default(),
+            hosts: Vec::new(),
+            trusted: Vec::new(),
+            forward_authorization: false,
+            query_credentials: QUERY_CREDENTIALS.map(str::to_owned).into(),
+            body_bytes: limits.packet_bytes.try_into().unwrap_or(u64::MAX),
+            header_bytes: 16 * 1024,
+            headers: 64,
+        }
+    }
+}
+
+impl Endpoint {
+    /// An endpoint that nobody has asked anything yet.
+    pub fn new(gate: Gate, options: Options, upstream: Option<Connector>) -> Self {
+        let upstream = upstream.map(Upstream::new);
+        let rates = Rates::new(gate.limits.connections);
+        Self { gate, options, upstream, rates }
+    }
+
+    /// How long a connection may be without a request.
+    fn keep_alive(&self) -> Duration {
+        self.gate.limits.idle_timeout.unwrap_or(KEEP_ALIVE)
+    }
+}
+
+/// Those of Mainflux and mProxy, and that of RFC 6750 §2.3.
+const QUERY_CREDENTIALS: [&str; 3] = ["access_token", "auth", "authorization"];
+
+const KEEP_ALIVE: Duration = Duration::from_secs(60);

@@ -1,0 +1,13 @@
+//! Moves requests and answers between clients and the upstream; what they mean, the session says.
+
+mod body;
+mod connection;
+mod exchange;
+mod identities;
+mod patient;
+mod rates;
+mod upstream;
+
+pub use connection::serve;
+pub(super) use rates::Rates;
+pub(super) use upstream::Upstream;

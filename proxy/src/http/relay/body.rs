@@ -1,0 +1,215 @@
+use std::error::Error;
+use std::fmt;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use super::connection::InFlight;
+use super::upstream::Lease;
+use crate::background::sleep_until;
+
+/// What kept a body from coming to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    /// The connection that it came by broke.
+    Broken,
+    /// Nothing came for too long.
+    Stalled,
+    /// It is longer than it may be.
+    TooLarge,
+}
+
+/// How far the body of a request has got.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// When the upstream last had something to do.
+    pub(super) since: Instant,
+    /// Whether the client is to send more.
+    pub(super) awaits_client: bool,
+    /// What ended it too early.
+    pub(super) error: Option<BodyError>,
+}
+
+/// The body of a request, within its bounds.
+pub(super) struct Upload {
+    patient: Awaited,
+    left: u64,
+    progress: Arc<Mutex<Progress>>,
+}
+
+/// The body of an answer; its connection can be used again when it has come to its end.
+pub(super) struct Download {
+    patient: Awaited,
+    lease: Option<Lease>,
+}
+
+/// A body that is told to clients, while its request counts.
+pub(super) struct Answer {
+    body: UnsyncBoxBody<Bytes, BodyError>,
+    _in_flight: InFlight,
+}
+
+/// A body whose next part must come in time.
+struct Awaited {
+    incoming: Incoming,
+    timeout: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Upload {
+    pub(super) fn new(incoming: Incoming, most: u64, timeout: Duration) -> Self {
+        let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
+        let patient = Awaited { incoming, timeout, timer: None };
+        Self { patient, left: most, progress: Arc::new(Mutex::new(progress)) }
+    }
+
+    /// How far it has got, for who waits for the answer.
+    pub(super) fn progress(&self) -> Arc<Mutex<Progress>> {
+        Arc::clone(&self.progress)
+    }
+
+    fn note(&self, awaits_client: bool, error: Option<BodyError>) {
+        let since = Instant::now();
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) =
+            Progress { since, awaits_client, error };
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let came = self.patient.poll_frame(cx);
+        let Poll::Ready(came) = came else {
+            self.note(true, None);
+            return Poll::Pending;
+        };
+        let length = match &came {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, |data| data.len().try_into().unwrap_or(u64::MAX)),
+            _ => 0,
+        };
+        let came = match self.left.checked_sub(length) {
+            Some(left) => {
+                self.left = left;
+                came
+            }
+            None => Some(Err(BodyError::TooLarge)),
+        };
+        self.note(false, came.as_ref().and_then(|came| came.as_ref().err().copied()));
+        Poll::Ready(came)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.patient.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.patient.incoming.size_hint()
+    }
+}
+
+impl Download {
+    pub(super) fn new(incoming: Incoming, timeout: Duration, lease: Lease) -> Self {
+        Self { patient: Awaited { incoming, timeout, timer: None }, lease: Some(lease) }
+    }
+
+    fn give_back(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+}
+
+impl Body for Download {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let came = ready!(self.patient.poll_frame(cx));
+        if came.is_none() {
+            self.give_back();
+        }
+        Poll::Ready(came)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.patient.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.patient.incoming.size_hint()
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        // nobody asks for the end of a body that has none, or whose length is known
+        if self.is_end_stream() {
+            self.give_back();
+        }
+    }
+}
+
+impl Answer {
+    pub(super) fn new(body: UnsyncBoxBody<Bytes, BodyError>, in_flight: InFlight) -> Self {
+        Self { body, _in_flight: in_flight }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Awaited {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(came) = Pin::new(&mut self.incoming).poll_frame(cx) {
+            self.timer = None;
+            return Poll::Ready(came.map(|came| came.map_err(|_| BodyError::Broken)));
+        }
+        let timeout = self.timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Some(Err(BodyError::Stalled)))
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Broken => "the connection broke",
+            Self::Stalled => "nothing came for too long",
+            Self::TooLarge => "too much came",
+        })
+    }
+}
+
+impl Error for BodyError {}

@@ -1,0 +1,166 @@
+use std::convert::Infallible;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::exchange;
+use super::identities::Identities;
+use super::patient::Patient;
+use crate::background::sleep_until;
+use crate::http::Endpoint;
+use crate::http::session::Peer;
+use crate::signal::Signal;
+use crate::transport::{ALPN_HTTP2, Accepted};
+
+/// One client's connection, as all its requests share it.
+pub(super) struct Connection {
+    pub(super) peer: Peer,
+    pub(super) identities: Identities,
+    pub(super) signal: watch::Receiver<Signal<Endpoint>>,
+    in_flight: AtomicUsize,
+    /// When the last request was done, and whether there was one.
+    rest: Mutex<(Instant, bool)>,
+}
+
+/// A request that is not done yet.
+pub(super) struct InFlight(Arc<Connection>);
+
+/// Serves the requests of one connection until it ends, or until the signal says so or goes away.
+pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoint>>) {
+    let connection = Arc::new(Connection {
+        peer: Peer::of(&mut accepted),
+        identities: Identities::default(),
+        signal,
+        in_flight: AtomicUsize::new(0),
+        rest: Mutex::new((Instant::now(), false)),
+    });
+    let (options, stall_timeout) = {
+        let endpoint = connection.endpoint();
+        (endpoint.options.clone(), endpoint.gate.limits.stall_timeout)
+    };
+    let speaks_http2 = accepted.stream.speaks(ALPN_HTTP2);
+    let io = TokioIo::new(Patient::new(accepted.stream, stall_timeout));
+    let shared = Arc::clone(&connection);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let connection = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(exchange::answer(connection, request).await) }
+    });
+    if speaks_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(options.header_bytes.try_into().unwrap_or(u32::MAX))
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(4 * WINDOW_BYTES)
+            .max_send_buf_size(WINDOW_BYTES as usize);
+        let served = builder.serve_connection(io, service);
+        drive(&connection, served, |served| served.graceful_shutdown()).await;
+    } else {
+        let mut builder = http1::Builder::new();
+        builder.max_headers(options.headers).max_header_size(options.header_bytes).max_buf_size(BUFFER_BYTES);
+        let served = builder.serve_connection(io, service);
+        drive(&connection, served, |served| served.graceful_shutdown()).await;
+    }
+}
+
+impl Connection {
+    /// What the route asks and how it speaks, as it is now.
+    pub(super) fn endpoint(&self) -> Arc<Endpoint> {
+        Arc::clone(self.signal.borrow().endpoint())
+    }
+
+    /// Counts one more request.
+    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        InFlight(Arc::clone(self))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// Until when it may be without a request; `None` while it has one.
+    fn rests_until(&self) -> Option<Instant> {
+        let (since, had_one) = *self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let endpoint = self.endpoint();
+        let time = if had_one { endpoint.keep_alive() } else { endpoint.gate.limits.connect_timeout };
+        self.is_idle().then(|| since + time)
+    }
+
+    /// Waits until it has been without a request for too long.
+    async fn tired(&self) {
+        loop {
+            let until = self.rests_until().unwrap_or_else(|| Instant::now() + self.endpoint().keep_alive());
+            sleep_until(until).await;
+            if self.rests_until().is_some_and(|until| until <= Instant::now()) {
+                return;
+            }
+        }
+    }
+
+    /// Waits until nothing is to be done for it, and a little longer.
+    async fn quiet(&self) {
+        loop {
+            sleep_until(Instant::now() + LAST_WORDS).await;
+            if self.is_idle() {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        *self.0.rest.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), true);
+        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Moves a connection on until it ends; where it is to end, lets it do so in its own words.
+async fn drive<C: Future<Output = hyper::Result<()>>>(
+    connection: &Connection,
+    served: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+) {
+    let mut served = pin!(served);
+    let ended = tokio::select! {
+        ended = served.as_mut() => Some(ended),
+        () = connection.tired() => None,
+        () = stopped(connection.signal.clone()) => None,
+    };
+    let ended = match ended {
+        Some(ended) => Some(ended),
+        None => {
+            shut_down(served.as_mut());
+            tokio::select! {
+                ended = served.as_mut() => Some(ended),
+                () = connection.quiet() => None,
+            }
+        }
+    };
+    if let Some(Err(error)) = ended {
+        debug!(peer = %connection.peer.address, %error, "a connection ended");
+    }
+}
+
+/// Waits until sessions are to end.
+async fn stopped(mut signal: watch::Receiver<Signal<Endpoint>>) {
+    let _ = signal.wait_for(Signal::is_stopping).await;
+}
+
+/// Requests at a time on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 64;
+const WINDOW_BYTES: u32 = 64 * 1024;
+/// More than any head: what is behind it is kept there too.
+const BUFFER_BYTES: usize = 256 * 1024;
+const LAST_WORDS: Duration = Duration::from_secs(1);

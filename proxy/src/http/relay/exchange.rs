@@ -1,0 +1,295 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
+use tokio::time::Instant;
+
+use super::body::{Answer, BodyError, Download, Progress, Upload};
+use super::connection::Connection;
+use super::upstream::UpstreamError;
+use crate::background::{sleep_until, timeout_at};
+use crate::gate::{Fate, Identification, Message, PacketSeen, SessionEvent, Side, Verdict};
+use crate::http::credentials::Shown;
+use crate::http::headers::towards_client;
+use crate::http::problem::Problem;
+use crate::http::session::Head;
+use crate::http::{Endpoint, Profile};
+use crate::transport::ConnectError;
+
+/// Answers one request: with what the upstream says, or with what keeps it from being asked.
+pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
+    let in_flight = connection.begin();
+    let exchange = Exchange { endpoint: connection.endpoint(), connection };
+    let response = match exchange.run(request).await {
+        Ok(response) => response,
+        Err(problem) => problem.response().map(whole),
+    };
+    response.map(|body| Answer::new(body, in_flight))
+}
+
+/// One request and its answer.
+struct Exchange {
+    connection: Arc<Connection>,
+    endpoint: Arc<Endpoint>,
+}
+
+impl Exchange {
+    async fn run(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, BodyError>>, Problem> {
+        let (mut parts, incoming) = request.into_parts();
+        let head = Head::read(&parts, &self.endpoint.options)?;
+        let client = self.identify(&head).await?;
+        self.limit(&client)?;
+        let headers = std::mem::take(&mut parts.headers);
+        let forwarded = head.forward(headers, &self.connection.peer, &self.endpoint.options);
+        let limits = &self.endpoint.gate.limits;
+        let upload = Upload::new(incoming, self.endpoint.options.body_bytes, limits.stall_timeout);
+        match self.endpoint.options.profile {
+            Profile::Messages { .. } => self.publish(&head, &client, forwarded, upload).await,
+            Profile::Proxy => {
+                self.decide(&head, &client, b"").await?;
+                let progress = upload.progress();
+                self.forward(&head, &client, Request::from_parts(forwarded, upload.boxed_unsync()), &progress)
+                    .await
+            }
+        }
+    }
+
+    /// Who it is; asked once for each kind of credentials that the connection shows.
+    async fn identify(&self, head: &Head) -> Result<Arc<Client>, Problem> {
+        let (now, key) = (Now::read(), self.connection.identities.key(&head.shown));
+        if let Some((client, epoch)) = self.connection.identities.find(key, now.unix) {
+            if !self.connection.signal.borrow().concerns(Some(&client), epoch) {
+                return Ok(client);
+            }
+        }
+        let epoch = self.connection.signal.borrow().epoch();
+        match self.authenticate(&head.shown, now).await {
+            Ok(principal) => {
+                let client = Arc::new(self.client(principal, &head.shown));
+                self.connection.identities.keep(key, Arc::clone(&client), epoch);
+                Ok(client)
+            }
+            Err(reason) => {
+                self.tell_denied(None, Action::Connect, &head.to_string(), &reason);
+                Err(reason.cause.into())
+            }
+        }
+    }
+
+    async fn authenticate(&self, shown: &Shown, now: Now) -> Result<Principal, Reason> {
+        let gate = &self.endpoint.gate;
+        let deadline = Instant::now() + gate.limits.decision_timeout;
+        let credentials = self.connection.peer.credentials(shown);
+        let mut identification = gate.authenticators.identify(&credentials, now);
+        loop {
+            match identification {
+                Identification::Accepted(principal)
+                    if principal.expires.is_some_and(|end| end <= now.unix) =>
+                {
+                    return Err(Reason::with_detail(Cause::BadCredentials, "the credentials have expired"));
+                }
+                Identification::Accepted(principal) => return Ok(principal),
+                Identification::Rejected(reason) => return Err(reason),
+                Identification::Pending(asked, future) => {
+                    let verdict = timeout_at(deadline, future).await;
+                    let verdict = verdict.unwrap_or_else(|_| Verdict::Rejected(late()));
+                    identification = gate.authenticators.resume(asked, verdict, &credentials, now);
+                }
+            }
+        }
+    }
+
+    fn client(&self, principal: Principal, shown: &Shown) -> Client {
+        Client {
+            principal,
+            client_id: "".into(),
+            username: shown.username.clone(),
+            peer: self.connection.peer.address,
+            route: Arc::clone(&self.endpoint.gate.route),
+            protocol: Protocol::Http,
+            is_encrypted: self.connection.peer.is_encrypted,
+        }
+    }
+
+    fn limit(&self, client: &Client) -> Result<(), Problem> {
+        let Some(per_second) = self.endpoint.gate.limits.messages_per_second else { return Ok(()) };
+        self.endpoint.rates.take(client, per_second, Now::read().instant).map_err(Problem::TooMany)
+    }
+
+    /// Asks all policies whether the request may pass.
+    async fn decide(&self, head: &Head, client: &Client, payload: &[u8]) -> Result<(), Problem> {
+        let gate = &self.endpoint.gate;
+        let deadline = Instant::now() + gate.limits.decision_timeout;
+        let query = head.query(client, payload, &self.endpoint.options)?;
+        let mut outcome = gate.policies.evaluate(&query, Now::read());
+        loop {
+            match outcome {
+                Outcome::Allowed(grant, objection) => {
+                    if let Some(objection) = objection {
+                        let (action, resource) = (query.action, &*query.resource.to_string());
+                        let objection = &*objection;
+                        gate.observer.session(&SessionEvent::WouldBeDenied {
+                            client,
+                            action,
+                            resource,
+                            objection,
+                        });
+                    }
+                    self.tell(head, client, Fate::Passed(grant.by.as_deref()));
+                    return Ok(());
+                }
+                Outcome::Denied(reason) => return Err(self.denied(head, &query, &reason)),
+                Outcome::Pending(suspended, future) => {
+                    let decision =
+                        timeout_at(deadline, future).await.unwrap_or_else(|_| Decision::Deny(late()));
+                    outcome = gate.policies.resume(suspended, decision, &query, Now::read());
+                }
+            }
+        }
+    }
+
+    /// Takes one message whole: what it carries is asked about too, and handed on only when it was allowed.
+    async fn publish(
+        &self,
+        head: &Head,
+        client: &Client,
+        forwarded: Parts,
+        upload: Upload,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, BodyError>>, Problem> {
+        let payload = upload.collect().await.map_err(problem_of)?.to_bytes();
+        if payload.is_empty() {
+            return Err(Problem::BadMessage);
+        }
+        self.decide(head, client, &payload).await?;
+        if self.endpoint.upstream.is_none() {
+            self.mirror(head, client, &payload);
+            return Ok(accepted());
+        }
+        let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
+        let request = Request::from_parts(forwarded, whole(payload.clone()));
+        let response = self.forward(head, client, request, &Mutex::new(progress)).await?;
+        if response.status().is_success() {
+            self.mirror(head, client, &payload);
+        }
+        Ok(response)
+    }
+
+    /// Lets the upstream answer.
+    async fn forward(
+        &self,
+        head: &Head,
+        client: &Client,
+        request: Request<UnsyncBoxBody<Bytes, BodyError>>,
+        progress: &Mutex<Progress>,
+    ) -> Result<Response<UnsyncBoxBody<Bytes, BodyError>>, Problem> {
+        let Some(upstream) = &self.endpoint.upstream else { return Err(Problem::NotFound) };
+        let limits = &self.endpoint.gate.limits;
+        lock(progress).since = Instant::now();
+        let answered = tokio::select! {
+            answered = upstream.send(request, limits.stall_timeout) => answered,
+            () = silent(progress, limits.upstream_timeout) => Err(UpstreamError::TimedOut),
+        };
+        let error = match answered {
+            Ok((response, lease)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
+                let (mut parts, incoming) = response.into_parts();
+                towards_client(&mut parts.headers);
+                let body = Download::new(incoming, limits.stall_timeout, lease).boxed_unsync();
+                let mut response = Response::new(body);
+                *response.status_mut() = parts.status;
+                *response.headers_mut() = parts.headers;
+                return Ok(response);
+            }
+            Ok(_) => return Err(Problem::BadGateway),
+            Err(error) => error,
+        };
+        // who sends too much, or nothing, breaks the upstream's connection too
+        if let Some(error) = lock(progress).error {
+            return Err(problem_of(error));
+        }
+        let (action, resource, why) = (Action::Request, &*head.to_string(), &error);
+        self.endpoint.gate.observer.session(&SessionEvent::Failed { client, action, resource, why });
+        Err(match error {
+            UpstreamError::Connect(ConnectError::TimedOut) | UpstreamError::TimedOut => Problem::UpstreamSlow,
+            UpstreamError::Connect(_) | UpstreamError::Http(_) => Problem::BadGateway,
+        })
+    }
+
+    fn mirror(&self, head: &Head, client: &Client, payload: &[u8]) {
+        if let (Some(mirror), Ok(topic)) = (&self.endpoint.gate.mirror, head.topic()) {
+            let (action, topic) = (Action::Publish, topic.as_str());
+            mirror.message(&Message { client, action, topic, payload, qos: 0, retain: false });
+        }
+    }
+
+    fn denied(&self, head: &Head, query: &Query<'_>, reason: &Reason) -> Problem {
+        self.tell(head, query.client, Fate::Denied(reason));
+        self.tell_denied(Some(query.client), query.action, &query.resource.to_string(), reason);
+        reason.cause.into()
+    }
+
+    fn tell_denied(&self, client: Option<&Client>, action: Action, resource: &str, reason: &Reason) {
+        let peer = self.connection.peer.address;
+        self.endpoint.gate.observer.session(&SessionEvent::Denied { client, peer, action, resource, reason });
+    }
+
+    fn tell(&self, head: &Head, client: &Client, fate: Fate<'_>) {
+        let observer = &self.endpoint.gate.observer;
+        if observer.wants_packets() {
+            let peer = self.connection.peer.address;
+            observer.packet(&PacketSeen {
+                client: Some(client),
+                peer,
+                from: Side::Client,
+                packet: head,
+                fate,
+            });
+        }
+    }
+}
+
+/// Waits until the upstream had something to do for so long without an answer.
+async fn silent(progress: &Mutex<Progress>, timeout: std::time::Duration) {
+    loop {
+        let Progress { since, awaits_client, .. } = *lock(progress);
+        let until = if awaits_client { Instant::now() } else { since } + timeout;
+        sleep_until(until).await;
+        let Progress { since, awaits_client, .. } = *lock(progress);
+        if !awaits_client && since + timeout <= Instant::now() {
+            return;
+        }
+    }
+}
+
+fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn problem_of(error: BodyError) -> Problem {
+    match error {
+        BodyError::Broken => Problem::BadRequest,
+        BodyError::Stalled => Problem::Slow,
+        BodyError::TooLarge => Problem::TooLarge,
+    }
+}
+
+fn accepted() -> Response<UnsyncBoxBody<Bytes, BodyError>> {
+    let mut response = Response::new(super::upstream::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    response
+}
+
+fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, BodyError> {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn late() -> Reason {
+    Reason::with_detail(Cause::Unavailable, "no decision in time")
+}

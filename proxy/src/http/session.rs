@@ -1,0 +1,330 @@
+//! One request: what its head means, what is asked about it, and what of it goes on. It does no input or output.
+
+use std::fmt;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
+use mgate_policies::{Action, Client, Protocol, Query, RequestPath, Resource, TopicName};
+
+use super::credentials::Shown;
+use super::headers::{Origin, has_token, towards_upstream};
+use super::messages;
+use super::path;
+use super::problem::Problem;
+use super::{Options, Profile};
+use crate::gate::Credentials;
+use crate::transport::Accepted;
+
+/// The connection that requests come by.
+pub(super) struct Peer {
+    pub(super) address: std::net::SocketAddr,
+    pub(super) certificate: Option<Vec<u8>>,
+    pub(super) is_encrypted: bool,
+}
+
+/// What the head of a request means.
+pub(super) struct Head {
+    pub(super) method: Method,
+    /// Decoded.
+    pub(super) path: Box<str>,
+    /// Path and query as they go on.
+    target: PathAndQuery,
+    host: HeaderValue,
+    version: Version,
+    pub(super) shown: Shown,
+    /// Of the body, where it is said.
+    content_length: Option<u64>,
+}
+
+impl Peer {
+    pub(super) fn of(accepted: &mut Accepted) -> Self {
+        let Accepted { peer, is_encrypted, .. } = *accepted;
+        Self { address: peer, certificate: accepted.certificate.take(), is_encrypted }
+    }
+
+    /// What an authenticator is shown.
+    pub(super) fn credentials<'a>(&'a self, shown: &'a Shown) -> Credentials<'a> {
+        Credentials {
+            client_id: "",
+            username: shown.username.as_deref(),
+            password: shown.password.as_deref(),
+            upgrade: Some(&shown.upgrade),
+            certificate: self.certificate.as_deref(),
+            peer: self.address,
+            protocol: Protocol::Http,
+        }
+    }
+}
+
+impl Head {
+    /// Reads the head of a request, or says what keeps it from being one.
+    pub(super) fn read(parts: &Parts, options: &Options) -> Result<Self, Problem> {
+        check_method(&parts.method)?;
+        check_framing(&parts.headers)?;
+        let host = host(&parts.uri, &parts.headers)?;
+        check_name(&host, &options.hosts)?;
+        let path = path::decoded(parts.uri.path())?;
+        let (shown, query) = Shown::read(&parts.uri, &parts.headers, &options.query_credentials)?;
+        let target = match query {
+            Some(query) => format!("{}?{query}", parts.uri.path()),
+            None => parts.uri.path().to_owned(),
+        };
+        let content_length = match parts.headers.get(CONTENT_LENGTH) {
+            Some(length) => Some(number(length).ok_or(Problem::BadRequest)?),
+            None => None,
+        };
+        let head = Self {
+            method: parts.method.clone(),
+            path,
+            target: target.parse().map_err(|_| Problem::BadPath)?,
+            host: HeaderValue::from_str(host.as_str()).map_err(|_| Problem::BadHost)?,
+            version: parts.version,
+            shown,
+            content_length,
+        };
+        head.check_length(options)?;
+        head.check_profile(&parts.headers, options)?;
+        Ok(head)
+    }
+
+    /// What is asked about the request; `payload` is what it carries, if that was read.
+    pub(super) fn query<'a>(
+        &'a self,
+        client: &'a Client,
+        payload: &'a [u8],
+        options: &Options,
+    ) -> Result<Query<'a>, Problem> {
+        let (action, resource) = match options.profile {
+            Profile::Messages { .. } => (Action::Publish, Resource::Topic(self.topic()?)),
+            Profile::Proxy => {
+                let path = RequestPath::parse(&self.path).map_err(|_| Problem::BadPath)?;
+                (Action::Request, Resource::Request { method: self.method.as_str(), path })
+            }
+        };
+        Ok(Query { client, action, resource, payload, qos: 0, retain: false })
+    }
+
+    /// Where its message is published to.
+    pub(super) fn topic(&self) -> Result<TopicName<'_>, Problem> {
+        messages::topic(&self.path)
+    }
+
+    /// The head as the upstream gets it.
+    pub(super) fn forward(&self, mut headers: HeaderMap, peer: &Peer, options: &Options) -> Parts {
+        let origin = Origin {
+            peer: peer.address,
+            is_encrypted: peer.is_encrypted,
+            is_trusted: options.trusted.iter().any(|block| block.contains(peer.address.ip())),
+            forwards_authorization: options.forward_authorization,
+            host: &self.host,
+            version: self.version,
+        };
+        towards_upstream(&mut headers, &origin);
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = self.method.clone();
+        parts.uri = Uri::from(self.target.clone());
+        parts.headers = headers;
+        parts
+    }
+
+    fn check_length(&self, options: &Options) -> Result<(), Problem> {
+        let is_too_large = self.content_length.is_some_and(|length| length > options.body_bytes);
+        if is_too_large { Err(Problem::TooLarge) } else { Ok(()) }
+    }
+
+    /// A message is checked before anybody is asked: what is refused later was published already.
+    fn check_profile(&self, headers: &HeaderMap, options: &Options) -> Result<(), Problem> {
+        let Profile::Messages { content_types } = &options.profile else { return Ok(()) };
+        self.topic()?;
+        if self.method != Method::POST {
+            return Err(Problem::Method);
+        }
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        if messages::is_taken(content_type, content_types) {
+            Ok(())
+        } else {
+            Err(Problem::UnsupportedMediaType)
+        }
+    }
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method, self.path)
+    }
+}
+
+/// Whether the session may be asked to repeat a request: it has no effect, and nothing is lost. RFC 9110 §9.2.1
+pub(super) fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
+/// A method is passed on if it could stand in a registry: actions of other protocols are written in small letters.
+fn check_method(method: &Method) -> Result<(), Problem> {
+    let is_good = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    let is_passed_on = *method != Method::CONNECT && *method != Method::TRACE;
+    if is_passed_on && method.as_str().bytes().all(is_good) { Ok(()) } else { Err(Problem::NotImplemented) }
+}
+
+/// RFC 9112 §6.1: nobody behind may see other ends of a message than we do.
+fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
+    let encodings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+    if !encodings.is_empty() && headers.contains_key(CONTENT_LENGTH) {
+        return Err(Problem::BadRequest);
+    }
+    match encodings[..] {
+        [] => {}
+        [encoding] if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") => {}
+        [_] => return Err(Problem::NotImplemented),
+        _ => return Err(Problem::BadRequest),
+    }
+    if headers.get_all(CONTENT_LENGTH).iter().count() > 1 {
+        return Err(Problem::BadRequest);
+    }
+    let is_expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if !headers.get_all(EXPECT).iter().all(is_expected) {
+        return Err(Problem::Expectation);
+    }
+    let wants_upgrade = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
+    if wants_upgrade && headers.contains_key(UPGRADE) {
+        return Err(Problem::NotImplemented);
+    }
+    Ok(())
+}
+
+/// The host that a request names, once and nowhere else. RFC 9112 §3.2
+fn host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
+    let mut given = headers.get_all(HOST).iter();
+    let header = match (given.next(), given.next()) {
+        (None, _) => None,
+        (Some(host), None) => Some(authority(host)?),
+        (Some(_), Some(_)) => return Err(Problem::BadHost),
+    };
+    match (uri.authority(), header) {
+        (Some(target), Some(header)) if *target != header => Err(Problem::BadHost),
+        (Some(target), _) => check_authority(target.clone()),
+        (None, header) => header.ok_or(Problem::BadHost),
+    }
+}
+
+fn authority(host: &HeaderValue) -> Result<Authority, Problem> {
+    let authority = host.to_str().ok().and_then(|host| host.parse().ok()).ok_or(Problem::BadHost)?;
+    check_authority(authority)
+}
+
+fn check_authority(authority: Authority) -> Result<Authority, Problem> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    let is_host = !authority.host().is_empty() && authority.as_str().bytes().all(is_good);
+    if is_host { Ok(authority) } else { Err(Problem::BadHost) }
+}
+
+fn check_name(host: &Authority, names: &[String]) -> Result<(), Problem> {
+    let is_known = names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(host.host()));
+    if is_known { Ok(()) } else { Err(Problem::WrongHost) }
+}
+
+fn number(value: &HeaderValue) -> Option<u64> {
+    let text = value.to_str().ok()?;
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::gate::Limits;
+
+    #[test]
+    fn target_goes_on_as_it_came_without_credentials() {
+        for (target, forwarded) in [
+            ("/a%20b/%C3%BC?x=%2f&y", "/a%20b/%C3%BC?x=%2f&y"),
+            ("/a?auth=k&x=1", "/a?x=1"),
+            ("/a?auth=k", "/a"),
+            ("/a?", "/a?"),
+            ("http://gate.example/a?b", "/a?b"),
+        ] {
+            let head = read(get(target), &options()).ok().unwrap();
+            assert_eq!(head.target.as_str(), forwarded, "{target}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_checked() {
+        for (hosts, expected) in [
+            (&["gate.example"][..], None),
+            (&["GATE.example:8080"], None),
+            (&["[::1]:80"], None),
+            (&[], Some(Problem::BadHost)),
+            (&[""], Some(Problem::BadHost)),
+            (&["gate.example", "gate.example"], Some(Problem::BadHost)),
+            (&["a b"], Some(Problem::BadHost)),
+            (&["user@gate.example"], Some(Problem::BadHost)),
+            (&["gate.example/x"], Some(Problem::BadHost)),
+            (&["a\"b"], Some(Problem::BadHost)),
+        ] {
+            let mut request = Request::get("/");
+            for host in hosts {
+                request = request.header(HOST, *host);
+            }
+            assert_eq!(read(request, &options()).err(), expected, "{hosts:?}");
+        }
+        let request = Request::get("http://one.example/").header(HOST, "other.example");
+        assert_eq!(read(request, &options()).err(), Some(Problem::BadHost));
+        let named = Options { hosts: vec!["api.example".into()], ..options() };
+        assert_eq!(read(get("/"), &named).err(), Some(Problem::WrongHost));
+        assert_eq!(read(Request::get("/").header(HOST, "API.example:80"), &named).err(), None);
+    }
+
+    #[test]
+    fn what_is_not_passed_on_is_refused() {
+        for (method, name, value, expected) in [
+            ("TRACE", "x", "", Problem::NotImplemented),
+            ("publish", "x", "", Problem::NotImplemented),
+            ("GET", "expect", "the-best", Problem::Expectation),
+            ("GET", "transfer-encoding", "gzip, chunked", Problem::NotImplemented),
+            ("PUT", "content-length", "4097", Problem::TooLarge),
+            ("PUT", "content-length", "+1", Problem::BadRequest),
+            ("PUT", "content-length", "1, 1", Problem::BadRequest),
+        ] {
+            let request = get("/").method(method).header(name, value);
+            assert_eq!(read(request, &options()).err(), Some(expected), "{method} {name}: {value}");
+        }
+        let both = get("/").header("transfer-encoding", "chunked").header("content-length", "1");
+        assert_eq!(read(both, &options()).err(), Some(Problem::BadRequest));
+        let upgrade = get("/").header("connection", "keep-alive, Upgrade").header("upgrade", "websocket");
+        assert_eq!(read(upgrade, &options()).err(), Some(Problem::NotImplemented));
+        assert_eq!(read(get("/").method("PURGE"), &options()).err(), None);
+    }
+
+    #[test]
+    fn messages_are_posts_of_a_known_type_to_a_channel() {
+        let profile = Profile::Messages { content_types: vec!["application/json".into()] };
+        let options = Options { profile, ..options() };
+        let post = |path: &str| get(path).method("POST");
+        let json = ("content-type", "application/json");
+        for (request, expected) in [
+            (post("/channels/7/messages/a").header(json.0, json.1), None),
+            (post("/channels/7/messages"), Some(Problem::UnsupportedMediaType)),
+            (get("/channels/7/messages").header(json.0, json.1), Some(Problem::Method)),
+            (post("/channels/7/x").header(json.0, json.1), Some(Problem::BadMessage)),
+            (post("/health").header(json.0, json.1), Some(Problem::NotFound)),
+        ] {
+            assert_eq!(read(request, &options).err(), expected);
+        }
+    }
+
+    fn get(target: &str) -> http::request::Builder {
+        Request::get(target).header(HOST, "gate.example")
+    }
+
+    fn read(request: http::request::Builder, options: &Options) -> Result<Head, Problem> {
+        Head::read(&request.body(()).unwrap().into_parts().0, options)
+    }
+
+    fn options() -> Options {
+        Options { body_bytes: 4096, ..Options::of(&Limits::default()) }
+    }
+}
