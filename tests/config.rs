@@ -229,6 +229,55 @@ fn values_are_what_was_written() {
 }
 
 #[test]
+fn mistakes_in_routes_of_http_are_named() {
+    let directory = TempDir::new().unwrap();
+    for (route, expected) in [
+        (
+            "listen = 'http://127.0.0.1:0'\nupstream = 'mqtt://a'",
+            "mgate.toml:4: route.web.upstream: a listener of http does not lead to mqtt",
+        ),
+        (
+            "listen = 'mqtt://127.0.0.1:0'\nupstream = 'http://a'",
+            "mgate.toml:4: route.web.upstream: a listener of mqtt does not lead to http",
+        ),
+        ("listen = 'http://127.0.0.1:0'", "mgate.toml:1: route.web.upstream: is missing"),
+        (
+            "listen = 'http://127.0.0.1:0'\nhttp = { profile = 'messages' }",
+            "mgate.toml:1: route.web.upstream: is missing",
+        ),
+        (
+            "listen = 'https://127.0.0.1:0'\nupstream = 'http://a'",
+            "mgate.toml:1: route.web.tls: is missing: https needs a certificate",
+        ),
+        (
+            "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\nmqtt = { versions = ['5.0'] }",
+            "mgate.toml:5: route.web.mqtt: has no use with http",
+        ),
+        (
+            "listen = 'mqtt://127.0.0.1:0'\nupstream = 'mqtt://a'\nhttp = { headers = 10 }",
+            "mgate.toml:5: route.web.http: has no use with mqtt",
+        ),
+        (
+            "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\ntransforms = ['up']",
+            "mgate.toml:5: route.web.transforms: have no use with HTTP",
+        ),
+        (
+            "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\nhttp = { content_types = ['a/b'] }",
+            "mgate.toml:5: route.web.http.content_types: has no use without profile = \"messages\"",
+        ),
+        (
+            "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\nhttp = { trusted = ['x'] }",
+            "mgate.toml:5: route.web.http.trusted: \"x\": ",
+        ),
+    ] {
+        let text =
+            format!("[[route]]\nname = 'web'\n{route}\n[transform.up]\ntype = 'mountpoint'\nprefix = 'a/'\n");
+        let problems = problems(&directory, &text, &[]);
+        assert!(matches!(&problems[..], [one] if one.starts_with(expected)), "{route}: {problems:?}");
+    }
+}
+
+#[test]
 fn environment_overrides_the_file() {
     let directory = with_certificates();
     let path = write(&directory, "mgate.toml", ROUTE);
@@ -261,7 +310,7 @@ fn mistakes_in_the_environment_name_the_variable() {
     let expected = [
         "MGATE_LOG_LEVEL: log.level: \"loud\" is not a level (error, warn, info, debug, trace, off) or target=level",
         "MGATE_ROUTE_MY_DEVICES_LIMITS_IDLE_TIMEOUT: route.my-devices.limits.idle_timeout: \"5\" is not a time such as \"10s\" or \"500ms\"",
-        "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss)",
+        "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https)",
     ];
     assert_eq!(problems(&directory, ROUTE, &variables), expected);
 }
@@ -459,8 +508,8 @@ const MISTAKES: &[(&str, &[&str])] = &[
         "[[route]]\nname = 'a/b'\nlisten = 'mqt://0.0.0.0'\nupstream = 'coap://b'\n",
         &[
             "mgate.toml:2: route.a/b.name: must be 1 to 64 letters, digits, `-`, `_` or `.`",
-            "mgate.toml:3: route.a/b.listen: unknown scheme \"mqt\" (mqtt, mqtts, mqtt+ws, mqtt+wss)",
-            "mgate.toml:4: route.a/b.upstream: scheme \"coap\" is not supported by this version (mqtt, mqtts, mqtt+ws, mqtt+wss)",
+            "mgate.toml:3: route.a/b.listen: unknown scheme \"mqt\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https)",
+            "mgate.toml:4: route.a/b.upstream: scheme \"coap\" is not supported by this version (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https)",
         ],
     ),
 ];

@@ -2,16 +2,15 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::Command;
+use std::io::{BufReader, Read, Write};
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::broker::free_port;
+use support::http::{Nginx, ask, curl, exchange, read_head, read_lines_until, run_curl};
 use support::peer::{Upstream, tcp};
-use support::process::Process;
 use support::service::{Service, answer};
-use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, PATIENCE, wait_until};
+use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH};
 
 #[test]
 fn what_is_allowed_passes_through_and_nothing_else() {
@@ -441,100 +440,6 @@ fn messages_for_an_upstream_are_mirrored_when_it_took_them() {
     mgate.log.wait_for("good");
     assert_eq!(mgate.log.count("channels/7/messages/x"), 1, "{}", mgate.log.text());
     assert_eq!(service.heard().len(), 2);
-}
-
-/// nginx with a few files.
-struct Nginx {
-    _process: Process,
-    files: Files,
-    port: u16,
-}
-
-impl Nginx {
-    fn start() -> Self {
-        // somebody else may take the free port first
-        (0..5).find_map(|_| Self::try_start()).expect("nginx starts with its configuration")
-    }
-
-    fn try_start() -> Option<Self> {
-        let (port, files) = (free_port(), Files::new(&[("secret.txt", "secret")]));
-        let root = files.path("");
-        let root = root.to_str().unwrap().trim_end_matches('/').to_owned();
-        let config = format!(
-            "daemon off; pid {root}/pid; error_log {root}/error.log; user root; events {{}}\n\
-             http {{ access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b; fastcgi_temp_path {root}/c;\n\
-             uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;\n\
-             server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
-        );
-        let file = files.write("nginx.conf", &config);
-        let mut process = Process::start(Command::new("nginx").arg("-p").arg(&root).arg("-c").arg(file));
-        std::fs::create_dir(files.path("public")).unwrap();
-        files.write("public/a.txt", "hello\n");
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut is_up = false;
-        wait_until("nginx listens", || {
-            is_up = TcpStream::connect(address).is_ok();
-            is_up || !process.is_running()
-        });
-        is_up.then_some(Self { _process: process, files, port })
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        std::fs::write(self.files.path(name), bytes).unwrap();
-    }
-}
-
-/// Status and body of what curl gets.
-fn curl(arguments: &[&str]) -> (String, String) {
-    let output = run_curl(&[&["-w", "\n%{http_code}"], arguments].concat());
-    let (body, status) = output.rsplit_once('\n').unwrap();
-    (status.into(), body.into())
-}
-
-fn run_curl(arguments: &[&str]) -> String {
-    let mut command = Command::new("curl");
-    command.args(["-s", "--noproxy", "*", "--max-time", &PATIENCE.as_secs().to_string()]).args(arguments);
-    String::from_utf8(command.output().expect("curl is not installed: run scripts/test").stdout).unwrap()
-}
-
-/// What is said to these bytes until the connection is closed.
-fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
-    let (mut client, mut said) = (tcp(address), Vec::new());
-    client.write_all(bytes).unwrap();
-    client.read_to_end(&mut said).expect("it is closed in time");
-    String::from_utf8(said).unwrap()
-}
-
-/// Makes one request on a connection that stays, and returns the answer, whose body is small.
-fn ask(client: &mut TcpStream, path: &str) -> String {
-    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
-    let head = read_head(client);
-    let length =
-        head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned));
-    let mut body = vec![0; length.unwrap().parse().unwrap()];
-    client.read_exact(&mut body).unwrap();
-    head
-}
-
-fn read_head(stream: &mut TcpStream) -> String {
-    let (mut head, mut byte) = (Vec::new(), [0]);
-    while !head.ends_with(b"\r\n\r\n") {
-        stream
-            .read_exact(&mut byte)
-            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&head)));
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).unwrap()
-}
-
-fn read_lines_until(reader: &mut impl BufRead, wanted: &str) {
-    let (mut all, mut line) = (String::new(), String::new());
-    while line.trim_end() != wanted {
-        line.clear();
-        assert!(reader.read_line(&mut line).unwrap() > 0, "{wanted} did not come: {all}");
-        line.make_ascii_lowercase();
-        all.push_str(&line);
-    }
 }
 
 /// A configuration with one route of HTTP; `more` are keys of the route, `rest` further tables.

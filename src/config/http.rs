@@ -17,6 +17,7 @@ pub(super) const KEYS: &[&str] = &[
     "body_bytes",
     "header_bytes",
     "headers",
+    "upstream_requests",
 ];
 
 /// How a route with these limits, and with or without authenticators, speaks HTTP.
@@ -38,6 +39,8 @@ pub(super) fn read(mut section: Section<'_>, limits: &Limits, knows_clients: boo
         header_bytes: number(section.bytes("header_bytes", 1024..=128 * 1024))
             .unwrap_or(default.header_bytes),
         headers: number(section.integer("headers", 8..=1000)).unwrap_or(default.headers),
+        upstream_requests: number(section.integer("upstream_requests", 1..=1_000_000))
+            .unwrap_or(default.upstream_requests),
     };
     section.finish();
     options

@@ -28,18 +28,17 @@ impl Shown {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let authorization = match (given.next(), given.next(), in_query.as_slice()) {
             (None, None, []) => None,
-            (None, None, [(_, value)]) => Some((value.as_str(), Place::Query)),
+            (None, None, [(_, value)]) => Some(value.as_str()),
             (Some(header), None, []) => {
-                let text = header.to_str().map_err(|_| Problem::BadAuthorization)?;
-                Some((text, Place::Header))
+                Some(header.to_str().map_err(|_| Problem::BadAuthorization)?)
             }
             // somebody else could have added one of them
             _ => return Err(Problem::BadAuthorization),
         };
         let mut shown = Self::default();
         let mut bearer = None;
-        if let Some((text, place)) = authorization {
-            bearer = shown.authorize(text.trim(), place)?;
+        if let Some(text) = authorization {
+            bearer = shown.authorize(text.trim())?;
         }
         let bearer = bearer.map(str::to_owned);
         shown.upgrade = Upgrade::found(bearer.as_deref(), in_query, headers);
@@ -47,7 +46,7 @@ impl Shown {
     }
 
     /// Takes what an `Authorization` says; returns the token, if it is one.
-    fn authorize<'a>(&mut self, text: &'a str, place: Place) -> Result<Option<&'a str>, Problem> {
+    fn authorize<'a>(&mut self, text: &'a str) -> Result<Option<&'a str>, Problem> {
         let (scheme, value) = match text.split_once(' ') {
             Some((scheme, value)) => (scheme, value.trim_start()),
             // a key alone, as the first adapters of Mainflux have it
@@ -66,14 +65,8 @@ impl Shown {
         if is_bearer || is_key {
             self.password = Some(value.as_bytes().into());
         }
-        Ok((is_bearer || (scheme.is_empty() && place == Place::Query)).then_some(value))
+        Ok(is_bearer.then_some(value))
     }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Header,
-    Query,
 }
 
 /// Names and values.

@@ -61,6 +61,10 @@ pub(super) fn has_token(value: &HeaderValue, token: &str) -> bool {
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> =
         headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(|name| name.parse().ok()).collect();
+    // RFC 9112 §6.3: of the two, the length is wrong
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     // how long the body is belongs to the message, whatever the connection says
     for name in named.iter().filter(|name| **name != CONTENT_LENGTH) {
         headers.remove(name);
@@ -153,7 +157,6 @@ mod tests {
             ("keep-alive", "1"),
             ("proxy-connection", "1"),
             ("te", "gzip, trailers"),
-            ("transfer-encoding", "chunked"),
             ("trailer", "x"),
             ("content-length", "3"),
             ("expect", "100-continue"),
@@ -167,6 +170,13 @@ mod tests {
         expected.sort_unstable();
         assert_eq!(names, expected);
         assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn length_that_chunks_belie_stays_behind() {
+        let mut headers = headers(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
+        towards_client(&mut headers);
+        assert!(headers.is_empty(), "{headers:?}");
     }
 
     #[test]

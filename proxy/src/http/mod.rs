@@ -47,6 +47,8 @@ pub struct Options {
     pub header_bytes: usize,
     /// The most headers that a request may have.
     pub headers: usize,
+    /// The most requests that the upstream is given at a time; more wait for `upstream_timeout`.
+    pub upstream_requests: usize,
 }
 
 /// What the requests of a route are.
@@ -74,6 +76,7 @@ impl Options {
             body_bytes: limits.packet_bytes.try_into().unwrap_or(u64::MAX),
             header_bytes: 16 * 1024,
             headers: 64,
+            upstream_requests: 1000,
         }
     }
 }
@@ -81,7 +84,7 @@ impl Options {
 impl Endpoint {
     /// An endpoint that nobody has asked anything yet.
     pub fn new(gate: Gate, options: Options, upstream: Option<Connector>) -> Self {
-        let upstream = upstream.map(Upstream::new);
+        let upstream = upstream.map(|connector| Upstream::new(connector, options.upstream_requests));
         let rates = Rates::new(gate.limits.connections);
         Self { gate, options, upstream, rates }
     }

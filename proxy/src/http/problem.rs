@@ -108,7 +108,7 @@ impl Problem {
             Self::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
             // what follows in the connection may be a part of what was not understood, or not heard out
             _ if self.ends_connection() => {
-                drop(headers.insert(CONNECTION, HeaderValue::from_static("close")))
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Self::TooMany(seconds) => drop(headers.insert(RETRY_AFTER, seconds.into())),
             _ => {}

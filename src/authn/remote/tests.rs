@@ -1,5 +1,6 @@
 use std::num::NonZeroU16;
 
+use mgate_policies::Protocol;
 use mgate_proxy::transport::Upgrade;
 use serde_json::json;
 
@@ -50,6 +51,20 @@ async fn mainflux_thing_must_be_the_user() {
         assert_eq!(verdict, expected, "{}", String::from_utf8_lossy(&said));
         assert_eq!((&*heard.line, body_of(&heard)), ("POST /base/identify", json!({"token": "pw"})));
     }
+}
+
+#[tokio::test]
+async fn mainflux_thing_may_show_its_key_alone_over_http() {
+    let service = Stub::saying(json_answer(r#"{"id":"eve"}"#));
+    let things = remote(Mainflux::over_http(to(&service)).unwrap());
+    let alone = Credentials { username: None, ..login() };
+    let over_http = Credentials { protocol: Protocol::Http, ..alone };
+    assert_eq!(Said::of(&judged(&things, &over_http, now()).await), Said::Is("eve"));
+    assert_eq!(Said::of(&judged(&things, &alone, now()).await), Said::Abstain);
+    let request = Request::get("/").header("authorization", "Bearer pw").body(()).unwrap();
+    let upgrade = Upgrade::of(&request).unwrap();
+    let token = Credentials { upgrade: Some(&upgrade), ..over_http };
+    assert_eq!(Said::of(&judged(&things, &token, now()).await), Said::Abstain);
 }
 
 #[tokio::test]

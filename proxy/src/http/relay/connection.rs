@@ -64,12 +64,12 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoi
             .initial_connection_window_size(4 * WINDOW_BYTES)
             .max_send_buf_size(WINDOW_BYTES as usize);
         let served = builder.serve_connection(io, service);
-        drive(&connection, served, |served| served.graceful_shutdown()).await;
+        drive(&connection, served, http2::Connection::graceful_shutdown).await;
     } else {
         let mut builder = http1::Builder::new();
         builder.max_headers(options.headers).max_header_size(options.header_bytes).max_buf_size(BUFFER_BYTES);
         let served = builder.serve_connection(io, service);
-        drive(&connection, served, |served| served.graceful_shutdown()).await;
+        drive(&connection, served, http1::Connection::graceful_shutdown).await;
     }
 }
 

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::body::{Answer, BodyError, Download, Progress, Upload};
 use super::connection::Connection;
@@ -27,7 +28,11 @@ pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incomin
     let exchange = Exchange { endpoint: connection.endpoint(), connection };
     let response = match exchange.run(request).await {
         Ok(response) => response,
-        Err(problem) => problem.response().map(whole),
+        Err(problem) => {
+            let (route, peer) = (&exchange.endpoint.gate.route, exchange.connection.peer.address);
+            debug!(%route, %peer, status = problem.status().as_u16(), reason = problem.detail(), "not answered");
+            problem.response().map(whole)
+        }
     };
     response.map(|body| Answer::new(body, in_flight))
 }
@@ -65,10 +70,10 @@ impl Exchange {
     /// Who it is; asked once for each kind of credentials that the connection shows.
     async fn identify(&self, head: &Head) -> Result<Arc<Client>, Problem> {
         let (now, key) = (Now::read(), self.connection.identities.key(&head.shown));
-        if let Some((client, epoch)) = self.connection.identities.find(key, now.unix) {
-            if !self.connection.signal.borrow().concerns(Some(&client), epoch) {
-                return Ok(client);
-            }
+        if let Some((client, epoch)) = self.connection.identities.find(key, now.unix)
+            && !self.connection.signal.borrow().concerns(Some(&client), epoch)
+        {
+            return Ok(client);
         }
         let epoch = self.connection.signal.borrow().epoch();
         match self.authenticate(&head.shown, now).await {

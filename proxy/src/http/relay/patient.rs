@@ -78,10 +78,8 @@ impl AsyncWrite for Patient {
         }
         let mut ignored = [0; 4096];
         loop {
-            if let Some(lingering) = self.lingering.as_mut() {
-                if lingering.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(Ok(()));
-                }
+            if self.lingering.as_mut().is_none_or(|lingering| lingering.as_mut().poll(cx).is_ready()) {
+                return Poll::Ready(Ok(()));
             }
             let mut buf = ReadBuf::new(&mut ignored);
             match ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf)) {

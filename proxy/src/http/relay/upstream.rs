@@ -11,6 +11,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::body::BodyError;
@@ -23,12 +24,15 @@ use crate::transport::{ConnectError, Connector};
 pub(in crate::http) struct Upstream {
     connector: Connector,
     idle: Arc<Mutex<HashMap<ThreadId, Vec<Connection>>>>,
+    /// For requests at a time.
+    places: Arc<Semaphore>,
 }
 
-/// A connection that has a request; whoever drops it closes it.
+/// A connection that has a request, and its place; whoever drops it closes the connection.
 pub(super) struct Lease {
     connection: Connection,
     idle: Arc<Mutex<HashMap<ThreadId, Vec<Connection>>>>,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Why there is no answer.
@@ -38,7 +42,7 @@ pub(super) enum UpstreamError {
     Connect(ConnectError),
     /// The connection broke, or what came is no answer.
     Http(hyper::Error),
-    /// The handshake of HTTP did not end.
+    /// It took too long.
     TimedOut,
 }
 
@@ -56,8 +60,9 @@ enum State {
 }
 
 impl Upstream {
-    pub(in crate::http) fn new(connector: Connector) -> Self {
-        Self { connector, idle: Arc::default() }
+    /// A server that is given so many requests at a time.
+    pub(in crate::http) fn new(connector: Connector, requests: usize) -> Self {
+        Self { connector, idle: Arc::default(), places: Arc::new(Semaphore::new(requests)) }
     }
 
     /// Sends a request and waits for the head of the answer. Only what is safe, and has no body, is sent again where
@@ -67,35 +72,38 @@ impl Upstream {
         request: Request<UnsyncBoxBody<Bytes, BodyError>>,
         stall_timeout: Duration,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+        let closed = |_| UpstreamError::TimedOut;
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
+        let lease = |connection| Lease { connection, idle: Arc::clone(&self.idle), _place: place };
         let mut request = request;
-        if let Some(mut lease) = self.idle_connection() {
+        if let Some(mut connection) = self.idle_connection() {
             let again = is_repeatable(&request).then(|| repeat(&request));
-            match lease.connection.sender.try_send_request(request).await {
-                Ok(response) => return Ok((response, lease)),
+            match connection.sender.try_send_request(request).await {
+                Ok(response) => return Ok((response, lease(connection))),
                 Err(mut error) => match error.take_message().or(again) {
                     Some(unsent) => request = unsent,
                     None => return Err(UpstreamError::Http(error.into_error())),
                 },
             }
         }
-        let mut lease = self.connect(stall_timeout).await?;
-        let response = lease.connection.sender.send_request(request).await.map_err(UpstreamError::Http)?;
-        Ok((response, lease))
+        let mut connection = self.connect(stall_timeout).await?;
+        let response = connection.sender.send_request(request).await.map_err(UpstreamError::Http)?;
+        Ok((response, lease(connection)))
     }
 
     /// A connection of this thread that is ready for a request.
-    fn idle_connection(&self) -> Option<Lease> {
+    fn idle_connection(&self) -> Option<Connection> {
         let mut idle = lock(&self.idle);
         let row = idle.get_mut(&thread::current().id())?;
         while let Some(connection) = row.pop() {
             if connection.sender.is_ready() && connection.take() {
-                return Some(Lease { connection, idle: Arc::clone(&self.idle) });
+                return Some(connection);
             }
         }
         None
     }
 
-    async fn connect(&self, stall_timeout: Duration) -> Result<Lease, UpstreamError> {
+    async fn connect(&self, stall_timeout: Duration) -> Result<Connection, UpstreamError> {
         let stream = self.connector.connect().await.map_err(UpstreamError::Connect)?;
         let io = TokioIo::new(Patient::new(stream, stall_timeout));
         let (sender, driver) = http1::Builder::new()
@@ -105,14 +113,14 @@ impl Upstream {
             .map_err(UpstreamError::Http)?;
         let state = Arc::new(Mutex::new(State::Busy));
         tokio::spawn(drive(driver, Arc::clone(&state)));
-        Ok(Lease { connection: Connection { sender, state }, idle: Arc::clone(&self.idle) })
+        Ok(Connection { sender, state })
     }
 }
 
 impl Lease {
     /// Keeps the connection for the next request, if there is room.
     pub(super) fn give_back(self) {
-        let Self { connection, idle } = self;
+        let Self { connection, idle, _place } = self;
         if connection.sender.is_closed() {
             return;
         }
