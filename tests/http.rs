@@ -10,7 +10,7 @@ use support::broker::free_port;
 use support::http::{Nginx, ask, curl, exchange, read_head, read_lines_until, run_curl};
 use support::peer::{Upstream, tcp};
 use support::service::{Service, answer};
-use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH};
+use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, wait_until};
 
 #[test]
 fn what_is_allowed_passes_through_and_nothing_else() {
@@ -268,6 +268,56 @@ fn who_is_too_slow_is_not_waited_for() {
     // it is closed when it has been idle
     let said = exchange(mgate.address(), b"GET /any/a HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("ok"), "{said}");
+}
+
+#[test]
+fn answer_that_stops_halfway_ends_halfway() {
+    let service = Service::saying("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf");
+    let limits = "limits = { stall_timeout = '200ms' }\n";
+    let files = files(ACL_FILE);
+    let mgate = Mgate::start(&files, &web(service.address().port(), limits, ""));
+    let said = exchange(mgate.address(), GET);
+    assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("\r\n\r\nhalf"), "{said}");
+}
+
+#[test]
+fn who_does_not_read_is_let_go() {
+    let (files, nginx) = (files(ACL_FILE), Nginx::start());
+    nginx.write("public/large", &vec![b'x'; LARGE]);
+    let limits = "limits = { stall_timeout = '200ms' }\n";
+    let admin = "[admin]\nlisten = 'http://127.0.0.1:0'\n";
+    let mgate = Mgate::start(&files, &web(nginx.port, limits, admin));
+    let mut client = tcp(mgate.address());
+    client.write_all(b"GET /public/large HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let admin = mgate.admin();
+    let connections = || admin.get("/healthz").1["routes"][0]["connections"].as_u64();
+    let mut was_there = false;
+    wait_until("it is let go", || {
+        was_there |= connections() == Some(1);
+        was_there && connections() == Some(0)
+    });
+}
+
+#[test]
+fn bodies_stream_over_http2_both_ways() {
+    let files = files(ACL_FILE).with_certificates();
+    let service = Service::start(|heard, tcp| tcp.write_all(&answer("200 OK", "text/plain", &heard.body)));
+    let http = "[route.http]\nbody_bytes = '4MiB'\n";
+    let mgate = Mgate::start(&files, &over_tls(service.address().port(), http));
+    let (ca, url) = (files.path("ca.pem"), format!("https://localhost:{}/any/a", mgate.address().port()));
+    let body = "0123456789".repeat(200_000);
+    let upload = files.write("upload", &body);
+    let data = format!("@{}", upload.display());
+    let command =
+        ["--http2", "--cacert", ca.to_str().unwrap(), "-H", "Expect:", "--data-binary", &data, &url];
+    assert!(run_curl(&command) == body, "what comes back is not what was sent");
+    let more = files.write("more", &body.repeat(3));
+    let data = format!("@{}", more.display());
+    let command =
+        ["--http2", "--cacert", ca.to_str().unwrap(), "-H", "Expect:", "--data-binary", &data, &url];
+    // this curl forgets the status when it is told to send no more
+    run_curl(&command);
+    assert_eq!(service.heard().len(), 1);
 }
 
 #[test]

@@ -28,12 +28,13 @@ pub(super) fn read(mut section: Section<'_>, limits: &Limits, knows_clients: boo
         Some(texts.into_iter().map(|text| text.value).collect::<Vec<_>>())
     };
     let [hosts, query_credentials] = ["hosts", "query_credentials"].map(&mut texts);
+    // where nobody looks at credentials here, they are meant for the upstream
+    let looked_at = if knows_clients { default.query_credentials } else { Vec::new() };
     let options = Options {
         hosts: hosts.unwrap_or(default.hosts),
-        query_credentials: query_credentials.unwrap_or(default.query_credentials),
+        query_credentials: query_credentials.unwrap_or(looked_at),
         profile: profile(&mut section),
         trusted: section.parse_each("trusted", Cidr::parse),
-        // where nobody looks at it here, it is meant for the upstream
         forward_authorization: section.boolean("forward_authorization").unwrap_or(!knows_clients),
         body_bytes: section.bytes("body_bytes", 1..=MAX_BODY_BYTES).unwrap_or(default.body_bytes),
         header_bytes: number(section.bytes("header_bytes", 1024..=128 * 1024))

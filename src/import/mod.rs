@@ -196,7 +196,8 @@ mod tests {
             protocol: Protocol::Mqtt,
             is_encrypted: false,
         };
-        let question = Question { client, action, resource: resource.into(), method: String::new(), qos: 0, retain };
+        let question =
+            Question { client, action, resource: resource.into(), method: String::new(), qos: 0, retain };
         let query = question.query().unwrap();
         matches!(rules.evaluate(&query, Now::read()), Answer::Ready(Decision::Allow(_)))
     }

@@ -71,9 +71,20 @@ pub(crate) fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     String::from_utf8(said).unwrap()
 }
 
-/// Makes one request on a connection that stays, and returns the answer, whose body is small.
+/// Makes one request on a connection that stays, and returns the head of the answer, whose body is small.
 pub(crate) fn ask(client: &mut TcpStream, path: &str) -> String {
-    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    request(client, &format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+}
+
+/// Makes one request with this `Authorization`, and returns the status.
+pub(crate) fn ask_as(client: &mut TcpStream, authorization: &str) -> u16 {
+    let head =
+        request(client, &format!("GET / HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n"));
+    head.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+fn request(client: &mut TcpStream, request: &str) -> String {
+    client.write_all(request.as_bytes()).unwrap();
     let head = read_head(client);
     let length =
         head.to_lowercase().lines().find_map(|line| line.strip_prefix("content-length: ").map(str::to_owned));

@@ -29,9 +29,7 @@ impl Shown {
         let authorization = match (given.next(), given.next(), in_query.as_slice()) {
             (None, None, []) => None,
             (None, None, [(_, value)]) => Some(value.as_str()),
-            (Some(header), None, []) => {
-                Some(header.to_str().map_err(|_| Problem::BadAuthorization)?)
-            }
+            (Some(header), None, []) => Some(header.to_str().map_err(|_| Problem::BadAuthorization)?),
             // somebody else could have added one of them
             _ => return Err(Problem::BadAuthorization),
         };

@@ -99,7 +99,11 @@ thread_local! {
 
 impl Relaying {
     /// Relays `accepted` once it is polled.
-    pub fn new(connector: Arc<Connector>, accepted: Accepted, signal: watch::Receiver<Signal<Endpoint>>) -> Self {
+    pub fn new(
+        connector: Arc<Connector>,
+        accepted: Accepted,
+        signal: watch::Receiver<Signal<Endpoint>>,
+    ) -> Self {
         Self { relay: Some(Relay::new(connector, accepted, signal)), finishing: None }
     }
 }

@@ -4,7 +4,9 @@ use mgate_policies::{Now, Protocol};
 use mgate_proxy::gate::{Credentials, Verdict};
 use serde_json::json;
 
-use super::{AskError, Dialect, GrpcService, HttpService, Question, accepted, is_refusal, login, rejected, text};
+use super::{
+    AskError, Dialect, GrpcService, HttpService, Question, accepted, is_refusal, login, rejected, text,
+};
 use crate::authn::inquiry;
 use crate::neighbour::grpc::GrpcError;
 use crate::neighbour::messages::mainflux::{ThingId, Token};
