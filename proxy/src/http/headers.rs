@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
@@ -34,6 +34,7 @@ pub(super) fn towards_upstream(headers: &mut HeaderMap, origin: &Origin<'_>) {
         headers.remove(AUTHORIZATION);
     }
     remove_all(headers, |name| is_override(name) || (!origin.is_trusted && is_forwarding(name)));
+    join_cookies(headers);
     headers.insert(HOST, origin.host.clone());
     tell_origin(headers, origin);
     // RFC 9110 §7.6.3
@@ -45,6 +46,15 @@ pub(super) fn towards_upstream(headers: &mut HeaderMap, origin: &Origin<'_>) {
             _ => "1.1 mgate",
         }),
     );
+}
+
+/// Makes trailers of a request those that the upstream gets: they say nothing that its head could not.
+pub(super) fn trailers_towards_upstream(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    remove_all(trailers, |name| is_override(name) || is_forwarding(name));
+    for name in [AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, VIA] {
+        trailers.remove(name);
+    }
 }
 
 /// Makes the headers of an answer those that the client gets.
@@ -74,6 +84,16 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in ["http2-settings", "keep-alive", "proxy-connection"] {
         headers.remove(name);
+    }
+}
+
+/// RFC 9113 §8.2.3: HTTP/2 may cut them into pieces, HTTP/1.1 may not.
+fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if pieces.len() > 1
+        && let Ok(cookie) = HeaderValue::from_bytes(&pieces.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, cookie);
     }
 }
 
@@ -177,6 +197,22 @@ mod tests {
         let mut headers = headers(&[("transfer-encoding", "chunked"), ("content-length", "3")]);
         towards_client(&mut headers);
         assert!(headers.is_empty(), "{headers:?}");
+    }
+
+    #[test]
+    fn pieces_of_a_cookie_are_joined() {
+        let mut headers = headers(&[("cookie", "a=1"), ("cookie", "b=2; c=3")]);
+        towards_upstream(&mut headers, &origin(&HOST_VALUE));
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2; c=3"]);
+    }
+
+    #[test]
+    fn trailers_say_nothing_that_the_head_could_not() {
+        let names =
+            ["x-sum", "x-forwarded-for", "X_Original_Url", "authorization", "host", "cookie", "connection"];
+        let mut trailers = headers(&names.map(|name| (name, "1")));
+        trailers_towards_upstream(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::connection::InFlight;
 use super::upstream::Lease;
 use crate::background::sleep_until;
+use crate::http::headers::trailers_towards_upstream;
 
 /// What kept a body from coming to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,7 @@ impl Body for Upload {
             }
             None => Some(Err(BodyError::TooLarge)),
         };
+        let came = came.map(|came| came.map(cleaned));
         self.note(false, came.as_ref().and_then(|came| came.as_ref().err().copied()));
         Poll::Ready(came)
     }
@@ -213,3 +215,14 @@ impl fmt::Display for BodyError {
 }
 
 impl Error for BodyError {}
+
+/// The same part of a body; trailers lose what must not go on.
+fn cleaned(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            trailers_towards_upstream(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
+    }
+}
