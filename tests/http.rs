@@ -6,8 +6,11 @@ use std::io::{BufReader, Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use mgate_policies::Now;
+use serde_json::json;
 use support::broker::free_port;
 use support::http::{Nginx, ask, curl, exchange, read_head, read_lines_until, run_curl};
+use support::issuer::SigningKey;
 use support::peer::{Upstream, tcp};
 use support::service::{Service, answer};
 use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, wait_until};
@@ -104,6 +107,33 @@ fn clients_are_known_by_what_they_show() {
     assert_eq!(lines, ["GET /dev-1/a?x=1", "GET /dev-1/b?x=1"]);
     assert!(heard.iter().all(|heard| !heard.headers.contains("authorization")), "{heard:?}");
     assert!(!mgate.log.text().contains("ZGV2LTE6"), "a secret is in the log");
+}
+
+#[test]
+fn token_is_an_identity_wherever_it_is_shown() {
+    let (files, key) = (files(OWN_PATHS), SigningKey::p256());
+    files.write("key.pem", &key.public_pem());
+    let service = Service::saying(answer("200 OK", "text/plain", "ok"));
+    let table = "[authn.tokens]\ntype = 'jwt'\nissuer = 'https://id.example'\naudience = 'mgate'\n\
+                 algorithms = ['ES256']\npublic_key_file = 'key.pem'\ntoken_in = ['header', 'password', 'cookie:t']\n";
+    let mgate = Mgate::start(&files, &web(service.address().port(), "authn = ['tokens']\n", table));
+    let token = |lasting: u64| {
+        let exp = Now::read().unix.as_secs() + lasting;
+        let claims = json!({ "iss": "https://id.example", "aud": "mgate", "sub": "dev-1", "exp": exp });
+        key.token(&json!({ "alg": "ES256" }), &claims)
+    };
+    let (good, late) = (token(600), token(0));
+    let url = |target: &str| format!("http://{}{target}", mgate.address());
+    let status = |header: &str, target: &str| curl(&["-H", header, &url(target)]).0;
+    assert_eq!(status(&format!("Authorization: Bearer {good}"), "/dev-1/a"), "200");
+    assert_eq!(status(&format!("Authorization: Bearer {good}"), "/dev-2/a"), "403");
+    assert_eq!(status(&format!("Authorization: Bearer {late}"), "/dev-1/a"), "401");
+    assert_eq!(status(&format!("Cookie: a=1; t={good}"), "/dev-1/a"), "200");
+    assert_eq!(status("X: y", &format!("/dev-1/b?access_token={good}&c=d")), "200");
+    assert_eq!(status("X: y", "/dev-1/a"), "401");
+    let lines: Vec<_> = service.heard().into_iter().map(|heard| heard.line).collect();
+    assert_eq!(lines, ["GET /dev-1/a", "GET /dev-1/a", "GET /dev-1/b?c=d"]);
+    assert!(!mgate.log.text().contains(&good), "a secret is in the log");
 }
 
 #[test]
