@@ -156,7 +156,7 @@ impl fmt::Display for Head {
     }
 }
 
-/// Whether the session may be asked to repeat a request: it has no effect, and nothing is lost. RFC 9110 §9.2.1
+/// Whether requests of this method have no effect, so that one may be made twice. RFC 9110 §9.2.1
 pub(super) fn is_safe(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 
@@ -50,9 +51,12 @@ pub(super) struct Download {
     lease: Option<Lease>,
 }
 
-/// A body that is told to clients, while its request counts.
+/// A body of any kind.
+pub(super) struct Content(UnsyncBoxBody<Bytes, BodyError>);
+
+/// A body that is told to a client, while its request counts.
 pub(super) struct Answer {
-    body: UnsyncBoxBody<Bytes, BodyError>,
+    content: Content,
     _in_flight: InFlight,
 }
 
@@ -165,9 +169,43 @@ impl Drop for Download {
     }
 }
 
+impl Content {
+    pub(super) fn of(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
+        Self(body.boxed_unsync())
+    }
+
+    pub(super) fn empty() -> Self {
+        Self::whole(Bytes::new())
+    }
+
+    pub(super) fn whole(bytes: Bytes) -> Self {
+        Self::of(Full::new(bytes).map_err(|never| match never {}))
+    }
+}
+
+impl Body for Content {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 impl Answer {
-    pub(super) fn new(body: UnsyncBoxBody<Bytes, BodyError>, in_flight: InFlight) -> Self {
-        Self { body, _in_flight: in_flight }
+    pub(super) fn new(content: Content, in_flight: InFlight) -> Self {
+        Self { content, _in_flight: in_flight }
     }
 }
 
@@ -179,15 +217,15 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        Pin::new(&mut self.content).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.content.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.content.size_hint()
     }
 }
 

@@ -1,16 +1,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::{Answer, BodyError, Download, Progress, Upload};
+use super::body::{Answer, BodyError, Content, Download, Progress, Upload};
 use super::connection::Connection;
 use super::upstream::UpstreamError;
 use crate::background::{sleep_until, timeout_at};
@@ -31,7 +29,7 @@ pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incomin
         Err(problem) => {
             let (route, peer) = (&exchange.endpoint.gate.route, exchange.connection.peer.address);
             debug!(%route, %peer, status = problem.status().as_u16(), reason = problem.detail(), "not answered");
-            problem.response().map(whole)
+            problem.response().map(Content::whole)
         }
     };
     response.map(|body| Answer::new(body, in_flight))
@@ -44,10 +42,7 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn run(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<Response<UnsyncBoxBody<Bytes, BodyError>>, Problem> {
+    async fn run(&self, request: Request<Incoming>) -> Result<Response<Content>, Problem> {
         let (mut parts, incoming) = request.into_parts();
         let head = Head::read(&parts, &self.endpoint.options)?;
         let client = self.identify(&head).await?;
@@ -61,7 +56,7 @@ impl Exchange {
             Profile::Proxy => {
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
-                self.forward(&head, &client, Request::from_parts(forwarded, upload.boxed_unsync()), &progress)
+                self.forward(&head, &client, Request::from_parts(forwarded, Content::of(upload)), &progress)
                     .await
             }
         }
@@ -168,7 +163,7 @@ impl Exchange {
         client: &Client,
         forwarded: Parts,
         upload: Upload,
-    ) -> Result<Response<UnsyncBoxBody<Bytes, BodyError>>, Problem> {
+    ) -> Result<Response<Content>, Problem> {
         let payload = upload.collect().await.map_err(problem_of)?.to_bytes();
         if payload.is_empty() {
             return Err(Problem::BadMessage);
@@ -179,7 +174,7 @@ impl Exchange {
             return Ok(accepted());
         }
         let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
-        let request = Request::from_parts(forwarded, whole(payload.clone()));
+        let request = Request::from_parts(forwarded, Content::whole(payload.clone()));
         let response = self.forward(head, client, request, &Mutex::new(progress)).await?;
         if response.status().is_success() {
             self.mirror(head, client, &payload);
@@ -192,9 +187,9 @@ impl Exchange {
         &self,
         head: &Head,
         client: &Client,
-        request: Request<UnsyncBoxBody<Bytes, BodyError>>,
+        request: Request<Content>,
         progress: &Mutex<Progress>,
-    ) -> Result<Response<UnsyncBoxBody<Bytes, BodyError>>, Problem> {
+    ) -> Result<Response<Content>, Problem> {
         let Some(upstream) = &self.endpoint.upstream else { return Err(Problem::NotFound) };
         let limits = &self.endpoint.gate.limits;
         lock(progress).since = Instant::now();
@@ -206,8 +201,8 @@ impl Exchange {
             Ok((response, lease)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
                 let (mut parts, incoming) = response.into_parts();
                 towards_client(&mut parts.headers);
-                let body = Download::new(incoming, limits.stall_timeout, lease).boxed_unsync();
-                let mut response = Response::new(body);
+                let body = Download::new(incoming, limits.stall_timeout, lease);
+                let mut response = Response::new(Content::of(body));
                 *response.status_mut() = parts.status;
                 *response.headers_mut() = parts.headers;
                 return Ok(response);
@@ -285,14 +280,10 @@ fn problem_of(error: BodyError) -> Problem {
     }
 }
 
-fn accepted() -> Response<UnsyncBoxBody<Bytes, BodyError>> {
-    let mut response = Response::new(super::upstream::empty());
+fn accepted() -> Response<Content> {
+    let mut response = Response::new(Content::empty());
     *response.status_mut() = StatusCode::ACCEPTED;
     response
-}
-
-fn whole(bytes: Bytes) -> UnsyncBoxBody<Bytes, BodyError> {
-    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn late() -> Reason {

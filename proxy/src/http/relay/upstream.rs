@@ -4,17 +4,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::body::BodyError;
+use super::body::Content;
 use super::patient::Patient;
 use crate::background::sleep_until;
 use crate::http::session::is_safe;
@@ -47,7 +44,7 @@ pub(super) enum UpstreamError {
 }
 
 struct Connection {
-    sender: http1::SendRequest<UnsyncBoxBody<Bytes, BodyError>>,
+    sender: http1::SendRequest<Content>,
     state: Arc<Mutex<State>>,
 }
 
@@ -69,7 +66,7 @@ impl Upstream {
     /// the connection turns out to have gone.
     pub(super) async fn send(
         &self,
-        request: Request<UnsyncBoxBody<Bytes, BodyError>>,
+        request: Request<Content>,
         stall_timeout: Duration,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let closed = |_| UpstreamError::TimedOut;
@@ -175,22 +172,17 @@ async fn tired(state: &Mutex<State>) {
 }
 
 /// Whether nothing is lost if it is sent twice.
-fn is_repeatable(request: &Request<UnsyncBoxBody<Bytes, BodyError>>) -> bool {
+fn is_repeatable(request: &Request<Content>) -> bool {
     is_safe(request.method()) && request.body().is_end_stream()
 }
 
 /// The same request; it has no body.
-fn repeat(request: &Request<UnsyncBoxBody<Bytes, BodyError>>) -> Request<UnsyncBoxBody<Bytes, BodyError>> {
-    let mut again = Request::new(empty());
+fn repeat(request: &Request<Content>) -> Request<Content> {
+    let mut again = Request::new(Content::empty());
     again.method_mut().clone_from(request.method());
     again.uri_mut().clone_from(request.uri());
     again.headers_mut().clone_from(request.headers());
     again
-}
-
-/// No body.
-pub(super) fn empty() -> UnsyncBoxBody<Bytes, BodyError> {
-    http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync()
 }
 
 impl fmt::Display for UpstreamError {
