@@ -12,7 +12,9 @@ use super::body::{Answer, BodyError, Content, Download, Progress, Upload};
 use super::connection::Connection;
 use super::upstream::UpstreamError;
 use crate::background::{sleep_until, timeout_at};
-use crate::gate::{Fate, Identification, Message, PacketSeen, SessionEvent, Side, Verdict};
+use crate::gate::{
+    Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
+};
 use crate::http::credentials::Shown;
 use crate::http::headers::towards_client;
 use crate::http::problem::Problem;
@@ -170,14 +172,14 @@ impl Exchange {
         }
         self.decide(head, client, &payload).await?;
         if self.endpoint.upstream.is_none() {
-            self.mirror(head, client, &payload);
+            self.mirror(head, client, &payload).await?;
             return Ok(accepted());
         }
         let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
         let request = Request::from_parts(forwarded, Content::whole(payload.clone()));
         let response = self.forward(head, client, request, &Mutex::new(progress)).await?;
         if response.status().is_success() {
-            self.mirror(head, client, &payload);
+            self.mirror(head, client, &payload).await?;
         }
         Ok(response)
     }
@@ -222,10 +224,17 @@ impl Exchange {
         })
     }
 
-    fn mirror(&self, head: &Head, client: &Client, payload: &[u8]) {
-        if let (Some(mirror), Ok(topic)) = (&self.endpoint.gate.mirror, head.topic()) {
-            let (action, topic) = (Action::Publish, topic.as_str());
-            mirror.message(&Message { client, action, topic, payload, qos: 0, retain: false });
+    /// Gives the mirror its copy; one that is being stored is waited for.
+    async fn mirror(&self, head: &Head, client: &Client, payload: &[u8]) -> Result<(), Problem> {
+        let Gate { mirror, limits, .. } = &self.endpoint.gate;
+        let (Some(mirror), Ok(topic)) = (mirror, head.topic()) else { return Ok(()) };
+        let (action, topic, notes, now) = (Action::Publish, topic.as_str(), Notes::default(), Now::read());
+        let message = Message { client, action, now, topic, payload, qos: 0, retain: false, notes };
+        let Copied::Storing(stored) = mirror.message(&message) else { return Ok(()) };
+        match timeout_at(Instant::now() + limits.store_timeout, stored).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => Err(reason.cause.into()),
+            Err(_) => Err(Cause::Unavailable.into()),
         }
     }
 
@@ -249,6 +258,7 @@ impl Exchange {
                 peer,
                 from: Side::Client,
                 packet: head,
+                frame: None,
                 fate,
             });
         }
