@@ -42,7 +42,17 @@ fn copy(criterion: &mut Criterion) {
 
 fn message<'a>(client: &'a Client, topic: &'a str) -> Message<'a> {
     let (action, now, notes) = (Action::Publish, Now::read(), Notes::default());
-    Message { client, action, now, topic, payload: PAYLOAD, qos: 1, retain: false, notes }
+    Message {
+        client,
+        action,
+        now,
+        topic,
+        payload: PAYLOAD,
+        qos: 1,
+        retain: false,
+        is_acknowledged: true,
+        notes,
+    }
 }
 
 fn client() -> Client {

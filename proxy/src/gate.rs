@@ -263,20 +263,22 @@ pub struct Message<'a> {
     pub qos: u8,
     /// Its retain flag.
     pub retain: bool,
+    /// Whether its sender waits to hear that it arrived.
+    pub is_acknowledged: bool,
     /// What its sender says about it.
     pub notes: Notes<'a>,
 }
 
-/// What a sender says about its message; nothing before MQTT 5.0.
+/// What a sender says about its message: nothing before MQTT 5.0, headers in HTTP.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes<'a> {
     /// The media type of the payload.
     pub content_type: Option<&'a str>,
-    /// How the payload is compressed: the user property `content-encoding`.
+    /// How the payload is compressed: the user property or header `content-encoding`.
     pub content_encoding: Option<&'a str>,
-    /// The trace that it belongs to: the user property `traceparent`. W3C Trace Context §3.2
+    /// The trace that it belongs to: the user property or header `traceparent`. W3C Trace Context §3.2
     pub traceparent: Option<&'a str>,
-    /// More about the trace: the user property `tracestate`. W3C Trace Context §3.3
+    /// More about the trace: the user property or header `tracestate`. W3C Trace Context §3.3
     pub tracestate: Option<&'a str>,
 }
 

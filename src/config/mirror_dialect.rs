@@ -162,7 +162,17 @@ mod tests {
 
     fn message<'a>(client: &'a Client, topic: &'a str) -> Message<'a> {
         let (action, now, notes) = (Action::Publish, Now::read(), Notes::default());
-        Message { client, action, now, topic, payload: b"x", qos: 0, retain: false, notes }
+        Message {
+            client,
+            action,
+            now,
+            topic,
+            payload: b"x",
+            qos: 0,
+            retain: false,
+            is_acknowledged: false,
+            notes,
+        }
     }
 
     fn client() -> Client {

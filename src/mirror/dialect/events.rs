@@ -71,6 +71,7 @@ impl<'a> News<'a> {
             SessionEvent::Denied { client, peer, .. } => ("deny", client, peer),
             SessionEvent::Dropped { client, .. } => ("drop", Some(client), client.peer),
             SessionEvent::Closed { client, peer, .. } => ("disconnect", client, peer),
+            SessionEvent::Failed { client, .. } => ("fail", Some(client), client.peer),
             SessionEvent::WouldBeDenied { client, .. } => ("would_deny", Some(client), client.peer),
         };
         Self { name, client, peer, event, now }
@@ -116,6 +117,9 @@ impl<'a> News<'a> {
             SessionEvent::Closed { why, blame, .. } => {
                 details.text("reason", &why.to_string());
                 details.text("blame", word(blame));
+            }
+            SessionEvent::Failed { action, resource, why, .. } => {
+                write_judgement(details, action, resource, &why.to_string());
             }
             SessionEvent::WouldBeDenied { action, resource, objection, .. } => {
                 details.text("policy", &objection.policy);
@@ -209,7 +213,12 @@ mod tests {
                 "deny",
                 judged.clone(),
             ),
-            (SessionEvent::Dropped { client: &client, action, resource, reason: &reason }, "drop", judged),
+            (
+                SessionEvent::Dropped { client: &client, action, resource, reason: &reason },
+                "drop",
+                judged.clone(),
+            ),
+            (SessionEvent::Failed { client: &client, action, resource, why: &reason }, "fail", judged),
             (
                 SessionEvent::Closed { client: Some(&client), peer, why: &why, blame: Blame::Nobody },
                 "disconnect",

@@ -26,7 +26,17 @@ pub(super) fn writer(kind: Kind) -> Writer {
 
 pub(super) fn message<'a>(client: &'a Client, topic: &'a str, payload: &'a [u8]) -> Message<'a> {
     let (action, notes) = (Action::Publish, Notes::default());
-    Message { client, action, now: now(), topic, payload, qos: 1, retain: false, notes }
+    Message {
+        client,
+        action,
+        now: now(),
+        topic,
+        payload,
+        qos: 1,
+        retain: false,
+        is_acknowledged: true,
+        notes,
+    }
 }
 
 /// A client that has shown a secret.

@@ -236,7 +236,7 @@ impl Running {
     }
 
     fn message(&self, message: &Message<'_>) -> Copied {
-        let is_awaited = self.is_acked && message.action == Action::Publish && message.qos > 0;
+        let is_awaited = self.is_acked && message.action == Action::Publish && message.is_acknowledged;
         let record = match self.dialect.message(message) {
             Ok(record) => record,
             Err(why) => {
@@ -339,6 +339,7 @@ fn peer_of(event: &SessionEvent<'_>) -> SocketAddr {
         | SessionEvent::Subscribed { client, .. }
         | SessionEvent::Unsubscribed { client, .. }
         | SessionEvent::Dropped { client, .. }
+        | SessionEvent::Failed { client, .. }
         | SessionEvent::WouldBeDenied { client, .. } => client.peer,
         SessionEvent::Denied { peer, .. } | SessionEvent::Closed { peer, .. } => *peer,
     }

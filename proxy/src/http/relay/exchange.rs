@@ -1,7 +1,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
@@ -138,12 +138,10 @@ impl Exchange {
                     if let Some(objection) = objection {
                         let (action, resource) = (query.action, &*query.resource.to_string());
                         let objection = &*objection;
-                        gate.observer.session(&SessionEvent::WouldBeDenied {
-                            client,
-                            action,
-                            resource,
-                            objection,
-                        });
+                        gate.tell(
+                            &SessionEvent::WouldBeDenied { client, action, resource, objection },
+                            Now::read(),
+                        );
                     }
                     self.tell(head, client, Fate::Passed(grant.by.as_deref()));
                     return Ok(());
@@ -172,14 +170,15 @@ impl Exchange {
         }
         self.decide(head, client, &payload).await?;
         if self.endpoint.upstream.is_none() {
-            self.mirror(head, client, &payload).await?;
+            self.mirror(head, client, &payload, &forwarded.headers).await?;
             return Ok(accepted());
         }
+        let headers = forwarded.headers.clone();
         let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
         let request = Request::from_parts(forwarded, Content::whole(payload.clone()));
         let response = self.forward(head, client, request, &Mutex::new(progress)).await?;
         if response.status().is_success() {
-            self.mirror(head, client, &payload).await?;
+            self.mirror(head, client, &payload, &headers).await?;
         }
         Ok(response)
     }
@@ -217,7 +216,7 @@ impl Exchange {
             return Err(problem_of(error));
         }
         let (action, resource, why) = (Action::Request, &*head.to_string(), &error);
-        self.endpoint.gate.observer.session(&SessionEvent::Failed { client, action, resource, why });
+        self.endpoint.gate.tell(&SessionEvent::Failed { client, action, resource, why }, Now::read());
         Err(match error {
             UpstreamError::Connect(ConnectError::TimedOut) | UpstreamError::TimedOut => Problem::UpstreamSlow,
             UpstreamError::Connect(_) | UpstreamError::Http(_) => Problem::BadGateway,
@@ -225,11 +224,26 @@ impl Exchange {
     }
 
     /// Gives the mirror its copy; one that is being stored is waited for.
-    async fn mirror(&self, head: &Head, client: &Client, payload: &[u8]) -> Result<(), Problem> {
+    async fn mirror(
+        &self,
+        head: &Head,
+        client: &Client,
+        payload: &[u8],
+        headers: &HeaderMap,
+    ) -> Result<(), Problem> {
         let Gate { mirror, limits, .. } = &self.endpoint.gate;
         let (Some(mirror), Ok(topic)) = (mirror, head.topic()) else { return Ok(()) };
-        let (action, topic, notes, now) = (Action::Publish, topic.as_str(), Notes::default(), Now::read());
-        let message = Message { client, action, now, topic, payload, qos: 0, retain: false, notes };
+        let message = Message {
+            client,
+            action: Action::Publish,
+            now: Now::read(),
+            topic: topic.as_str(),
+            payload,
+            qos: 0,
+            retain: false,
+            is_acknowledged: true,
+            notes: notes(headers),
+        };
         let Copied::Storing(stored) = mirror.message(&message) else { return Ok(()) };
         match timeout_at(Instant::now() + limits.store_timeout, stored).await {
             Ok(Ok(())) => Ok(()),
@@ -246,7 +260,9 @@ impl Exchange {
 
     fn tell_denied(&self, client: Option<&Client>, action: Action, resource: &str, reason: &Reason) {
         let peer = self.connection.peer.address;
-        self.endpoint.gate.observer.session(&SessionEvent::Denied { client, peer, action, resource, reason });
+        self.endpoint
+            .gate
+            .tell(&SessionEvent::Denied { client, peer, action, resource, reason }, Now::read());
     }
 
     fn tell(&self, head: &Head, client: &Client, fate: Fate<'_>) {
@@ -275,6 +291,17 @@ async fn silent(progress: &Mutex<Progress>, timeout: std::time::Duration) {
         if !awaits_client && since + timeout <= Instant::now() {
             return;
         }
+    }
+}
+
+/// What the head says about the message.
+fn notes(headers: &HeaderMap) -> Notes<'_> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    Notes {
+        content_type: text("content-type"),
+        content_encoding: text("content-encoding"),
+        traceparent: text("traceparent"),
+        tracestate: text("tracestate"),
     }
 }
 

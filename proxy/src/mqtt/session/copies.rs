@@ -52,10 +52,11 @@ impl Session {
         }
         let Publish { payload, qos, retain, packet_id, properties, .. } = *publish;
         let (action, topic, notes) = (action_of(*from), topic.as_str(), notes(properties));
-        let message = Message { client, action, now: cx.now, topic, payload, qos, retain, notes };
+        let (now, is_acknowledged) = (cx.now, qos > 0);
+        let message = Message { client, action, now, topic, payload, qos, retain, is_acknowledged, notes };
         let Copied::Storing(future) = mirror.message(&message) else { return };
         // a message that nobody acknowledges keeps nobody waiting
-        if *from == Side::Client && qos > 0 {
+        if *from == Side::Client && is_acknowledged {
             let deadline = cx.now.instant + cx.endpoint.gate.limits.store_timeout;
             let ack = if qos == 1 { PacketType::PubAck } else { PacketType::PubRec };
             let exchange = Exchange { packet_id, ack };
