@@ -51,6 +51,18 @@ fn message_without_a_stored_copy_is_refused_or_ends_the_session() {
 }
 
 #[test]
+fn message_that_no_stream_takes_is_refused() {
+    let (nats, upstream) = (Nats::new(), Upstream::start());
+    let _server = nats.start();
+    let mgate = start(&files(), upstream.port(), &nats, "limits = { store_timeout = '1s' }");
+    mgate.log.wait_for("connected to NATS");
+    let (mut client, _behind) = published(&mgate, &upstream, Version::V5);
+    let answer = client.packet();
+    assert_eq!((answer[0], &answer[2..5]), (PUBACK, [0, 1, 0x83].as_slice()));
+    mgate.log.wait_for("no stream takes this subject");
+}
+
+#[test]
 fn copy_that_cannot_be_said_is_no_success() {
     let (nats, upstream) = (Nats::with_stream(), Upstream::start());
     let _server = nats.start();
@@ -136,12 +148,15 @@ fn everything_acknowledged_is_stored_whatever_is_killed() {
         }
         for round in 0..5 {
             until_more_is_stored(&server, 5000);
-            server.kill();
             if round == 2 {
+                // what is sent now is never stored, and nobody is left to send it again
+                server.pause();
+                thread::sleep(Duration::from_millis(500));
                 mgate.kill();
                 mgate = start(&files, broker.port, &nats, keys);
                 *address.lock().unwrap() = mgate.address();
             }
+            server.kill();
             server = nats.start();
         }
         until_more_is_stored(&server, 5000);

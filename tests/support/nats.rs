@@ -118,6 +118,11 @@ impl NatsServer {
         assert_eq!(&pong, b"PONG\r\n");
     }
 
+    /// Nothing more is read or stored; connections stay.
+    pub(crate) fn pause(&self) {
+        self.process.pause();
+    }
+
     pub(crate) fn kill(self) {
         self.process.kill();
     }
