@@ -1,5 +1,7 @@
 //! One record on its way to NATS.
 
+use std::fmt::Display;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ pub(super) struct Letter {
     pub(super) session: SocketAddr,
     pub(super) subject: Box<str>,
     /// The block of headers, then the payload.
-    pub(super) body: Box<[u8]>,
+    pub(super) body: Vec<u8>,
     /// Where the payload begins in `body`.
     pub(super) payload_at: usize,
     /// When it was written, as time since the Unix epoch.
@@ -31,28 +33,23 @@ pub(super) struct Letter {
 
 impl Letter {
     /// Puts a record into an envelope; one without an identity gets `id`, so that NATS knows it again.
-    pub(super) fn new(
-        record: &Record,
-        session: SocketAddr,
-        at: Duration,
-        id: impl FnOnce() -> String,
-    ) -> Self {
+    pub(super) fn new(record: Record, session: SocketAddr, at: Duration, id: impl Display) -> Self {
         let lines = record.headers.as_bytes();
         let mut body = Vec::with_capacity(lines.len() + record.payload.len() + ROOM);
         body.extend_from_slice(VERSION);
         body.extend_from_slice(lines);
         if !has_identity(lines) {
             body.extend_from_slice(IDENTITY);
-            body.extend_from_slice(id().as_bytes());
-            body.extend_from_slice(b"\r\n");
+            // a vector takes everything
+            let _ = write!(body, "{id}\r\n");
         }
         body.extend_from_slice(b"\r\n");
         let payload_at = body.len();
         body.extend_from_slice(&record.payload);
         Self {
             session,
-            subject: record.subject.clone(),
-            body: body.into(),
+            subject: record.subject,
+            body,
             payload_at,
             at,
             waiting: None,
@@ -64,7 +61,7 @@ impl Letter {
 
     /// The memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        self.body.len() + self.subject.len() + size_of::<Self>()
+        self.body.capacity() + self.subject.len() + size_of::<Self>()
     }
 
     /// Whether somebody waited for it and does no longer.
@@ -105,7 +102,7 @@ impl Letter {
         Some(Self {
             session: str::from_utf8(session).ok()?.parse().ok()?,
             subject: str::from_utf8(subject).ok()?.into(),
-            body: [head, bytes].concat().into(),
+            body: [head, bytes].concat(),
             payload_at: head.len(),
             at,
             waiting: None,
@@ -132,7 +129,8 @@ fn millis(duration: Duration) -> u64 {
 }
 
 fn has_identity(lines: &[u8]) -> bool {
-    lines.split(|byte| *byte == b'\n').any(|line| line.starts_with(IDENTITY))
+    // most dialects put it there, before all else
+    lines.starts_with(IDENTITY) || lines.split(|byte| *byte == b'\n').any(|line| line.starts_with(IDENTITY))
 }
 
 /// NATS protocol, HPUB: the version line of headers.
@@ -140,7 +138,7 @@ const VERSION: &[u8] = b"NATS/1.0\r\n";
 /// What JetStream knows a message by that is sent again.
 const IDENTITY: &[u8] = b"Nats-Msg-Id: ";
 /// More than all that is small.
-const ROOM: usize = 64;
+const ROOM: usize = 96;
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -173,8 +171,7 @@ pub(super) mod tests {
         headers.push("X", "Nats-Msg-Id: no");
         let mut record = Record { subject: "a".into(), headers, payload: Bytes::from_static(b"x") };
         let body = |record: &Record| {
-            let body = Letter::new(record, session(1), Duration::ZERO, || "7".into()).body;
-            String::from_utf8(body.into()).unwrap()
+            String::from_utf8(Letter::new(record.clone(), session(1), Duration::ZERO, 7).body).unwrap()
         };
         assert_eq!(body(&record), "NATS/1.0\r\nX: Nats-Msg-Id: no\r\nNats-Msg-Id: 7\r\n\r\nx");
         record.headers.push("Nats-Msg-Id", "own");
@@ -185,7 +182,7 @@ pub(super) mod tests {
     pub(in crate::mirror::nats) fn letter(port: u16, subject: &str, payload: &str) -> Letter {
         let (headers, payload) = (Headers::default(), Bytes::copy_from_slice(payload.as_bytes()));
         let record = Record { subject: subject.into(), headers, payload };
-        Letter::new(&record, session(port), Duration::from_millis(1_700_000_000_123), || "id".into())
+        Letter::new(record, session(port), Duration::from_millis(1_700_000_000_123), "id")
     }
 
     fn session(port: u16) -> SocketAddr {

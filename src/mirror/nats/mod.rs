@@ -165,7 +165,7 @@ impl Mirror for NatsMirror {
     fn session(&self, event: &SessionEvent<'_>, now: Now) {
         let Some(running) = self.running.get() else { return };
         if let Some(record) = running.dialect.event(event, now) {
-            running.send(&record, peer_of(event), now);
+            running.send(record, peer_of(event), now);
         }
     }
 
@@ -176,7 +176,7 @@ impl Mirror for NatsMirror {
     fn packet(&self, seen: &PacketSeen<'_>, now: Now) {
         let Some(running) = self.running.get() else { return };
         if let Some(record) = running.dialect.packet(seen, now) {
-            running.send(&record, seen.peer, now);
+            running.send(record, seen.peer, now);
         }
     }
 }
@@ -249,10 +249,10 @@ impl Running {
             }
         };
         if !is_awaited {
-            self.send(&record, message.client.peer, message.now);
+            self.send(record, message.client.peer, message.now);
             return Copied::Taken;
         }
-        let mut letter = self.letter(&record, message.client.peer, message.now);
+        let mut letter = self.letter(record, message.client.peer, message.now);
         let (told, stored) = oneshot::channel();
         letter.waiting = Some(told);
         match self.shared.queue.push(letter) {
@@ -263,15 +263,15 @@ impl Running {
         }
     }
 
-    fn send(&self, record: &Record, session: SocketAddr, now: Now) {
+    fn send(&self, record: Record, session: SocketAddr, now: Now) {
         // the queue counts what it has no room for
         let _ = self.shared.queue.push(self.letter(record, session, now));
     }
 
-    fn letter(&self, record: &Record, session: SocketAddr, now: Now) -> Letter {
+    fn letter(&self, record: Record, session: SocketAddr, now: Now) -> Letter {
         let Shared { run, identities, .. } = &*self.shared;
-        let identity = || format!("{run}-{}", identities.fetch_add(1, Ordering::Relaxed));
-        Letter::new(record, session, now.unix, identity)
+        let number = identities.fetch_add(1, Ordering::Relaxed);
+        Letter::new(record, session, now.unix, format_args!("{run}-{number}"))
     }
 
     fn report_to(&self, health: &Health) {

@@ -40,6 +40,8 @@ pub(super) struct Sender {
     next_number: u64,
     /// When letters are taken again: those that come before gather.
     next_take: Instant,
+    /// Until when nobody needs to wake this.
+    awake_until: Instant,
     next_ping: Instant,
     next_look: Instant,
 }
@@ -73,6 +75,7 @@ impl Sender {
             events: Vec::new(),
             next_number,
             next_take: now,
+            awake_until: now,
             next_ping: now,
             next_look: now,
         }
@@ -108,12 +111,12 @@ impl Sender {
     /// Waits until there is something to do.
     async fn wait(&mut self, now: Instant) {
         let (is_up, is_gathering) = (self.link.is_up(), now < self.next_take);
-        let is_idle = is_up && !is_gathering && self.taken.is_empty() && !self.store.is_busy();
+        let is_idle = is_up && now >= self.awake_until && self.taken.is_empty() && !self.store.is_busy();
         let pause = match (is_idle, is_up, self.flow.len() > 0) {
             (true, _, false) => IDLE_PAUSE,
             (true, _, true) => RETRY_PAUSE,
             (false, true, _) if is_gathering => self.next_take - now,
-            (false, true, _) => BATCH_PAUSE,
+            (false, true, _) => self.batch_pause(),
             (false, false, _) => AWAY_PAUSE,
         };
         let turn = tokio::select! {
@@ -145,7 +148,16 @@ impl Sender {
             }
         }
         if !self.taken.is_empty() {
-            self.next_take = now + BATCH_PAUSE;
+            self.next_take = now + self.batch_pause();
+            self.awake_until = now + AWAKE_FOR;
+        }
+    }
+
+    /// Who waits for a letter waits for this too.
+    fn batch_pause(&self) -> Duration {
+        match self.flow {
+            Flow::Lanes(_) => SHORT_BATCH_PAUSE,
+            Flow::Row(_) => BATCH_PAUSE,
         }
     }
 
@@ -382,7 +394,10 @@ impl Sender {
 }
 
 /// Time in which letters gather before they are written, so that they are written together.
-const BATCH_PAUSE: Duration = Duration::from_millis(1);
+const BATCH_PAUSE: Duration = Duration::from_millis(5);
+const SHORT_BATCH_PAUSE: Duration = Duration::from_millis(1);
+/// How long it looks by itself whether letters come: to be woken costs those who bring them.
+const AWAKE_FOR: Duration = Duration::from_millis(20);
 /// Time between two looks at what is refused, and at what is not answered.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const AWAY_PAUSE: Duration = Duration::from_millis(20);
