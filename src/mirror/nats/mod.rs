@@ -256,16 +256,16 @@ impl Running {
         let (told, stored) = oneshot::channel();
         letter.waiting = Some(told);
         match self.shared.queue.push(letter) {
-            Ok(()) => Copied::Storing(Box::pin(async {
+            true => Copied::Storing(Box::pin(async {
                 stored.await.unwrap_or_else(|_| Err(Reason::with_detail(Cause::Unavailable, STOPPED)))
             })),
-            Err(_) => refused(Cause::QuotaExceeded, "the mirror's queue is full"),
+            false => refused(Cause::QuotaExceeded, "the mirror's queue is full"),
         }
     }
 
     fn send(&self, record: Record, session: SocketAddr, now: Now) {
         // the queue counts what it has no room for
-        let _ = self.shared.queue.push(self.letter(record, session, now));
+        self.shared.queue.push(self.letter(record, session, now));
     }
 
     fn letter(&self, record: Record, session: SocketAddr, now: Now) -> Letter {

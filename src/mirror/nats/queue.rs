@@ -44,13 +44,13 @@ impl Queue {
         Self { bounds, state: Mutex::default(), woken: Notify::new() }
     }
 
-    /// Takes a letter in, or gives it back where there is no room.
-    pub(super) fn push(&self, letter: Letter) -> Result<(), Letter> {
+    /// Takes a letter in, if there is room; says whether there was.
+    pub(super) fn push(&self, letter: Letter) -> bool {
         let mut state = self.lock();
         let bytes = state.held.bytes + letter.bytes();
         if state.held.messages >= self.bounds.messages || bytes > self.bounds.bytes {
             state.dropped += u64::from(letter.waiting.is_none());
-            return Err(letter);
+            return false;
         }
         state.held = Held { messages: state.held.messages + 1, bytes };
         state.letters.push(letter);
@@ -59,7 +59,7 @@ impl Queue {
         if is_asleep {
             self.woken.notify_one();
         }
-        Ok(())
+        true
     }
 
     /// Swaps what is there for `empty`, which keeps its room.
@@ -122,9 +122,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queue_that_is_full_gives_the_newest_back() {
+    fn queue_that_is_full_does_not_take_the_newest() {
         let queue = Queue::new(Bounds { messages: 2, bytes: 1 << 20 });
-        let pushed: Vec<_> = (1..=3).map(|port| queue.push(letter(port, "a", "x")).is_ok()).collect();
+        let pushed: Vec<_> = (1..=3).map(|port| queue.push(letter(port, "a", "x"))).collect();
         assert_eq!(pushed, [true, true, false]);
         assert_eq!((queue.take_dropped(), queue.take_dropped()), (1, 0));
     }
@@ -133,22 +133,22 @@ mod tests {
     fn bytes_are_bounded_too() {
         let size = letter(1, "a", "x").bytes();
         let queue = Queue::new(Bounds { messages: 100, bytes: 2 * size });
-        let pushed: Vec<_> = (1..=3).map(|port| queue.push(letter(port, "a", "x")).is_ok()).collect();
+        let pushed: Vec<_> = (1..=3).map(|port| queue.push(letter(port, "a", "x"))).collect();
         assert_eq!(pushed, [true, true, false]);
     }
 
     #[test]
     fn what_is_taken_counts_until_it_is_released() {
         let queue = Queue::new(Bounds { messages: 1, bytes: 1 << 20 });
-        assert!(queue.push(letter(1, "a", "x")).is_ok());
+        assert!(queue.push(letter(1, "a", "x")));
         let mut taken = Vec::new();
         queue.take(&mut taken);
-        assert!(queue.push(letter(2, "a", "x")).is_err());
+        assert!(!queue.push(letter(2, "a", "x")));
         let mut held = Held::default();
         held.add(&taken[0]);
         queue.release(held);
         assert_eq!(queue.held(), Held::default());
-        assert!(queue.push(letter(3, "a", "x")).is_ok());
+        assert!(queue.push(letter(3, "a", "x")));
     }
 
     #[tokio::test(start_paused = true)]
@@ -156,7 +156,7 @@ mod tests {
         let queue = Queue::new(Bounds { messages: 9, bytes: 1 << 20 });
         let asleep = tokio::time::timeout(std::time::Duration::from_secs(1), queue.next());
         assert!(asleep.await.is_err());
-        assert!(queue.push(letter(1, "a", "x")).is_ok());
+        assert!(queue.push(letter(1, "a", "x")));
         queue.next().await;
     }
 }
