@@ -144,6 +144,7 @@ fn message<'a>(client: &'a Client, topic: &'a str) -> Message<'a> {
         payload: PAYLOAD,
         qos: 1,
         retain: false,
+        is_acknowledged: true,
         notes,
     }
 }
