@@ -4,6 +4,7 @@ mod support;
 
 use std::io::{BufReader, Read, Write};
 use std::net::Shutdown;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mgate_policies::Now;
@@ -23,6 +24,7 @@ fn what_is_allowed_passes_through_and_nothing_else() {
     let (status, body) = curl(&[&url("/public/a.txt")]);
     assert_eq!((status.as_str(), body.as_str()), ("200", "hello\n"));
     assert_eq!(curl(&["-I", &url("/public/a.txt")]).0, "200");
+    assert_eq!(curl(&["--http1.0", &url("/public/a.txt")]), ("200".into(), "hello\n".into()));
     assert_eq!(curl(&["-H", "If-None-Match: *", &url("/public/a.txt")]).0, "304");
     assert_eq!(curl(&["-r", "1-2", &url("/public/a.txt")]), ("206".into(), "el".into()));
     assert_eq!(curl(&[&url("/public/missing")]).0, "404");
@@ -329,6 +331,30 @@ fn who_does_not_read_is_let_go() {
 }
 
 #[test]
+fn who_does_not_read_what_it_asked_for_is_let_go_over_http2_too() {
+    let (files, nginx) = (files(ACL_FILE).with_certificates(), Nginx::start());
+    nginx.write("public/large", &vec![b'x'; LARGE]);
+    let rest = "[route.limits]\nstall_timeout = '500ms'\n[admin]\nlisten = \"http://127.0.0.1:0\"\n";
+    let mgate = Mgate::start(&files, &over_tls(nginx.port, rest));
+    let mut slow = Command::new("openssl")
+        .args(["s_client", "-quiet", "-alpn", "h2", "-connect", &mgate.address().to_string()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    slow.stdin.as_mut().unwrap().write_all(HTTP2_WITH_A_SMALL_WINDOW).unwrap();
+    let admin = mgate.admin();
+    let connections = || admin.get("/healthz").1["routes"][0]["connections"].as_u64();
+    let mut was_there = false;
+    wait_until("it is let go", || {
+        was_there |= connections() == Some(1);
+        was_there && connections() == Some(0)
+    });
+    slow.wait().unwrap();
+}
+
+#[test]
 fn bodies_stream_over_http2_both_ways() {
     let files = files(ACL_FILE).with_certificates();
     let service = Service::start(|heard, tcp| tcp.write_all(&answer("200 OK", "text/plain", &heard.body)));
@@ -540,6 +566,11 @@ fn files(acl: &str) -> Files {
 }
 
 const GET: &[u8] = b"GET /any/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+
+/// Preface, SETTINGS with room for 100 bytes of an answer, and GET /public/large; no window is opened after that.
+const HTTP2_WITH_A_SMALL_WINDOW: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\
+    \0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\x64\
+    \0\0\x14\x01\x05\0\0\0\x01\x82\x87\x04\x0d/public/large\x41\x01a";
 
 const LARGE: usize = 30 * 1024 * 1024;
 

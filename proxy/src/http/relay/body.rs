@@ -57,7 +57,7 @@ pub(super) struct Content(UnsyncBoxBody<Bytes, BodyError>);
 /// A body that is told to a client, while its request counts.
 pub(super) struct Answer {
     content: Content,
-    _in_flight: InFlight,
+    in_flight: InFlight,
 }
 
 /// A body whose next part must come in time.
@@ -205,7 +205,7 @@ impl Body for Content {
 
 impl Answer {
     pub(super) fn new(content: Content, in_flight: InFlight) -> Self {
-        Self { content, _in_flight: in_flight }
+        Self { content, in_flight }
     }
 }
 
@@ -217,7 +217,9 @@ impl Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.content).poll_frame(cx)
+        let came = Pin::new(&mut self.content).poll_frame(cx);
+        self.in_flight.note(matches!(came, Poll::Ready(Some(Ok(_)))));
+        came
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,7 +1,7 @@
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::Request;
@@ -30,10 +30,19 @@ pub(super) struct Connection {
     in_flight: AtomicUsize,
     /// When the last request was done, and whether there was one.
     rest: Mutex<(Instant, bool)>,
+    /// Of the answers that are on their way.
+    untaken: Mutex<Vec<Weak<Untaken>>>,
 }
 
 /// A request that is not done yet.
-pub(super) struct InFlight(Arc<Connection>);
+pub(super) struct InFlight {
+    connection: Arc<Connection>,
+    untaken: Arc<Untaken>,
+}
+
+/// Since when a part of an answer waits for the client; `None` while the next one is awaited.
+#[derive(Default)]
+struct Untaken(Mutex<Option<Instant>>);
 
 /// Serves the requests of one connection until it ends, or until the signal says so or goes away.
 pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoint>>) {
@@ -43,6 +52,7 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoi
         signal,
         in_flight: AtomicUsize::new(0),
         rest: Mutex::new((Instant::now(), false)),
+        untaken: Mutex::default(),
     });
     let (options, stall_timeout) = {
         let endpoint = connection.endpoint();
@@ -82,7 +92,11 @@ impl Connection {
     /// Counts one more request.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        InFlight(Arc::clone(self))
+        let untaken = Arc::new(Untaken::default());
+        let mut all = lock(&self.untaken);
+        all.retain(|one| one.strong_count() > 0);
+        all.push(Arc::downgrade(&untaken));
+        InFlight { connection: Arc::clone(self), untaken }
     }
 
     fn is_idle(&self) -> bool {
@@ -91,7 +105,7 @@ impl Connection {
 
     /// Until when it may be without a request; `None` while it has one.
     fn rests_until(&self) -> Option<Instant> {
-        let (since, had_one) = *self.rest.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, had_one) = *lock(&self.rest);
         let endpoint = self.endpoint();
         let time = if had_one { endpoint.keep_alive() } else { endpoint.gate.limits.connect_timeout };
         self.is_idle().then(|| since + time)
@@ -108,6 +122,23 @@ impl Connection {
         }
     }
 
+    /// Waits until the client has not taken a part of an answer for too long. Over HTTP/2 it need not read what it
+    /// asked for, and reads all else.
+    async fn stuck(&self) {
+        loop {
+            let stall_timeout = self.endpoint().gate.limits.stall_timeout;
+            sleep_until(Instant::now() + stall_timeout).await;
+            let is_stuck = |one: &Weak<Untaken>| {
+                one.upgrade()
+                    .and_then(|one| *lock(&one.0))
+                    .is_some_and(|since| since.elapsed() >= stall_timeout)
+            };
+            if lock(&self.untaken).iter().any(is_stuck) {
+                return;
+            }
+        }
+    }
+
     /// Waits until nothing is to be done for it, and a little longer.
     async fn quiet(&self) {
         loop {
@@ -119,10 +150,17 @@ impl Connection {
     }
 }
 
+impl InFlight {
+    /// A part of the answer waits for the client, or the next one is awaited.
+    pub(super) fn note(&self, is_untaken: bool) {
+        *lock(&self.untaken.0) = is_untaken.then(Instant::now);
+    }
+}
+
 impl Drop for InFlight {
     fn drop(&mut self) {
-        *self.0.rest.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), true);
-        self.0.in_flight.fetch_sub(1, Ordering::SeqCst);
+        *lock(&self.connection.rest) = (Instant::now(), true);
+        self.connection.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -135,6 +173,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     let mut served = pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => Some(ended),
+        () = connection.stuck() => return,
         () = connection.tired() => None,
         () = stopped(connection.signal.clone()) => None,
     };
@@ -144,6 +183,7 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             shut_down(served.as_mut());
             tokio::select! {
                 ended = served.as_mut() => Some(ended),
+                () = connection.stuck() => return,
                 () = connection.quiet() => None,
             }
         }
@@ -156,6 +196,10 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 /// Waits until sessions are to end.
 async fn stopped(mut signal: watch::Receiver<Signal<Endpoint>>) {
     let _ = signal.wait_for(Signal::is_stopping).await;
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Requests at a time on one connection of HTTP/2.
