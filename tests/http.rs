@@ -6,11 +6,13 @@ use std::io::{BufReader, Read, Write};
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use mgate_policies::Now;
 use serde_json::json;
 use support::broker::free_port;
 use support::http::{Nginx, ask, curl, exchange, read_head, read_lines_until, run_curl};
+use support::https::Https;
 use support::issuer::SigningKey;
 use support::peer::{Upstream, tcp};
 use support::service::{Service, answer};
@@ -184,6 +186,38 @@ fn head_goes_on_without_what_belongs_to_the_connection() {
     for name in ["x-hop", "keep-alive", "x_forwarded", "override", "9.9.9.9"] {
         assert!(!heard.headers.contains(name), "{name}: {}", heard.headers);
     }
+}
+
+#[test]
+fn origin_is_told_by_those_who_are_trusted() {
+    let (files, service) = (files(ACL_FILE), Service::saying(answer("200 OK", "text/plain", "ok")));
+    let more = "proxy_protocol = { accept = 'v1', trusted = ['127.0.0.0/8'] }\nhttp = { trusted = ['192.0.2.0/24'] }\n";
+    let mgate = Mgate::start(&files, &web(service.address().port(), more, ""));
+    for (from, expected) in [("192.0.2.7", "9.9.9.9, 192.0.2.7"), ("198.51.100.1", "198.51.100.1")] {
+        let request = format!(
+            "PROXY TCP4 {from} 127.0.0.1 4000 80\r\nGET /any/a HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 9.9.9.9\r\n\
+             Connection: close\r\n\r\n"
+        );
+        assert!(exchange(mgate.address(), request.as_bytes()).starts_with("HTTP/1.1 200 "));
+        let headers = service.heard().pop().unwrap().headers;
+        assert!(headers.contains(&format!("x-forwarded-for: {expected}\r\n")), "{headers}");
+    }
+}
+
+#[test]
+fn upstream_is_spoken_to_over_tls() {
+    let files = files(ACL_FILE).with_certificates();
+    let upstream = Https::start(&files, Some(answer("200 OK", "text/plain", "ok")));
+    let port: u16 = upstream.url().rsplit(':').next().unwrap().trim_end_matches("/keys").parse().unwrap();
+    let config = |ca: &str| {
+        let config = web(port, &format!("upstream_tls = {{ {ca} }}\n"), "");
+        config.replace(&format!("'http://127.0.0.1:{port}'"), &format!("'https://localhost:{port}'"))
+    };
+    let mgate = Mgate::start(&files, &config("ca = 'ca.pem'"));
+    assert!(exchange(mgate.address(), GET).starts_with("HTTP/1.1 200 "));
+    let stranger = Mgate::start(&files, &config("ca = 'ca.pem', server_name = 'other.example'"));
+    assert!(exchange(stranger.address(), GET).starts_with("HTTP/1.1 502 "));
+    assert_eq!(upstream.requests(), 1);
 }
 
 #[test]
@@ -457,6 +491,21 @@ fn requests_end_before_it_stops() {
     client.read_to_string(&mut said).unwrap();
     assert!(said.starts_with("HTTP/1.1 200 ") && said.ends_with("ok"), "{said}");
     drop((client, idle));
+    assert!(mgate.wait().success());
+}
+
+#[test]
+fn requests_over_http2_end_before_it_stops() {
+    let (files, upstream) = (files(ACL_FILE).with_certificates(), Upstream::start());
+    let mut mgate = Mgate::start(&files, &over_tls(upstream.port(), ""));
+    let (ca, url) = (files.path("ca.pem"), format!("https://localhost:{}/any/a", mgate.address().port()));
+    let client = thread::spawn(move || curl(&["--http2", "--cacert", ca.to_str().unwrap(), &url]));
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    mgate.terminate();
+    mgate.log.wait_for("stopping");
+    behind.write_all(&answer("200 OK", "text/plain", "ok")).unwrap();
+    assert_eq!(client.join().unwrap(), ("200".into(), "ok".into()));
     assert!(mgate.wait().success());
 }
 
