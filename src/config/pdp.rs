@@ -338,7 +338,8 @@ fn cache(section: &mut Section<'_>, files: &Files<'_>) -> (OnError, CacheOptions
         _ => {}
     }
     if on_error == OnError::Abstain {
-        let message = "while the service is away, the other policies alone decide";
+        let message =
+            "while the service is away, the other policies alone decide, but for `connect`: that is denied";
         files.report().warning(&section.place_at("on_error"), message);
     }
     table.finish();

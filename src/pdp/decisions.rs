@@ -297,7 +297,7 @@ impl Decisions {
                 let name = if is_stale { &self.stale_name } else { &self.client.name };
                 remembered.decision(name, question.expires, now.later(since.elapsed()))
             }
-            Err(error) => self.unavailable(&error),
+            Err(error) => self.unavailable(question.flags.0, &error),
         }
     }
 
@@ -358,12 +358,9 @@ impl Decisions {
         (action, expires): (Action, Option<Duration>),
         now: Now,
     ) -> Outcome {
+        let answer = answer.and_then(|answered| answered.to(action).map_err(PdpError::Answer));
         match answer {
-            Ok(mut answered) => {
-                // what is said of the session elsewhere is not for all of it
-                answered.terms.take_if(|_| action != Action::Connect);
-                Ok(self.cache.remember(key, answered, expires, now).await)
-            }
+            Ok(answered) => Ok(self.cache.remember(key, answered, expires, now).await),
             Err(error) => {
                 count(&self.counters.errors);
                 Err(error)
@@ -406,8 +403,11 @@ impl Decisions {
         Decision::Deny(Reason::with_detail(Cause::NotAuthorized, detail))
     }
 
-    pub(super) fn unavailable(&self, error: &PdpError) -> Decision {
-        if self.on_error == OnError::Abstain && error.is_absence() {
+    /// What counts for this action while there is no answer.
+    pub(super) fn unavailable(&self, action: Action, error: &PdpError) -> Decision {
+        // others who let a client in would let it out of the prefix and the limits that the service has for it
+        let may_abstain = self.on_error == OnError::Abstain && action != Action::Connect;
+        if may_abstain && error.is_absence() {
             return Decision::Abstain;
         }
         let detail = format!("{}: {error}", self.client.name);

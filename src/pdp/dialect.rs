@@ -113,6 +113,19 @@ impl Answered {
         Self { terms, ..self }
     }
 
+    /// The same as an answer to this action: what is said of the session elsewhere than with `connect` is not for
+    /// all of it.
+    pub(super) fn to(mut self, action: Action) -> Result<Self, AnswerError> {
+        self.terms.take_if(|_| action != Action::Connect);
+        match (self.verdict, &self.terms) {
+            // others who let the client in would know nothing of them
+            (Verdict::Abstain, Some(_)) => {
+                Err(AnswerError::Meaning("leaves `connect` to others and has an `mgate`"))
+            }
+            _ => Ok(self),
+        }
+    }
+
     /// The same with the service's words.
     pub(super) fn saying(mut self, words: Option<&Value>) -> Self {
         self.words = words.and_then(Value::as_str).filter(|words| !words.is_empty()).map(for_people);

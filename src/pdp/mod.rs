@@ -88,7 +88,8 @@ pub struct PdpOptions {
 /// What counts while a service is away. What it says, and makes no sense, is a denial either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnError {
-    /// The other policies alone.
+    /// The other policies alone; but nobody connects of whom the service would be asked, as it alone knows the
+    /// terms of the session.
     Abstain,
     /// Nothing is allowed.
     #[default]

@@ -30,12 +30,12 @@ impl Decisions {
             };
         }
         let (this, deadline) = (Arc::clone(self), self.deadline());
-        let (kept, answer) = (kept(query), ask());
+        let (kept, action, answer) = (kept(query), query.action, ask());
         Answer::Pending(Box::pin(async move {
             let since = time::Instant::now();
             let settled = match this.settle(&question, now, deadline).await {
                 Ok(settled) => settled,
-                Err(error) => return this.unavailable(&error),
+                Err(error) => return this.unavailable(action, &error),
             };
             let now = now.later(since.elapsed());
             let decided = kept.query().ok().and_then(|query| this.by_terms(&settled.remembered, &query, now));

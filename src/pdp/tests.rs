@@ -409,6 +409,33 @@ async fn others_decide_while_the_service_is_away_where_that_is_wanted() {
 }
 
 #[tokio::test]
+async fn others_let_nobody_in_while_the_service_is_away() {
+    let (silent, away) = (silent_after(0), format!("http://{}/", unused_address()));
+    for url in [silent.url("/"), away] {
+        for session_terms in [false, true] {
+            let on_error = OnError::Abstain;
+            let pdp = Pdp::new(PdpOptions { on_error, session_terms, timeout: SHORT, ..options(&url) });
+            let client = client();
+            let connect = query(&client, Action::Connect, Resource::Session);
+            assert_eq!(cause(&decide(&pdp, &connect).await), Some(Cause::Unavailable));
+            assert_eq!(decide(&pdp, &publish(&client, "a")).await, Decision::Abstain);
+        }
+    }
+}
+
+#[tokio::test]
+async fn terms_for_a_session_that_is_left_to_others_are_no_answer() {
+    let service = Service::saying(json(r#"{"decision":true,"context":{"mgate":{"topic_prefix":"acme/"}}}"#));
+    let dialect = Box::new(Undecided(Authzen::new(service.url("/").parse().unwrap())));
+    let (pdp, client) = (Pdp::new(PdpOptions { dialect, ..options(&service.url("/")) }), client());
+    for _ in 0..2 {
+        let connect = query(&client, Action::Connect, Resource::Session);
+        assert_eq!(cause(&decide(&pdp, &connect).await), Some(Cause::Unavailable));
+        assert_eq!(decide(&pdp, &publish(&client, "a")).await, Decision::Abstain);
+    }
+}
+
+#[tokio::test]
 async fn questions_over_grpc_are_one_request_and_remembered() {
     let (decide, decided) = channel::<()>();
     let decided = Mutex::new(decided);
@@ -545,6 +572,23 @@ async fn headers_go_along() {
     let pdp = Pdp::new(options);
     assert!(is_allowed(&decide(&pdp, &publish(&client(), "a")).await));
     assert!(service.heard()[0].headers.contains("authorization: bearer hunter2\r\n"));
+}
+
+/// A service that says what it knows, and leaves it to others.
+struct Undecided(Authzen);
+
+impl Dialect for Undecided {
+    fn actions(&self) -> &'static [Action] {
+        ALL_ACTIONS
+    }
+
+    fn request(&self, query: &Query<'_>) -> Result<Request<Bytes>, Unaskable> {
+        self.0.request(query)
+    }
+
+    fn read(&self, asked: &Request<Bytes>, answer: &Response<Bytes>) -> Result<Answered, AnswerError> {
+        Ok(Answered { verdict: Verdict::Abstain, ..self.0.read(asked, answer)? })
+    }
 }
 
 /// A dialect whose questions are all the same.
