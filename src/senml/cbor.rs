@@ -123,8 +123,7 @@ impl<'a> Reader<'a> {
         if exponent.major > NEGATIVE || mantissa.major > NEGATIVE {
             return Err(Problem::Type(label.name()));
         }
-        let digits = format!("{}e{}", mantissa.integer(), exponent.integer());
-        Number::from_digits(&digits).ok_or(Problem::Range(label.name()))
+        Number::from_decimal(mantissa.integer(), exponent.integer()).ok_or(Problem::Range(label.name()))
     }
 
     /// The text behind its head.
@@ -180,10 +179,16 @@ impl<'a> Reader<'a> {
             25 => 2,
             26 => 4,
             27 => 8,
+            // RFC 8949 §3: some are reserved, and not everything can be without a length
             28..=30 => return Err(Problem::NoCbor),
+            INDEFINITE if matches!(major, UNSIGNED | NEGATIVE | TAG) => return Err(Problem::NoCbor),
             _ => return Ok(Head { major, info, argument: info.into() }),
         };
         let argument = self.take(length)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        // RFC 8949 §3.3: simple values that fit into the first byte stand there
+        if (major, info) == (SIMPLE, 24) && argument < 32 {
+            return Err(Problem::NoCbor);
+        }
         Ok(Head { major, info, argument })
     }
 

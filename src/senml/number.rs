@@ -56,6 +56,19 @@ impl Number {
         }
     }
 
+    /// Takes a mantissa and an exponent of ten; `None` if the number is too large.
+    pub(super) fn from_decimal(mantissa: i128, exponent: i128) -> Option<Self> {
+        let power = u32::try_from(exponent.unsigned_abs()).ok().and_then(|power| 10i128.checked_pow(power));
+        let whole = power.and_then(|power| match exponent < 0 {
+            true => (mantissa % power == 0).then(|| mantissa / power),
+            false => mantissa.checked_mul(power),
+        });
+        match whole {
+            Some(integer) => Some(Self::from_integer(integer)),
+            None => Self::from_f64(format!("{mantissa}e{exponent}").parse().ok()?),
+        }
+    }
+
     /// The sum, if it is not too large.
     pub(super) fn plus(self, other: Self) -> Option<Self> {
         match (self.0, other.0) {
