@@ -444,6 +444,26 @@ fn will_is_authorized_under_its_new_topic_and_once() {
 }
 
 #[test]
+fn will_that_gets_too_long_is_denied_as_a_will() {
+    for (version, code) in [(Version::V311, 3), (Version::V5, 0x97)] {
+        for (length, is_denied) in [(65_535, false), (65_536, true)] {
+            let grows = Edit::message(move |message| {
+                message.payload = Cow::Owned(vec![b'x'; length]);
+                Ok(())
+            });
+            let mut story = transformed(vec![grows]);
+            story.client_sends(&NewConnect { will_topic: Some("w"), ..connect(version) }.bytes());
+            let denials = if is_denied { vec![(Action::Will, "w".to_owned())] } else { Vec::new() };
+            assert_eq!(story.denials(), denials, "{length}");
+            match is_denied {
+                true => assert_eq!(story.client_hears()[3], code),
+                false => story.upstream_opens(),
+            }
+        }
+    }
+}
+
+#[test]
 fn upstream_sees_another_login_than_authenticators() {
     for version in BOTH {
         let mut story = transformed(vec![Arc::new(Login)]);

@@ -99,6 +99,8 @@ impl Session {
             retain: will.retain,
         };
         match self.transformed_by(row, Part::Message(message), cx).map_err(reason_of)? {
+            // a will's payload has a length of two bytes: MQTT 5.0 §3.1.3.4
+            Part::Message(message) if message.payload.len() > usize::from(u16::MAX) => Err(too_long(row)),
             Part::Message(message) => Ok(message),
             _ => Err(reason_of(another_part(row))),
         }
