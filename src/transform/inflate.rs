@@ -94,7 +94,9 @@ impl Transform for Inflate {
 
     fn apply(&self, packet: &mut Editable<'_>, now: Now) -> Result<(), Refusal> {
         let Part::Message(message) = &mut packet.part else { return Ok(()) };
-        if !self.options.scope.covers(message) {
+        // an empty message that is retained ends what is, and carries nothing
+        let is_end = message.payload.is_empty() && message.retain;
+        if is_end || !self.options.scope.covers(message) {
             return Ok(());
         }
         match self.inflated(&message.payload) {
@@ -258,6 +260,17 @@ mod tests {
         let options = || InflateOptions { on_error: OnBadDeflate::Pass, max_bytes: 100, ..options() };
         assert_eq!(after(options(), b"x\x9cbroken"), Ok(b"x\x9cbroken".to_vec()));
         assert_eq!(after(options(), &compressed(Encoding::Gzip, &[0; 101])), too_large());
+    }
+
+    #[test]
+    fn empty_message_ends_a_retained_one() {
+        for encoding in ALL {
+            let options = InflateOptions { encoding: Some(encoding), ..options() };
+            assert_eq!(after(options.clone(), b""), refused(Fault::Broken));
+            let message = EditableMessage { retain: true, ..message_of(Action::Publish, "t", b"") };
+            let ended = applied(&Inflate::new("inflate", options), &client(), message, Now::read());
+            assert_eq!(ended, Ok(Vec::new()), "{encoding:?}");
+        }
     }
 
     fn after(options: InflateOptions, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
