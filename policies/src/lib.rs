@@ -36,5 +36,5 @@ pub use scope::Scope;
 pub use session_terms::{SessionLimits, SessionTerms};
 pub use topic::{FilterError, TopicFilter, TopicName};
 pub use transform::{
-    Editable, EditableFilter, EditableLogin, EditableMessage, Part, Refusal, Transform, Transforms,
+    Editable, EditableFilter, EditableLogin, EditableMessage, Outdated, Part, Refusal, Transform, Transforms,
 };

@@ -81,6 +81,17 @@ pub struct EditableMessage<'a> {
     pub qos: u8,
     /// Its retain flag; to look at.
     pub retain: bool,
+    /// What its sender said of a payload that is another by now.
+    pub outdated: Outdated,
+}
+
+/// What is said of a payload beside it and true no longer: it goes no further. Only MQTT 5.0 says such things.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outdated {
+    /// How it is compressed: user properties `content-encoding`.
+    pub encoding: bool,
+    /// That it is a signed text: the content type `application/jose` (RFC 7515 §9.2), and the payload format.
+    pub signature: bool,
 }
 
 /// Why a packet goes no further, and what its sender hears.
@@ -382,7 +393,16 @@ mod tests {
 
     fn message(action: Action) -> EditableMessage<'static> {
         let payload: Cow<'_, [u8]> = Cow::Borrowed(b"x");
-        EditableMessage { action, topic: "t".into(), response_topic: None, payload, qos: 0, retain: false }
+        let outdated = Outdated::default();
+        EditableMessage {
+            action,
+            topic: "t".into(),
+            response_topic: None,
+            payload,
+            qos: 0,
+            retain: false,
+            outdated,
+        }
     }
 
     fn client() -> Client {

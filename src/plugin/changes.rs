@@ -77,7 +77,7 @@ fn put_one(name: &str, new: String, part: &mut Part<'_>, payload: Payload) -> Re
 
 #[cfg(test)]
 mod tests {
-    use mgate_policies::{Action, EditableFilter, EditableLogin, EditableMessage};
+    use mgate_policies::{Action, EditableFilter, EditableLogin, EditableMessage, Outdated};
 
     use super::*;
 
@@ -181,6 +181,7 @@ mod tests {
             payload: b"1".into(),
             qos: 0,
             retain: false,
+            outdated: Outdated::default(),
         })
     }
 

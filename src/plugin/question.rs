@@ -54,7 +54,7 @@ fn write_message(message: &EditableMessage<'_>, payload: Payload, members: &mut 
 
 #[cfg(test)]
 mod tests {
-    use mgate_policies::Action;
+    use mgate_policies::{Action, Outdated};
     use serde_json::{Value, json};
 
     use super::*;
@@ -87,6 +87,7 @@ mod tests {
                 payload: b"\xff21".into(),
                 qos: 1,
                 retain: true,
+                outdated: Outdated::default(),
             })
         };
         let mut expected = json!({ "message": {

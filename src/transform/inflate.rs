@@ -100,7 +100,10 @@ impl Transform for Inflate {
             return Ok(());
         }
         match self.inflated(&message.payload) {
-            Ok(Some(inflated)) => message.payload = Cow::Owned(inflated),
+            Ok(Some(inflated)) => {
+                message.payload = Cow::Owned(inflated);
+                message.outdated.encoding = true;
+            }
             Ok(None) => {}
             Err(fault) => self.take_bad(packet.client, &message.topic, fault, now)?,
         }
@@ -177,10 +180,10 @@ const QUIET: Duration = Duration::from_secs(1);
 mod tests {
     use flate2::Compression;
     use flate2::bufread::{DeflateEncoder, GzEncoder, ZlibEncoder};
-    use mgate_policies::{Action, EditableMessage};
+    use mgate_policies::{Action, EditableMessage, Outdated};
 
     use super::*;
-    use crate::transform::tests::{applied, client, message_of};
+    use crate::transform::tests::{applied, client, message_of, outdated_by};
 
     #[test]
     fn compressed_payload_is_inflated() {
@@ -270,6 +273,15 @@ mod tests {
             let message = EditableMessage { retain: true, ..message_of(Action::Publish, "t", b"") };
             let ended = applied(&Inflate::new("inflate", options), &client(), message, Now::read());
             assert_eq!(ended, Ok(Vec::new()), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_inflated_is_compressed_no_longer() {
+        let inflate = Inflate::new("inflate", options());
+        for (payload, encoding) in [(&compressed(Encoding::Gzip, b"21.5")[..], true), (b"21.5", false)] {
+            let outdated = outdated_by(&inflate, message_of(Action::Publish, "t", payload));
+            assert_eq!(outdated, Outdated { encoding, signature: false });
         }
     }
 

@@ -86,6 +86,7 @@ impl Transform for Jws {
             && let Some(payload) = self.judge(packet.client, &message.payload)?
         {
             message.payload = Cow::Owned(payload);
+            message.outdated.signature = true;
         }
         Ok(())
     }
@@ -103,13 +104,13 @@ impl KeyOwner {
 
 #[cfg(test)]
 mod tests {
-    use mgate_policies::Action;
+    use mgate_policies::{Action, Outdated};
     use serde_json::{Value, json};
 
     use super::*;
     use crate::authn::jwt::{Algorithm, KeySet};
     use crate::issuer::{SigningKey, base64url, jwks};
-    use crate::transform::tests::{applied, client, message_of};
+    use crate::transform::tests::{applied, client, message_of, outdated_by};
 
     #[test]
     fn signed_payload_is_unwrapped_or_kept() {
@@ -179,6 +180,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_is_unwrapped_is_signed_no_longer() {
+        let key = SigningKey::p256();
+        let payload = sign(&key, &json!({"alg": "ES256", "kid": "dev-1"}), b"x");
+        for (signed, signature) in [(Signed::Unwrap, true), (Signed::Keep, false)] {
+            let jws = jws(&key, JwsOptions { signed, ..options() });
+            let outdated = outdated_by(&jws, message_of(Action::Publish, "t", payload.as_bytes()));
+            assert_eq!(outdated, Outdated { encoding: false, signature });
+        }
+    }
+
     fn after(key: &SigningKey, options: JwsOptions, payload: &[u8]) -> Result<Vec<u8>, Refusal> {
         after_by(&client(), key, options, payload)
     }
@@ -189,10 +201,13 @@ mod tests {
         options: JwsOptions,
         payload: &[u8],
     ) -> Result<Vec<u8>, Refusal> {
+        applied(&jws(key, options), client, message_of(Action::Publish, "t", payload), Now::read())
+    }
+
+    fn jws(key: &SigningKey, options: JwsOptions) -> Jws {
         let keys = jwks(&[key.jwk(&json!({"kid": "dev-1"}))]);
         let keys = KeySet::from_jwks(keys.as_bytes()).unwrap();
-        let jws = Jws::new("signed", Verifier::new(keys, vec![Algorithm::Es256]), options);
-        applied(&jws, client, message_of(Action::Publish, "t", payload), Now::read())
+        Jws::new("signed", Verifier::new(keys, vec![Algorithm::Es256]), options)
     }
 
     fn with_more(key: &SigningKey, name: &str, value: &Value) -> String {

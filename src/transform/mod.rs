@@ -21,8 +21,8 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use mgate_policies::{
-        Action, Client, Editable, EditableFilter, EditableMessage, Now, Part, Principal, Protocol, Refusal,
-        Transform,
+        Action, Client, Editable, EditableFilter, EditableMessage, Now, Outdated, Part, Principal, Protocol,
+        Refusal, Transform,
     };
 
     /// Topic and response topic of a message that had `topic` for both.
@@ -39,6 +39,7 @@ mod tests {
             payload: Cow::Borrowed(b"x"),
             qos: 0,
             retain: false,
+            outdated: Outdated::default(),
         };
         let mut packet = Editable { client, part: Part::Message(message) };
         transform.apply(&mut packet, Now::read())?;
@@ -49,7 +50,8 @@ mod tests {
     /// A message that is sent once and not kept.
     pub(super) fn message_of<'a>(action: Action, topic: &'a str, payload: &'a [u8]) -> EditableMessage<'a> {
         let (topic, payload) = (Cow::Borrowed(topic), Cow::Borrowed(payload));
-        EditableMessage { action, topic, response_topic: None, payload, qos: 0, retain: false }
+        let outdated = Outdated::default();
+        EditableMessage { action, topic, response_topic: None, payload, qos: 0, retain: false, outdated }
     }
 
     /// The payload that a message has afterwards.
@@ -59,10 +61,24 @@ mod tests {
         message: EditableMessage<'_>,
         now: Now,
     ) -> Result<Vec<u8>, Refusal> {
+        changed(transform, client, message, now).map(|message| message.payload.into_owned())
+    }
+
+    /// What is said of a message and true no longer afterwards.
+    pub(super) fn outdated_by(transform: &dyn Transform, message: EditableMessage<'_>) -> Outdated {
+        changed(transform, &client(), message, Now::read()).map(|message| message.outdated).unwrap()
+    }
+
+    fn changed<'a>(
+        transform: &dyn Transform,
+        client: &'a Client,
+        message: EditableMessage<'a>,
+        now: Now,
+    ) -> Result<EditableMessage<'a>, Refusal> {
         let mut packet = Editable { client, part: Part::Message(message) };
         transform.apply(&mut packet, now)?;
         let Part::Message(message) = packet.part else { panic!("it stays a message") };
-        Ok(message.payload.into_owned())
+        Ok(message)
     }
 
     pub(super) fn filter_after(

@@ -67,16 +67,21 @@ impl<'a> Properties<'a> {
         })
     }
 
-    /// The bytes of the same properties, with another value, or none, for one that may stand once.
-    pub(super) fn with_text(self, id: PropertyId, text: Option<&str>) -> Vec<u8> {
-        let mut written = Vec::with_capacity(self.bytes.len() + text.map_or(0, |text| 3 + text.len()));
+    /// The bytes of the same properties without those that go, and with one more, which is a text.
+    pub(super) fn with_text(
+        self,
+        goes: impl Fn(PropertyId, PropertyValue<'a>) -> bool,
+        more: Option<(PropertyId, &str)>,
+    ) -> Vec<u8> {
+        let more_bytes = more.map_or(0, |(_, text)| 3 + text.len());
+        let mut written = Vec::with_capacity(self.bytes.len() + more_bytes);
         let mut cursor = Cursor::new(self.bytes);
-        while let Some((found, bytes)) = next_with_bytes(&mut cursor) {
-            if found != id {
+        while let Some((id, value, bytes)) = next_with_bytes(&mut cursor) {
+            if !goes(id, value) {
                 written.extend_from_slice(bytes);
             }
         }
-        if let Some(text) = text {
+        if let Some((id, text)) = more {
             written.push(id as u8);
             written.extend_from_slice(&(text.len() as u16).to_be_bytes());
             written.extend_from_slice(text.as_bytes());
@@ -258,11 +263,11 @@ impl Rule {
 }
 
 /// The next property and its bytes, the number before its value included.
-fn next_with_bytes<'a>(cursor: &mut Cursor<'a>) -> Option<(PropertyId, &'a [u8])> {
+fn next_with_bytes<'a>(cursor: &mut Cursor<'a>) -> Option<(PropertyId, PropertyValue<'a>, &'a [u8])> {
     let before = cursor.rest();
     let rule = rule(cursor.byte().ok()?).ok()?;
-    rule.kind.read(cursor).ok()?;
-    Some((rule.id, &before[..before.len() - cursor.rest().len()]))
+    let value = rule.kind.read(cursor).ok()?;
+    Some((rule.id, value, &before[..before.len() - cursor.rest().len()]))
 }
 
 #[inline]

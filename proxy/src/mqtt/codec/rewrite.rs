@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 
+use mgate_policies::Outdated;
+
 use super::encode::put_variable;
 use super::splice::{before, put_frame};
-use super::{Cursor, DecodeError, PASSWORD, Properties, PropertyId, USERNAME, decode, open};
+use super::{Cursor, DecodeError, PASSWORD, Properties, PropertyId, PropertyValue, USERNAME, decode, open};
 use crate::mqtt::packet::{Connect, Packet, Publish, Version, Will};
 
 /// What a message is to say. Texts are at most 65,535 bytes long, as all that packets hold.
@@ -16,6 +18,8 @@ pub struct NewMessage<'a> {
     pub response_topic: Option<&'a str>,
     /// The message itself.
     pub payload: &'a [u8],
+    /// What is said of it no longer.
+    pub outdated: Outdated,
 }
 
 /// What a CONNECT is to say.
@@ -42,7 +46,7 @@ pub fn rewrite_publish(
     let topic = field(new.topic.as_bytes())?;
     let packet_id = publish.packet_id.to_be_bytes();
     let packet_id = if publish.qos > 0 { &packet_id[..] } else { &[] };
-    let properties = answered_at(publish.properties, publish.response_topic, new.response_topic, version)?;
+    let properties = new_properties(publish.properties, publish.response_topic, new, version)?;
     put_frame(out, frame, &[&topic, packet_id, &properties, new.payload])
 }
 
@@ -123,30 +127,51 @@ fn put_will(
     new: &NewMessage<'_>,
     version: Version,
 ) -> Result<(), DecodeError> {
-    out.extend_from_slice(&answered_at(will.properties, will.response_topic(), new.response_topic, version)?);
+    out.extend_from_slice(&new_properties(will.properties, will.response_topic(), new, version)?);
     out.extend(field(new.topic.as_bytes())?);
     out.extend(field(new.payload)?);
     Ok(())
 }
 
-/// Properties and their length, with another response topic.
-fn answered_at(
+/// Properties and their length, with another response topic, and without what is outdated.
+fn new_properties(
     properties: Properties<'_>,
-    old: Option<&str>,
-    new: Option<&str>,
+    old_response_topic: Option<&str>,
+    new: &NewMessage<'_>,
     version: Version,
 ) -> Result<Vec<u8>, DecodeError> {
     if !version.is_5() {
-        return if new.is_none() { Ok(Vec::new()) } else { Err(DecodeError::PropertyValue(RESPONSE_TOPIC)) };
+        let is_sayable = new.response_topic.is_none();
+        return if is_sayable { Ok(Vec::new()) } else { Err(DecodeError::PropertyValue(RESPONSE_TOPIC)) };
     }
-    let bytes = match old == new {
-        true => Cow::Borrowed(properties.as_bytes()),
-        false => Cow::Owned(properties.with_text(RESPONSE_TOPIC, new)),
+    let is_moved = old_response_topic != new.response_topic;
+    let bytes = match is_moved || new.outdated != Outdated::default() {
+        true => {
+            let goes = |id, value| is_moved && id == RESPONSE_TOPIC || is_outdated(new.outdated, id, value);
+            let text = new.response_topic.filter(|_| is_moved);
+            Cow::Owned(properties.with_text(goes, text.map(|text| (RESPONSE_TOPIC, text))))
+        }
+        false => Cow::Borrowed(properties.as_bytes()),
     };
     let mut written = Vec::with_capacity(bytes.len() + 4);
     put_variable(&mut written, bytes.len());
     written.extend_from_slice(&bytes);
     Ok(written)
+}
+
+/// Whether it is said of a payload that is another by now.
+fn is_outdated(outdated: Outdated, id: PropertyId, value: PropertyValue<'_>) -> bool {
+    match (id, value) {
+        (PropertyId::UserProperty, PropertyValue::Pair(name, _)) => {
+            outdated.encoding && name.eq_ignore_ascii_case("content-encoding")
+        }
+        (PropertyId::PayloadFormatIndicator, _) => outdated.signature,
+        (PropertyId::ContentType, PropertyValue::Text(media_type)) => {
+            let essence = media_type.split(';').next().unwrap_or_default();
+            outdated.signature && essence.trim().eq_ignore_ascii_case("application/jose")
+        }
+        _ => false,
+    }
 }
 
 /// All before the client identifier.
@@ -187,9 +212,9 @@ mod tests {
     #[test]
     fn publish_keeps_what_is_not_changed() {
         let publish = decode_publish(PUBLISH, 2, Version::V5).unwrap();
-        let same = NewMessage { topic: "a", response_topic: Some("r"), payload: b"x" };
+        let same = NewMessage { topic: "a", response_topic: Some("r"), payload: b"x", ..NEW };
         assert_eq!(rewritten(&publish, &same), PUBLISH);
-        let new = NewMessage { topic: "t/a", response_topic: Some("t/r"), payload: b"yy" };
+        let new = NewMessage { topic: "t/a", response_topic: Some("t/r"), payload: b"yy", ..NEW };
         let out = rewritten(&publish, &new);
         let publish = decode_publish(&out, 2, Version::V5).unwrap();
         assert_eq!(
@@ -207,15 +232,38 @@ mod tests {
     #[test]
     fn response_topic_can_go_away() {
         let publish = decode_publish(PUBLISH, 2, Version::V5).unwrap();
-        let out = rewritten(&publish, &NewMessage { topic: "a", response_topic: None, payload: b"x" });
+        let out = rewritten(&publish, &NewMessage { topic: "a", response_topic: None, payload: b"x", ..NEW });
         let publish = decode_publish(&out, 2, Version::V5).unwrap();
         assert_eq!((publish.response_topic, publish.topic_alias), (None, Some(3)));
     }
 
     #[test]
+    fn what_is_said_of_another_payload_goes_away() {
+        let format = &b"\x01\x01"[..];
+        let [jose, json] = [&b"\x03\0\x12Application/JOSE;x"[..], b"\x03\0\x10application/json"];
+        let [encoding, pair] = [&b"\x26\0\x10Content-Encoding\0\x04gzip"[..], b"\x26\0\x01k\0\x01v"];
+        let answer = &b"\x08\0\x01r"[..];
+        let outdated = |encoding, signature| Outdated { encoding, signature };
+        for (properties, outdated, kept) in [
+            (vec![format, encoding, jose, pair], outdated(false, false), vec![format, encoding, jose, pair]),
+            (vec![format, encoding, pair, jose, encoding], outdated(true, false), vec![format, pair, jose]),
+            (vec![encoding, jose, answer, format], outdated(false, true), vec![encoding, answer]),
+            (vec![json, format], outdated(true, true), vec![json]),
+            (vec![encoding], outdated(true, true), vec![]),
+        ] {
+            let frame = of_properties(&properties.concat());
+            let publish = decode_publish(&frame, 2, Version::V5).unwrap();
+            let new = NewMessage { response_topic: publish.response_topic, outdated, ..NEW };
+            let mut out = Vec::new();
+            rewrite_publish(&mut out, &frame, Version::V5, &publish, &new).unwrap();
+            assert_eq!(out, of_properties(&kept.concat()), "{publish:?} {outdated:?}");
+        }
+    }
+
+    #[test]
     fn connect_keeps_what_is_not_changed() {
         let connect = decode_connect(CONNECT).unwrap();
-        let will = NewMessage { topic: "w", response_topic: None, payload: b"bye" };
+        let will = NewMessage { topic: "w", response_topic: None, payload: b"bye", ..NEW };
         let same = NewConnect {
             client_id: "dev",
             username: Some("alice"),
@@ -252,12 +300,24 @@ mod tests {
         assert!(out.is_empty());
     }
 
+    /// A PUBLISH to `a` that carries nothing.
+    fn of_properties(properties: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(properties.len()).unwrap();
+        [b"\x30", &[length + 4][..], b"\0\x01a", &[length], properties].concat()
+    }
+
     fn rewritten(publish: &Publish<'_>, new: &NewMessage<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         rewrite_publish(&mut out, PUBLISH, Version::V5, publish, new).unwrap();
         out
     }
 
+    const NEW: NewMessage<'_> = NewMessage {
+        topic: "a",
+        response_topic: None,
+        payload: b"",
+        outdated: Outdated { encoding: false, signature: false },
+    };
     /// QoS 1, retained; topic `a`, packet identifier 9, response topic last, payload `x`.
     const PUBLISH: &[u8] = b"\x33\x15\0\x01a\0\x09\x0e\x23\0\x03\x26\0\x01k\0\x01v\x08\0\x01rx";
     const CONNECT: &[u8] = b"\x10\x3f\0\x04MQTT\x05\xf6\0\x3c\

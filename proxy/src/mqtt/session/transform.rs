@@ -6,7 +6,7 @@ mod filters;
 
 use std::borrow::Cow;
 
-use mgate_policies::{Action, Cause, Editable, EditableMessage, Part, Reason, Refusal, Transforms};
+use mgate_policies::{Action, Cause, Editable, EditableMessage, Outdated, Part, Reason, Refusal, Transforms};
 
 use super::publish::{Allowed, Arrived, Topic, action_of};
 use super::{Close, Context, Lane, Session, Violation};
@@ -124,6 +124,7 @@ impl Session {
             payload: Cow::Borrowed(publish.payload),
             qos: publish.qos,
             retain: publish.retain,
+            outdated: Outdated::default(),
         };
         let Part::Message(message) = self.transformed(Part::Message(message), cx)? else {
             return Err(another_part(&self.transforms));
@@ -182,8 +183,8 @@ impl Session {
 }
 
 fn said<'a>(message: &'a EditableMessage<'_>) -> NewMessage<'a> {
-    let EditableMessage { topic, response_topic, payload, .. } = message;
-    NewMessage { topic, response_topic: response_topic.as_deref(), payload }
+    let EditableMessage { topic, response_topic, payload, outdated, .. } = message;
+    NewMessage { topic, response_topic: response_topic.as_deref(), payload, outdated: *outdated }
 }
 
 /// Whether they lie at the same place: what was not touched is not compared byte by byte.

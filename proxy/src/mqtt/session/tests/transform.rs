@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mgate_policies::{Editable, EditableMessage, Part, Refusal, Resource, Transform};
+use mgate_policies::{Editable, EditableMessage, Outdated, Part, Refusal, Resource, Transform};
 
 use super::packets::{
     NewConnect, ack, ack_why, alias, connack, connect, packet, publish, suback, subscribe, text,
@@ -270,6 +270,25 @@ fn payload_may_change_and_packet_may_not_outgrow_its_receiver() {
     story.client_sends(&publish(Version::V5, 0x32, "a/long/topic", 7, &[]));
     assert_eq!(story.hears(), (ack_why(0x40, 7, 0x97, "quota exceeded"), Vec::new()));
     assert!(!story.is_closed());
+}
+
+#[test]
+fn what_was_said_of_another_payload_goes_no_further() {
+    let mut story = transformed(vec![inflating()]).opened(Version::V5);
+    let pair = |name: &[u8], value| [vec![0x26], text(name), text(value)].concat();
+    let (gzip, other) = (pair(b"content-encoding", b"gzip"), pair(b"k", b"v"));
+    story.client_sends(&publish(Version::V5, 0x30, "a", 0, &[gzip.clone(), other.clone()].concat()));
+    let body = [text(b"a"), vec![other.len() as u8], other.clone(), b"inflated".to_vec()].concat();
+    assert_eq!(story.upstream_hears(), packet(0x30, &body));
+    let mut story = transformed(vec![inflating()]);
+    let frame = |properties: Vec<u8>, payload| {
+        let head = [text(b"MQTT"), vec![5, 0x06, 0, 60, 0], text(b"dev-1")].concat();
+        let properties = [vec![properties.len() as u8], properties].concat();
+        packet(0x10, &[head, properties, text(b"w"), text(payload)].concat())
+    };
+    story.client_sends(&frame([other.clone(), gzip].concat(), b"deflated"));
+    story.upstream_opens();
+    assert_eq!(story.upstream_hears(), frame(other, b"inflated"));
 }
 
 #[test]
@@ -734,6 +753,15 @@ impl Story {
     fn dropped(&self) -> Vec<(Action, String)> {
         self.seen.dropped.lock().expect("nobody panics with it").clone()
     }
+}
+
+/// Says that what it made was compressed.
+fn inflating() -> Arc<dyn Transform> {
+    Edit::message(|message| {
+        message.payload = Cow::Borrowed(b"inflated");
+        message.outdated = Outdated { encoding: true, ..Outdated::default() };
+        Ok(())
+    })
 }
 
 fn transformed(row: Vec<Arc<dyn Transform>>) -> Story {

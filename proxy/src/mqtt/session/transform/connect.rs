@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use mgate_policies::{
-    Action, Cause, EditableLogin, EditableMessage, Part, Reason, Refusal, TopicPrefix, Transforms,
+    Action, Cause, EditableLogin, EditableMessage, Outdated, Part, Reason, Refusal, TopicPrefix, Transforms,
 };
 
 use super::super::{Context, Session};
@@ -97,6 +97,7 @@ impl Session {
             payload: Cow::Borrowed(will.payload),
             qos: will.qos,
             retain: will.retain,
+            outdated: Outdated::default(),
         };
         match self.transformed_by(row, Part::Message(message), cx).map_err(reason_of)? {
             // a will's payload has a length of two bytes: MQTT 5.0 §3.1.3.4
