@@ -118,15 +118,8 @@ fn token_is_an_identity_wherever_it_is_shown() {
     let (files, key) = (files(OWN_PATHS), SigningKey::p256());
     files.write("key.pem", &key.public_pem());
     let service = Service::saying(answer("200 OK", "text/plain", "ok"));
-    let table = "[authn.tokens]\ntype = 'jwt'\nissuer = 'https://id.example'\naudience = 'mgate'\n\
-                 algorithms = ['ES256']\npublic_key_file = 'key.pem'\ntoken_in = ['header', 'password', 'cookie:t']\n";
-    let mgate = Mgate::start(&files, &web(service.address().port(), "authn = ['tokens']\n", table));
-    let token = |lasting: u64| {
-        let exp = Now::read().unix.as_secs() + lasting;
-        let claims = json!({ "iss": "https://id.example", "aud": "mgate", "sub": "dev-1", "exp": exp });
-        key.token(&json!({ "alg": "ES256" }), &claims)
-    };
-    let (good, late) = (token(600), token(0));
+    let mgate = Mgate::start(&files, &web(service.address().port(), "authn = ['tokens']\n", TOKENS));
+    let (good, late) = (token(&key, 600), token(&key, 0));
     let url = |target: &str| format!("http://{}{target}", mgate.address());
     let status = |header: &str, target: &str| curl(&["-H", header, &url(target)]).0;
     assert_eq!(status(&format!("Authorization: Bearer {good}"), "/dev-1/a"), "200");
@@ -475,6 +468,54 @@ fn requests_after_a_reload_are_judged_by_the_new_policies() {
 }
 
 #[test]
+fn answers_on_their_way_end_when_rights_are_withdrawn() {
+    let (files, upstream) = (files(ACL_FILE), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    let (mut client, mut behind) = (tcp(mgate.address()), None);
+    client.write_all(b"GET /any/a HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut say = |chunk: &str| {
+        let behind = behind.get_or_insert_with(|| {
+            let mut behind = upstream.accept_tcp();
+            read_head(&mut behind);
+            behind.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+            behind
+        });
+        behind.write_all(format!("{:x}\r\n{chunk}\r\n", chunk.len()).as_bytes()).unwrap();
+    };
+    say("first");
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    expect(&mut client, "5\r\nfirst\r\n");
+    // it is asked again, and the answer is the same
+    mgate.reload();
+    say("second");
+    expect(&mut client, "6\r\nsecond\r\n");
+    files.write("acl.toml", "version = 1\nstatements = []\n");
+    mgate.reload();
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"", "not even the end of the answer");
+    mgate.log.wait_for("GET /any/a");
+}
+
+#[test]
+fn answers_on_their_way_end_with_the_token() {
+    let (files, key, upstream) = (files(OWN_PATHS), SigningKey::p256(), Upstream::start());
+    files.write("key.pem", &key.public_pem());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "authn = ['tokens']\n", TOKENS));
+    let mut client = tcp(mgate.address());
+    let token = token(&key, 2);
+    let request = format!("GET /dev-1/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n");
+    client.write_all(request.as_bytes()).unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    behind.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"half");
+}
+
+#[test]
 fn requests_end_before_it_stops() {
     let (files, upstream) = (files(ACL_FILE), Upstream::start());
     let mut mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
@@ -610,9 +651,32 @@ fn over_tls(upstream: u16, rest: &str) -> String {
     web(upstream, "", &format!("{tls}{rest}")).replace("'http://127.0.0.1:0'", "'https://127.0.0.1:0'")
 }
 
+/// A token for dev-1 that is good for so many seconds.
+fn token(key: &SigningKey, lasting: u64) -> String {
+    let exp = Now::read().unix.as_secs() + lasting;
+    let claims = json!({ "iss": "https://id.example", "aud": "mgate", "sub": "dev-1", "exp": exp });
+    key.token(&json!({ "alg": "ES256" }), &claims)
+}
+
+fn expect(client: &mut impl Read, text: &str) {
+    let mut came = vec![0; text.len()];
+    client.read_exact(&mut came).unwrap();
+    assert_eq!(String::from_utf8_lossy(&came), text);
+}
+
 fn files(acl: &str) -> Files {
     Files::new(&[("acl.toml", acl)])
 }
+
+const TOKENS: &str = "\
+[authn.tokens]
+type            = 'jwt'
+issuer          = 'https://id.example'
+audience        = 'mgate'
+algorithms      = ['ES256']
+public_key_file = 'key.pem'
+token_in        = ['header', 'password', 'cookie:t']
+";
 
 const GET: &[u8] = b"GET /any/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 

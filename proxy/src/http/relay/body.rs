@@ -1,5 +1,6 @@
 use std::error::Error;
 use std::fmt;
+use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use mgate_policies::BoxFuture;
 use tokio::time::{Instant, Sleep};
 
 use super::connection::InFlight;
@@ -21,6 +23,8 @@ use crate::http::headers::trailers_towards_upstream;
 pub(super) enum BodyError {
     /// The connection that it came by broke.
     Broken,
+    /// The client may no longer have it.
+    Revoked,
     /// Nothing came for too long.
     Stalled,
     /// It is longer than it may be.
@@ -53,6 +57,12 @@ pub(super) struct Download {
 
 /// A body of any kind.
 pub(super) struct Content(UnsyncBoxBody<Bytes, BodyError>);
+
+/// A body that ends too early when its client may no longer have it.
+struct Revocable {
+    content: Content,
+    revoked: BoxFuture<'static, ()>,
+}
 
 /// A body that is told to a client, while its request counts.
 pub(super) struct Answer {
@@ -174,6 +184,11 @@ impl Content {
         Self(body.boxed_unsync())
     }
 
+    /// The same until `revoked` is done.
+    pub(super) fn until(self, revoked: BoxFuture<'static, ()>) -> Self {
+        Self::of(Revocable { content: self, revoked })
+    }
+
     pub(super) fn empty() -> Self {
         Self::whole(Bytes::new())
     }
@@ -200,6 +215,31 @@ impl Body for Content {
 
     fn size_hint(&self) -> SizeHint {
         self.0.size_hint()
+    }
+}
+
+impl Body for Revocable {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.revoked.as_mut().poll(cx).is_ready() {
+            // no more is asked for after that
+            self.revoked = Box::pin(pending());
+            return Poll::Ready(Some(Err(BodyError::Revoked)));
+        }
+        Pin::new(&mut self.content).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.content.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.content.size_hint()
     }
 }
 
@@ -248,6 +288,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Broken => "the connection broke",
+            Self::Revoked => "the client may no longer have it",
             Self::Stalled => "nothing came for too long",
             Self::TooLarge => "too much came",
         })

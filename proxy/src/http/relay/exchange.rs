@@ -38,6 +38,7 @@ pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incomin
 }
 
 /// One request and its answer.
+#[derive(Clone)]
 struct Exchange {
     connection: Arc<Connection>,
     endpoint: Arc<Endpoint>,
@@ -46,7 +47,7 @@ struct Exchange {
 impl Exchange {
     async fn run(&self, request: Request<Incoming>) -> Result<Response<Content>, Problem> {
         let (mut parts, incoming) = request.into_parts();
-        let head = Head::read(&parts, &self.endpoint.options)?;
+        let head = Arc::new(Head::read(&parts, &self.endpoint.options)?);
         let client = self.identify(&head).await?;
         self.limit(&client)?;
         let headers = std::mem::take(&mut parts.headers);
@@ -56,10 +57,13 @@ impl Exchange {
         match self.endpoint.options.profile {
             Profile::Messages { .. } => self.publish(&head, &client, forwarded, upload).await,
             Profile::Proxy => {
+                let epoch = self.connection.signal.borrow().epoch();
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
-                self.forward(&head, &client, Request::from_parts(forwarded, Content::of(upload)), &progress)
-                    .await
+                let request = Request::from_parts(forwarded, Content::of(upload));
+                let response = self.forward(&head, &client, request, &progress).await?;
+                let revoked = Box::pin(self.clone().revoked(head, client, epoch));
+                Ok(response.map(|content| content.until(revoked)))
             }
         }
     }
@@ -152,6 +156,37 @@ impl Exchange {
                         timeout_at(deadline, future).await.unwrap_or_else(|_| Decision::Deny(late()));
                     outcome = gate.policies.resume(suspended, decision, &query, Now::read());
                 }
+            }
+        }
+    }
+
+    /// Waits until the client may no longer have what it was allowed in this epoch: its credentials expire, or its
+    /// rights change and the answer is no.
+    async fn revoked(mut self, head: Arc<Head>, client: Arc<Client>, mut epoch: u64) {
+        let unix = Now::read().unix;
+        let left = client.principal.expires.map(|expires| expires.saturating_sub(unix));
+        let until = left.and_then(|left| Instant::now().checked_add(left));
+        let mut signal = self.connection.signal.clone();
+        loop {
+            let is_concerned = {
+                let signal = signal.borrow_and_update();
+                self.endpoint = Arc::clone(signal.endpoint());
+                let is_concerned = signal.concerns(Some(&client), epoch);
+                epoch = signal.epoch();
+                is_concerned
+            };
+            if is_concerned && self.decide(&head, &client, b"").await.is_err() {
+                return;
+            }
+            let changed = match until {
+                Some(until) => timeout_at(until, signal.changed()).await,
+                None => Ok(signal.changed().await),
+            };
+            match changed {
+                Ok(Ok(())) => {}
+                // nothing changes any more: what is on its way may end
+                Ok(Err(_)) => std::future::pending().await,
+                Err(_) => return,
             }
         }
     }
@@ -311,7 +346,7 @@ fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
 
 fn problem_of(error: BodyError) -> Problem {
     match error {
-        BodyError::Broken => Problem::BadRequest,
+        BodyError::Broken | BodyError::Revoked => Problem::BadRequest,
         BodyError::Stalled => Problem::Slow,
         BodyError::TooLarge => Problem::TooLarge,
     }
