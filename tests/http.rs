@@ -11,7 +11,7 @@ use std::thread;
 use mgate_policies::Now;
 use serde_json::json;
 use support::broker::free_port;
-use support::http::{Nginx, ask, curl, exchange, read_head, read_lines_until, run_curl};
+use support::http::{Nginx, ask, curl, exchange, expect, read_head, read_lines_until, run_curl};
 use support::https::Https;
 use support::issuer::SigningKey;
 use support::peer::{Upstream, tcp};
@@ -656,12 +656,6 @@ fn token(key: &SigningKey, lasting: u64) -> String {
     let exp = Now::read().unix.as_secs() + lasting;
     let claims = json!({ "iss": "https://id.example", "aud": "mgate", "sub": "dev-1", "exp": exp });
     key.token(&json!({ "alg": "ES256" }), &claims)
-}
-
-fn expect(client: &mut impl Read, text: &str) {
-    let mut came = vec![0; text.len()];
-    client.read_exact(&mut came).unwrap();
-    assert_eq!(String::from_utf8_lossy(&came), text);
 }
 
 fn files(acl: &str) -> Files {

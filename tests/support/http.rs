@@ -113,3 +113,10 @@ pub(crate) fn read_lines_until(reader: &mut impl BufRead, wanted: &str) {
         all.push_str(&line);
     }
 }
+
+/// Waits for exactly this.
+pub(crate) fn expect(client: &mut impl Read, text: &str) {
+    let mut came = vec![0; text.len()];
+    client.read_exact(&mut came).unwrap();
+    assert_eq!(String::from_utf8_lossy(&came), text);
+}
