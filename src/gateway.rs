@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use mgate_policies::{Now, Policy, Transform};
@@ -104,6 +105,8 @@ impl Gateway {
         if timeout(self.control.drain_timeout(), self.connections.recv()).await.is_err() {
             warn!(sessions = self.workers.connections(), "sessions did not end in time and are cut off");
         }
+        // what the last sessions said goes out too
+        let deadline = deadline.max(Now::read().instant + LAST_COPIES);
         self.control.mirrors().stop(deadline).await;
         self.admin.shutdown().await;
         info!("stopped");
@@ -199,3 +202,6 @@ fn raise_descriptor_limit() {
         warn!(%error, "the limit of open descriptors stays as it is");
     }
 }
+
+/// Time that mirrors have at least when all sessions have ended.
+const LAST_COPIES: Duration = Duration::from_secs(1);

@@ -28,6 +28,7 @@ use mgate_proxy::gate::{Copied, Message, Mirror, PacketSeen, SessionEvent};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout_at;
+use tracing::error;
 
 use self::letter::Letter;
 use self::notices::{Notice, Notices};
@@ -155,7 +156,13 @@ impl NatsMirror {
 
 impl Mirror for NatsMirror {
     fn message(&self, message: &Message<'_>) -> Copied {
-        self.running.get().map_or(Copied::Taken, |running| running.message(message))
+        match self.running.get() {
+            Some(running) => running.message(message),
+            None if self.plan.mode == Mode::Acked && is_awaited(message) => {
+                refused(Cause::Unavailable, "the mirror was not started")
+            }
+            None => Copied::Taken,
+        }
     }
 
     fn wants_deliveries(&self) -> bool {
@@ -210,7 +217,7 @@ impl Running {
             deliveries: plan.deliveries,
             dialect: Arc::clone(&plan.dialect),
             written: plan.written.clone(),
-            ended: Mutex::new(Some(spawn(&plan.name, sender)?)),
+            ended: Mutex::new(Some(spawn(Arc::clone(&shared), sender)?)),
             shared,
         })
     }
@@ -236,7 +243,7 @@ impl Running {
     }
 
     fn message(&self, message: &Message<'_>) -> Copied {
-        let is_awaited = self.is_acked && message.action == Action::Publish && message.is_acknowledged;
+        let is_awaited = self.is_acked && is_awaited(message);
         let record = match self.dialect.message(message) {
             Ok(record) => record,
             Err(why) => {
@@ -317,15 +324,35 @@ impl Standing {
     }
 }
 
-fn spawn(name: &str, sender: Sender) -> io::Result<oneshot::Receiver<()>> {
+/// Says so if the thread of a mirror fails: nobody else would notice.
+struct Alarm(Arc<Shared>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            error!(mirror = %self.0.name, "the mirror has failed, and copies nothing until the next start");
+            let mut standing = lock(&self.0.health);
+            (standing.is_needed, standing.lacks) = (true, Some("has failed".to_owned()));
+            standing.tell();
+        }
+    }
+}
+
+fn spawn(shared: Arc<Shared>, sender: Sender) -> io::Result<oneshot::Receiver<()>> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (ending, ended) = oneshot::channel();
-    thread::Builder::new().name(format!("mirror-{name}")).spawn(move || {
+    thread::Builder::new().name(format!("mirror-{}", shared.name)).spawn(move || {
+        let _alarm = Alarm(shared);
         runtime.block_on(sender.run());
         runtime.shutdown_background();
         drop(ending);
     })?;
     Ok(ended)
+}
+
+/// Whether somebody is to hear that the message arrived.
+fn is_awaited(message: &Message<'_>) -> bool {
+    message.action == Action::Publish && message.is_acknowledged
 }
 
 fn refused(cause: Cause, detail: &str) -> Copied {
@@ -356,3 +383,70 @@ fn random() -> u64 {
 const STOPPED: &str = "the mirror stopped before the copy was stored";
 /// Time to leave the rest on disk.
 const FINISH_TIME: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use mgate_policies::{Client, Principal, Protocol};
+    use mgate_proxy::gate::Notes;
+    use mgate_proxy::transport::{Authorities, ClientTls};
+
+    use super::*;
+    use crate::mirror::dialect::{Kind, Writer, WriterOptions};
+    use crate::neighbour::nats::NatsLogin;
+
+    #[tokio::test]
+    async fn mirror_that_was_not_started_stores_nothing() {
+        let client = Client {
+            principal: Principal::default(),
+            client_id: "dev-1".into(),
+            username: None,
+            peer: ([127, 0, 0, 1], 1).into(),
+            route: "devices".into(),
+            protocol: Protocol::Mqtt,
+            is_encrypted: false,
+        };
+        for (is_acknowledged, is_refused) in [(true, true), (false, false)] {
+            let message = Message {
+                client: &client,
+                action: Action::Publish,
+                now: Now::read(),
+                topic: "a",
+                payload: b"x",
+                qos: u8::from(is_acknowledged),
+                retain: false,
+                is_acknowledged,
+                notes: Notes::default(),
+            };
+            match NatsMirror::new(acked()).message(&message) {
+                Copied::Storing(stored) => {
+                    assert!(is_refused && stored.await.is_err_and(|why| why.cause == Cause::Unavailable));
+                }
+                Copied::Taken => assert!(!is_refused),
+            }
+        }
+    }
+
+    fn acked() -> Plan {
+        let tls = ClientTls::new(Authorities::none(), None).unwrap();
+        let way = Way { servers: Vec::new(), is_random: false, tls, is_tls: false, login: NatsLogin::None };
+        let dialect = Writer::new(WriterOptions {
+            kind: Kind::Plain,
+            subject: None,
+            events_subject: None,
+            trace_subject: None,
+            content_type: None,
+            content_type_from_topic: false,
+        });
+        Plan {
+            name: "bus".into(),
+            mode: Mode::Acked,
+            jetstream: true,
+            stream: None,
+            bounds: Bounds { messages: 1, bytes: 1024 },
+            deliveries: false,
+            dialect: Arc::new(dialect),
+            way: Arc::new(way),
+            written: String::new(),
+        }
+    }
+}
