@@ -163,8 +163,8 @@ impl Sender {
 
     /// Decides whether letters are sent or kept.
     fn route(&mut self, now: Instant) {
-        let is_slow = || self.shared.queue.is_half_full();
-        if self.store.is_passed_by(self.link.is_up()) && (matches!(self.store, Store::None) || !is_slow()) {
+        let is_slow = || self.store.is_open() && self.shared.queue.is_half_full();
+        if self.store.is_passed_by(self.link.is_up()) && !is_slow() {
             self.taken.drain(..).for_each(|letter| self.flow.push(letter));
         }
         self.keep(now);
@@ -288,9 +288,7 @@ impl Sender {
 
     /// Writes into the spool what belongs there.
     fn keep(&mut self, now: Instant) {
-        if self.store.reopen(&self.shared.notices, now) {
-            self.failed("the spool was opened anew", now);
-        }
+        self.store.reopen(&self.shared.notices, now);
         if !self.store.is_due(!self.taken.is_empty(), now) {
             return;
         }
@@ -326,9 +324,9 @@ impl Sender {
 
     /// What the spool has is read anew from the first letter on.
     fn start_over(&mut self, now: Instant) {
-        if self.store.is_open() && self.keep_sent(now) {
+        let is_kept = self.store.is_open() && self.keep_sent(now);
+        if is_kept && self.store.start_over(&self.shared.notices, now) {
             self.flow.clear();
-            self.store.rewind();
         }
     }
 

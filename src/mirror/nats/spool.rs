@@ -119,12 +119,12 @@ impl Spool {
         let (mut letters, mut bytes) = (Vec::new(), 0);
         for entry in table.range(self.unread..)? {
             let (number, value) = entry?;
-            self.unread = number.value() + 1;
             // what cannot be read was damaged on disk: it keeps nobody from what is behind it
             let Some(letter) = Letter::from_bytes(number.value(), value.value()) else { continue };
             bytes += letter.bytes();
             letters.push(letter);
             if bytes >= max_bytes {
+                self.unread = number.value() + 1;
                 return Ok(letters);
             }
         }
@@ -135,6 +135,16 @@ impl Spool {
     /// Counts all as read: whoever put it there has it too.
     pub(super) fn skip(&mut self) {
         self.unread = self.next;
+    }
+
+    /// The number of the first letter that was not read.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Goes on with the letter of this number, as if all before it were read.
+    pub(super) fn seek(&mut self, unread: u64) {
+        self.unread = unread;
     }
 
     /// Counts all as not read.

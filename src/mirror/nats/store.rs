@@ -13,9 +13,20 @@ use super::spool::{Spool, SpoolConfig};
 /// Where letters are kept while NATS is away.
 pub(super) enum Store {
     None,
-    /// The spool failed, and is opened again at this time.
-    Broken(SpoolConfig, Instant),
+    Broken(Box<BrokenSpool>),
     Open(Box<OpenSpool>),
+}
+
+/// A spool that failed.
+pub(super) struct BrokenSpool {
+    config: SpoolConfig,
+    /// When it is opened again.
+    at: Instant,
+    /// What it need not keep any longer.
+    done: Vec<u64>,
+    /// The number of the first letter in it that was not read.
+    unread: u64,
+    has_unread: bool,
 }
 
 /// A spool in use.
@@ -43,11 +54,11 @@ impl Store {
         matches!(self, Self::Open(_))
     }
 
-    /// Whether letters may be sent without having been in the spool.
+    /// Whether letters may be sent without having been in the spool: nothing in it must go before them.
     pub(super) fn is_passed_by(&self, is_connected: bool) -> bool {
         match self {
             Self::None => true,
-            Self::Broken(..) => false,
+            Self::Broken(broken) => is_connected && !broken.has_unread,
             Self::Open(open) => is_connected && !open.spool.has_unread(),
         }
     }
@@ -76,16 +87,17 @@ impl Store {
     }
 
     /// Puts letters in and takes out what is done with; says whether that is on disk.
-    pub(super) fn change(
+    pub(super) fn change<L: Borrow<Letter>>(
         &mut self,
-        letters: &[impl Borrow<Letter>],
+        letters: &[L],
         notices: &Notices,
         now: Instant,
     ) -> bool {
         let Self::Open(open) = self else { return false };
         let letters = letters.iter().map(Borrow::borrow);
-        match open.spool.change(letters, &mem::take(&mut open.done), Now::read().unix) {
+        match open.spool.change(letters, &open.done, Now::read().unix) {
             Ok(shed) => {
+                open.done.clear();
                 open.next_change = now + CHANGE_PAUSE;
                 open.next_sweep = now + SWEEP_INTERVAL;
                 notices.add(Notice::SpoolFull, shed.for_room, String::new);
@@ -118,35 +130,46 @@ impl Store {
         }
     }
 
-    /// Counts all as not read.
-    pub(super) fn rewind(&mut self) {
-        if let Self::Open(open) = self {
-            open.spool.rewind();
+    /// Counts all as not read but what is done with; says whether it could.
+    pub(super) fn start_over(&mut self, notices: &Notices, now: Instant) -> bool {
+        let has_done = matches!(self, Self::Open(open) if !open.done.is_empty());
+        if has_done && !self.change::<Letter>(&[], notices, now) {
+            return false;
         }
+        let Self::Open(open) = self else { return false };
+        open.spool.rewind();
+        true
     }
 
     /// Letters with these numbers are where they should be.
     pub(super) fn forget(&mut self, numbers: Vec<u64>) {
-        if let Self::Open(open) = self {
-            open.done.extend(numbers);
+        match self {
+            Self::None => {}
+            Self::Broken(broken) => broken.done.extend(numbers),
+            Self::Open(open) => open.done.extend(numbers),
         }
     }
 
-    /// Opens a spool that failed some time ago; says whether it did.
-    pub(super) fn reopen(&mut self, notices: &Notices, now: Instant) -> bool {
-        let Self::Broken(config, at) = self else { return false };
-        if now < *at {
-            return false;
+    /// Opens a spool that failed some time ago; it goes on where it was.
+    pub(super) fn reopen(&mut self, notices: &Notices, now: Instant) {
+        let Self::Broken(broken) = self else { return };
+        if now < broken.at {
+            return;
         }
-        match Spool::open(config) {
-            Ok(spool) => {
-                *self = Self::new(config.clone(), spool, now);
-                true
+        match Spool::open(&broken.config) {
+            Ok(mut spool) => {
+                spool.seek(broken.unread);
+                *self = Self::Open(Box::new(OpenSpool {
+                    config: broken.config.clone(),
+                    spool,
+                    done: mem::take(&mut broken.done),
+                    next_change: now,
+                    next_sweep: now + SWEEP_INTERVAL,
+                }));
             }
             Err(error) => {
-                *at = now + REOPEN_PAUSE;
+                broken.at = now + REOPEN_PAUSE;
                 notices.add(Notice::Spool, 1, || error.to_string());
-                false
             }
         }
     }
@@ -154,7 +177,13 @@ impl Store {
     fn fail(&mut self, error: &redb::Error, notices: &Notices, now: Instant) {
         notices.add(Notice::Spool, 1, || error.to_string());
         if let Self::Open(open) = self {
-            *self = Self::Broken(open.config.clone(), now + REOPEN_PAUSE);
+            *self = Self::Broken(Box::new(BrokenSpool {
+                config: open.config.clone(),
+                at: now + REOPEN_PAUSE,
+                done: mem::take(&mut open.done),
+                unread: open.spool.unread(),
+                has_unread: open.spool.has_unread(),
+            }));
         }
     }
 }
@@ -166,3 +195,77 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// What is read at a time.
 const READ_BYTES: usize = 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use tempfile::TempDir;
+
+    use super::super::letter::tests::letter;
+    use super::*;
+
+    #[test]
+    fn what_is_done_with_is_not_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, now) = opened(&directory);
+        put(&mut store, 1..=3, now);
+        assert_eq!(read(&mut store, now), [1, 2, 3]);
+        store.forget(vec![1, 2]);
+        assert!(store.start_over(&Notices::default(), now));
+        assert_eq!(read(&mut store, now), [3]);
+    }
+
+    #[test]
+    fn broken_spool_is_passed_by_if_all_was_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, now) = opened(&directory);
+        put(&mut store, 1..=1, now);
+        read(&mut store, now);
+        fail(&mut store, now);
+        assert_eq!((store.is_passed_by(true), store.is_passed_by(false)), (true, false));
+        store.reopen(&Notices::default(), now + REOPEN_PAUSE);
+        put(&mut store, 2..=2, now);
+        fail(&mut store, now);
+        assert!(!store.is_passed_by(true));
+    }
+
+    #[test]
+    fn spool_that_was_opened_anew_goes_on_where_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut store, now) = opened(&directory);
+        put(&mut store, 1..=3, now);
+        read(&mut store, now);
+        put(&mut store, 4..=4, now);
+        store.forget(vec![1]);
+        fail(&mut store, now);
+        store.forget(vec![2]);
+        store.reopen(&Notices::default(), now);
+        assert!(!store.is_open());
+        store.reopen(&Notices::default(), now + REOPEN_PAUSE);
+        assert_eq!(read(&mut store, now), [4]);
+        assert!(store.start_over(&Notices::default(), now));
+        assert_eq!(read(&mut store, now), [3, 4]);
+    }
+
+    fn opened(directory: &TempDir) -> (Store, Instant) {
+        let directory = directory.path().join("spool");
+        let config = SpoolConfig { directory, max_bytes: 1 << 20, max_age: Duration::from_secs(60) };
+        let (spool, now) = (Spool::open(&config).unwrap(), Now::read().instant);
+        (Store::new(config, spool, now), now)
+    }
+
+    fn put(store: &mut Store, numbers: impl Iterator<Item = u64>, now: Instant) {
+        let at = Now::read().unix;
+        let letters: Vec<_> = numbers.map(|number| Letter { number, at, ..letter(1, "s", "") }).collect();
+        assert!(store.change(&letters, &Notices::default(), now));
+    }
+
+    fn read(store: &mut Store, now: Instant) -> Vec<u64> {
+        store.read(&Notices::default(), now).iter().map(|letter| letter.number).collect()
+    }
+
+    fn fail(store: &mut Store, now: Instant) {
+        store.fail(&redb::Error::Io(io::Error::other("the disk is full")), &Notices::default(), now);
+    }
+}
