@@ -87,6 +87,15 @@ impl Flow {
         }
     }
 
+    /// Whether more of the spool may come in.
+    pub(super) fn wants_more(&self) -> bool {
+        let moving = match self {
+            Self::Lanes(lanes) => lanes.moving(),
+            Self::Row(row) => row.letters.len(),
+        };
+        moving < MAX_READ && self.len() < MAX_HELD
+    }
+
     /// Whether something was written that a ping must ask after.
     pub(super) fn wants_ping(&self) -> bool {
         matches!(self, Self::Row(row) if row.written > 0)
@@ -158,4 +167,8 @@ impl Outcome {
     }
 }
 
+/// Letters on their way above which none is read from the spool.
+const MAX_READ: usize = 1024;
+/// The same, with those behind one that NATS refuses.
+const MAX_HELD: usize = 16 * MAX_READ;
 pub(super) const TOO_LARGE: &str = "is larger than NATS takes";

@@ -1,13 +1,15 @@
 //! JetStream: each letter is acknowledged, and those of one session go one after the other.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use mgate_policies::Now;
 use serde_json::Value;
 
+use super::Mode;
 use super::flow::{Outcome, TOO_LARGE};
 use super::letter::Letter;
 use super::wire::Wire;
@@ -16,18 +18,36 @@ use super::wire::Wire;
 pub(super) struct Lanes {
     /// What acknowledgements come in under, before a point and the number of the try.
     inbox: String,
-    /// Whether letters that nobody waits for are given up when NATS refuses them again and again.
-    gives_up: bool,
+    patience: Patience,
     /// What waits behind the first of each session that has one.
     behind: HashMap<SocketAddr, VecDeque<Letter>>,
     ready: VecDeque<Letter>,
     sent: HashMap<u64, Letter>,
-    /// When each try is too late, in the order of tries.
-    deadlines: VecDeque<(Instant, u64)>,
-    /// What was refused, and when it is tried again.
-    refused: VecDeque<(Instant, Letter)>,
+    /// When each try is too late.
+    deadlines: BTreeSet<(Instant, u64)>,
+    refused: VecDeque<Refused>,
     tries: u64,
+    /// How often NATS showed that it stores letters.
+    successes: u64,
     count: usize,
+}
+
+/// How long letters that nobody waits for are tried.
+#[derive(Clone, Copy)]
+pub(super) enum Patience {
+    /// They must not keep those behind them that somebody waits for.
+    Little,
+    /// While they are younger than this, unless NATS takes others meanwhile and not them.
+    Long(Duration),
+}
+
+/// A letter that was refused or not answered.
+struct Refused {
+    /// When it is tried again.
+    until: Instant,
+    /// How many successes there had been.
+    successes: u64,
+    letter: Letter,
 }
 
 /// What NATS says to one try.
@@ -37,19 +57,22 @@ pub(super) enum Acknowledgement {
     Stored(String),
     /// It is not, and why.
     Refused(String),
+    /// It never will be, and why.
+    Impossible(String),
 }
 
 impl Lanes {
-    pub(super) fn new(inbox: String, gives_up: bool) -> Self {
+    pub(super) fn new(inbox: String, patience: Patience) -> Self {
         Self {
             inbox,
-            gives_up,
+            patience,
             behind: HashMap::new(),
             ready: VecDeque::new(),
             sent: HashMap::new(),
-            deadlines: VecDeque::new(),
+            deadlines: BTreeSet::new(),
             refused: VecDeque::new(),
             tries: 0,
+            successes: 0,
             count: 0,
         }
     }
@@ -66,7 +89,7 @@ impl Lanes {
     }
 
     pub(super) fn fill(&mut self, wire: &mut Wire, outcome: &mut Outcome, now: Instant) {
-        self.pass(now);
+        self.pass(outcome, now);
         while wire.has_room() {
             let Some(letter) = self.ready.pop_front() else { break };
             if letter.is_given_up() {
@@ -78,7 +101,7 @@ impl Lanes {
             } else {
                 self.tries += 1;
                 wire.publish(&letter, Some(format_args!("{}.{}", self.inbox, self.tries)), now);
-                self.deadlines.push_back((now + ACK_TIMEOUT, self.tries));
+                self.deadlines.insert((now + self.patience.timeout(&letter), self.tries));
                 self.sent.insert(self.tries, letter);
             }
         }
@@ -90,19 +113,31 @@ impl Lanes {
     }
 
     /// NATS has judged the try of this number.
-    pub(super) fn judged(&mut self, number: u64, is_stored: bool, outcome: &mut Outcome, now: Instant) {
-        let Some(mut letter) = self.sent.remove(&number) else { return };
-        letter.refusals = letter.refusals.saturating_add(1);
-        let is_hopeless = self.gives_up && letter.waiting.is_none() && letter.refusals >= MAX_REFUSALS;
-        if is_stored || letter.is_given_up() {
-            self.leave(letter.session);
-            outcome.stored(letter);
-        } else if is_hopeless {
-            self.leave(letter.session);
-            outcome.lose(letter, "JetStream does not store it");
-        } else {
-            self.refused.push_back((now + REFUSED_PAUSE, letter));
+    pub(super) fn judged(
+        &mut self,
+        number: u64,
+        said: &Acknowledgement,
+        outcome: &mut Outcome,
+        now: Instant,
+    ) {
+        let Some(letter) = self.sent.remove(&number) else { return };
+        match said {
+            Acknowledgement::Stored(_) => {
+                self.count_success();
+                self.leave(letter.session);
+                outcome.stored(letter);
+            }
+            Acknowledgement::Impossible(why) => {
+                self.leave(letter.session);
+                outcome.lose(letter, why);
+            }
+            Acknowledgement::Refused(_) => self.refuse(letter, outcome, now),
         }
+    }
+
+    /// NATS stores letters: those that it refuses meanwhile are refused for what they are.
+    pub(super) fn count_success(&mut self) {
+        self.successes += 1;
     }
 
     /// Drops what somebody waited for and does no longer.
@@ -119,7 +154,7 @@ impl Lanes {
         };
         self.behind.values_mut().for_each(&mut drop_given_up);
         self.count -= outcome.released.messages - before;
-        let refused = mem::take(&mut self.refused).into_iter().map(|(_, letter)| letter);
+        let refused = mem::take(&mut self.refused).into_iter().map(|refused| refused.letter);
         for letter in refused.chain(mem::take(&mut self.ready)).collect::<Vec<_>>() {
             if letter.is_given_up() {
                 outcome.done(&letter);
@@ -141,9 +176,17 @@ impl Lanes {
         self.count
     }
 
+    /// How many letters there are but those behind one that was refused.
+    pub(super) fn moving(&self) -> usize {
+        let tried_again = self.ready.iter().chain(self.sent.values()).filter(|letter| letter.refusals > 0);
+        let refused = self.refused.iter().map(|refused| &refused.letter);
+        let behind = |letter: &Letter| self.behind.get(&letter.session).map_or(0, VecDeque::len);
+        self.count - tried_again.chain(refused).map(behind).sum::<usize>()
+    }
+
     pub(super) fn letters_mut(&mut self) -> Vec<&mut Letter> {
         let behind = self.behind.values_mut().flatten();
-        let refused = self.refused.iter_mut().map(|(_, letter)| letter);
+        let refused = self.refused.iter_mut().map(|refused| &mut refused.letter);
         let mut letters: Vec<_> =
             self.ready.iter_mut().chain(self.sent.values_mut()).chain(refused).chain(behind).collect();
         letters.sort_unstable_by_key(|letter| letter.number);
@@ -151,17 +194,56 @@ impl Lanes {
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::new(mem::take(&mut self.inbox), self.gives_up);
+        // what is still said to earlier tries must not be taken for what is said to later ones
+        let tries = self.tries;
+        *self = Self { tries, ..Self::new(mem::take(&mut self.inbox), self.patience) };
     }
 
-    /// Tries again what was not answered in time, and what was refused some time ago.
-    fn pass(&mut self, now: Instant) {
-        while let Some((_, number)) = self.deadlines.pop_front_if(|(deadline, _)| *deadline <= now) {
-            self.ready.extend(self.sent.remove(&number));
+    /// Takes what is not answered in time for refused, and tries again what was refused some time ago.
+    fn pass(&mut self, outcome: &mut Outcome, now: Instant) {
+        while let Some(&(deadline, number)) = self.deadlines.first()
+            && deadline <= now
+        {
+            self.deadlines.pop_first();
+            if let Some(letter) = self.sent.remove(&number) {
+                self.refuse(letter, outcome, now);
+            }
         }
-        while let Some((_, letter)) = self.refused.pop_front_if(|(at, _)| *at <= now) {
+        while let Some(Refused { successes, mut letter, .. }) =
+            self.refused.pop_front_if(|refused| refused.until <= now)
+        {
+            let counts = matches!(self.patience, Patience::Little) || self.successes > successes;
+            letter.refusals = letter.refusals.saturating_add(u8::from(counts));
             self.ready.push_back(letter);
         }
+    }
+
+    /// Tries a letter again later, or gives it up.
+    fn refuse(&mut self, letter: Letter, outcome: &mut Outcome, now: Instant) {
+        if letter.is_given_up() {
+            self.leave(letter.session);
+            outcome.done(&letter);
+        } else if letter.waiting.is_none() && self.is_hopeless(&letter) {
+            self.leave(letter.session);
+            outcome.lose(letter, "JetStream does not store it");
+        } else {
+            let (until, successes) = (now + REFUSED_PAUSE, self.successes);
+            self.refused.push_back(Refused { until, successes, letter });
+        }
+    }
+
+    /// Whether a letter that was refused once more is not worth another try.
+    fn is_hopeless(&self, letter: &Letter) -> bool {
+        let is_awaited = |behind: &Letter| behind.waiting.is_some() && !behind.is_given_up();
+        let most = match self.patience {
+            Patience::Long(max_age) if letter.at + max_age < Now::read().unix => return true,
+            Patience::Long(_) => MOST_TRIES,
+            Patience::Little => match self.behind.get(&letter.session) {
+                Some(lane) if lane.iter().any(is_awaited) => FEW_TRIES,
+                _ => SOME_TRIES,
+            },
+        };
+        letter.refusals + 1 >= most
     }
 
     /// The first of a lane has gone: it is the turn of the next.
@@ -171,6 +253,24 @@ impl Lanes {
         match lane.pop_front() {
             Some(letter) => self.ready.push_back(letter),
             None => drop(self.behind.remove(&session)),
+        }
+    }
+}
+
+impl Patience {
+    /// That of a mirror.
+    pub(super) fn of(mode: &Mode) -> Self {
+        match mode {
+            Mode::Spool(config) => Self::Long(config.max_age),
+            Mode::Acked | Mode::BestEffort => Self::Little,
+        }
+    }
+
+    /// Time for NATS to acknowledge one try.
+    fn timeout(self, letter: &Letter) -> Duration {
+        match self {
+            Self::Little if letter.waiting.is_none() => SHORT_ACK_TIMEOUT,
+            _ => ACK_TIMEOUT,
         }
     }
 }
@@ -189,6 +289,7 @@ impl Acknowledgement {
         };
         match (answer["stream"].as_str(), answer["seq"].as_u64(), &answer["error"]) {
             (Some(stream), Some(1..), Value::Null) => Self::Stored(stream.to_owned()),
+            (.., error) if error["err_code"] == MESSAGE_TOO_LARGE => Self::Impossible(error_text(error)),
             (.., error) => Self::Refused(error_text(error)),
         }
     }
@@ -199,11 +300,18 @@ pub(super) fn error_text(error: &Value) -> String {
     error["description"].as_str().unwrap_or("an answer without a reason").to_owned()
 }
 
-/// Time for NATS to acknowledge one try.
 const ACK_TIMEOUT: Duration = Duration::from_secs(2);
+/// The same, where nobody waits for the letter and somebody may wait for the one behind it.
+const SHORT_ACK_TIMEOUT: Duration = Duration::from_millis(500);
 const REFUSED_PAUSE: Duration = Duration::from_millis(250);
-/// Two seconds.
-const MAX_REFUSALS: u8 = 8;
+/// Tries of a letter with one behind it that somebody waits for.
+const FEW_TRIES: u8 = 2;
+/// Two seconds of refusals.
+const SOME_TRIES: u8 = 8;
+/// Tries that count only if NATS stored something meanwhile.
+const MOST_TRIES: u8 = 20;
+/// JetStream's error JSStreamMessageExceedsMaximumErr: the stream's bound is smaller than the message.
+const MESSAGE_TOO_LARGE: u64 = 10054;
 
 #[cfg(test)]
 mod tests {
@@ -223,7 +331,7 @@ mod tests {
         }
         lanes.fill(&mut wire, &mut outcome, now);
         assert_eq!(written(&mut wire), ["a 1", "c 2"]);
-        lanes.judged(1, true, &mut outcome, now);
+        lanes.judged(1, &stored(), &mut outcome, now);
         lanes.fill(&mut wire, &mut outcome, now);
         assert_eq!((written(&mut wire), outcome.released.messages, lanes.len()), (vec!["b 3".into()], 1, 2));
     }
@@ -235,16 +343,17 @@ mod tests {
         lanes.push(letter(1, "s", "a"));
         lanes.push(letter(1, "s", "b"));
         lanes.fill(&mut wire, &mut outcome, now);
-        lanes.judged(1, false, &mut outcome, now);
+        lanes.judged(1, &refused(), &mut outcome, now);
         lanes.fill(&mut wire, &mut outcome, now);
         assert_eq!(written(&mut wire), ["a 1"]);
         lanes.fill(&mut wire, &mut outcome, now + REFUSED_PAUSE);
         lanes.fill(&mut wire, &mut outcome, now + REFUSED_PAUSE + ACK_TIMEOUT);
+        lanes.fill(&mut wire, &mut outcome, now + REFUSED_PAUSE + ACK_TIMEOUT + REFUSED_PAUSE);
         lanes.broke();
         lanes.fill(&mut wire, &mut outcome, now);
         assert_eq!(written(&mut wire), ["a 2", "a 3", "a 4"]);
         // what is said to an earlier try came too late
-        lanes.judged(2, true, &mut outcome, now);
+        lanes.judged(2, &stored(), &mut outcome, now);
         assert_eq!(lanes.len(), 2);
     }
 
@@ -256,13 +365,95 @@ mod tests {
         lanes.push(Letter { waiting: Some(told), ..letter(1, "s", "a") });
         lanes.push(letter(1, "s", "b"));
         drop(stored);
-        for number in 1..=u64::from(MAX_REFUSALS) {
+        for number in 1..=u64::from(SOME_TRIES) {
             lanes.fill(&mut wire, &mut outcome, now);
             assert_eq!(written(&mut wire), [format!("b {number}")]);
-            lanes.judged(number, false, &mut outcome, now);
+            lanes.judged(number, &refused(), &mut outcome, now);
             now += REFUSED_PAUSE;
         }
         assert_eq!((lanes.len(), outcome.lost, outcome.released.messages), (0, 1, 2));
+    }
+
+    #[tokio::test]
+    async fn letter_that_is_not_answered_keeps_an_awaited_one_for_a_second() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut lanes, mut outcome, mut now) = (lanes(), Outcome::default(), Now::read().instant);
+        let (told, _stored) = oneshot::channel();
+        lanes.push(letter(1, "s", "event"));
+        lanes.push(Letter { waiting: Some(told), ..letter(1, "s", "a") });
+        for pause in [Duration::ZERO, SHORT_ACK_TIMEOUT, REFUSED_PAUSE, SHORT_ACK_TIMEOUT] {
+            now += pause;
+            lanes.fill(&mut wire, &mut outcome, now);
+        }
+        assert_eq!(written(&mut wire), ["event 1", "event 2", "a 3"]);
+        assert_eq!((lanes.len(), outcome.lost), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn spooled_letter_is_given_up_if_others_are_stored_and_it_is_not() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut outcome, mut now) = (Outcome::default(), Now::read().instant);
+        let mut lanes = Lanes::new("_INBOX.x".into(), Patience::Long(AGES));
+        lanes.push(letter(1, "s", "a"));
+        for number in 1..=100 {
+            lanes.fill(&mut wire, &mut outcome, now);
+            lanes.judged(number, &refused(), &mut outcome, now);
+            now += REFUSED_PAUSE;
+        }
+        assert_eq!((lanes.len(), outcome.lost), (1, 0));
+        for number in 101..100 + u64::from(MOST_TRIES) {
+            assert_eq!(lanes.len(), 1, "{number}");
+            lanes.count_success();
+            lanes.fill(&mut wire, &mut outcome, now);
+            lanes.judged(number, &refused(), &mut outcome, now);
+            now += REFUSED_PAUSE;
+        }
+        assert_eq!((lanes.len(), outcome.lost), (0, 1));
+    }
+
+    #[tokio::test]
+    async fn what_can_never_be_stored_or_is_too_old_is_given_up_at_once() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut outcome, now) = (Outcome::default(), Now::read().instant);
+        for (max_age, said, lost) in [
+            (AGES, Acknowledgement::Impossible("large".into()), 1),
+            (Duration::from_secs(1), refused(), 2),
+            (AGES, refused(), 2),
+        ] {
+            let mut lanes = Lanes::new("_INBOX.x".into(), Patience::Long(max_age));
+            lanes.push(letter(1, "s", "a"));
+            lanes.fill(&mut wire, &mut outcome, now);
+            lanes.judged(1, &said, &mut outcome, now);
+            assert_eq!(outcome.lost, lost);
+        }
+    }
+
+    #[tokio::test]
+    async fn letters_behind_a_refused_one_do_not_count_as_moving() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Now::read().instant);
+        for (session, text) in [(1, "a"), (1, "b"), (1, "c"), (2, "d"), (2, "e")] {
+            lanes.push(letter(session, "s", text));
+        }
+        lanes.fill(&mut wire, &mut outcome, now);
+        assert_eq!(lanes.moving(), 5);
+        lanes.judged(1, &refused(), &mut outcome, now);
+        assert_eq!(lanes.moving(), 3);
+        lanes.fill(&mut wire, &mut outcome, now + REFUSED_PAUSE);
+        assert_eq!(lanes.moving(), 3);
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_a_forgotten_try_is_not_said_to_another() {
+        let (mut wire, _listener) = wire(1000).await;
+        let (mut lanes, mut outcome, now) = (lanes(), Outcome::default(), Now::read().instant);
+        lanes.push(letter(1, "s", "a"));
+        lanes.fill(&mut wire, &mut outcome, now);
+        lanes.clear();
+        lanes.push(letter(1, "s", "b"));
+        lanes.fill(&mut wire, &mut outcome, now);
+        lanes.judged(1, &stored(), &mut outcome, now);
+        assert_eq!(lanes.len(), 1);
     }
 
     #[tokio::test]
@@ -291,6 +482,8 @@ mod tests {
         assert_eq!(read(None, "{\"stream\":\"s\",\"seq\":7,\"duplicate\":true}"), stored);
         let full = "{\"error\":{\"code\":503,\"description\":\"full\"},\"stream\":\"s\",\"seq\":0}";
         assert_eq!(read(None, full), Acknowledgement::Refused("full".into()));
+        let large = "{\"error\":{\"code\":400,\"err_code\":10054,\"description\":\"large\"},\"seq\":0}";
+        assert_eq!(read(None, large), Acknowledgement::Impossible("large".into()));
         for (status, payload) in [
             (Some(503), ""),
             (None, ""),
@@ -303,6 +496,17 @@ mod tests {
     }
 
     fn lanes() -> Lanes {
-        Lanes::new("_INBOX.x".into(), true)
+        Lanes::new("_INBOX.x".into(), Patience::Little)
     }
+
+    fn stored() -> Acknowledgement {
+        Acknowledgement::Stored("s".into())
+    }
+
+    fn refused() -> Acknowledgement {
+        Acknowledgement::Refused("no".into())
+    }
+
+    /// Longer than any letter of these tests is old.
+    const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 }

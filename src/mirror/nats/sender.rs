@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::flow::{Flow, Outcome, Row};
-use super::jetstream::{Acknowledgement, Lanes};
+use super::jetstream::{Acknowledgement, Lanes, Patience};
 use super::letter::Letter;
 use super::link::{Link, Turn};
 use super::notices::Notice;
@@ -56,7 +56,7 @@ impl Sender {
             _ => Store::None,
         };
         let flow = match plan.jetstream {
-            true => Flow::Lanes(Lanes::new(inbox.clone(), matches!(plan.mode, Mode::Acked))),
+            true => Flow::Lanes(Lanes::new(inbox.clone(), Patience::of(&plan.mode))),
             false => Flow::Row(Row::default()),
         };
         let check = plan.stream.clone().map(|stream| StreamCheck::new(stream, inbox.clone()));
@@ -174,7 +174,7 @@ impl Sender {
     fn send(&mut self, now: Instant) {
         let is_stopping = self.shared.deadline().is_some();
         let Some(wire) = self.link.wire() else { return };
-        if !is_stopping && self.flow.len() < MAX_READ {
+        if !is_stopping && self.flow.wants_more() {
             let letters = self.store.read(&self.shared.notices, now);
             letters.into_iter().for_each(|letter| self.flow.push(letter));
         }
@@ -223,7 +223,7 @@ impl Sender {
         let subject = || lanes.subject(number).unwrap_or_default();
         let notices = &self.shared.notices;
         match said {
-            Acknowledgement::Refused(why) => {
+            Acknowledgement::Refused(why) | Acknowledgement::Impossible(why) => {
                 notices.add(Notice::Refused, 1, || format!("{}: {why}", subject()));
                 if let Some(check) = &mut self.check {
                     check.doubt(now);
@@ -235,7 +235,7 @@ impl Sender {
                 notices.add(Notice::WrongStream, u64::from(is_another), example);
             }
         }
-        lanes.judged(number, matches!(said, Acknowledgement::Stored(_)), outcome, now);
+        lanes.judged(number, said, outcome, now);
     }
 
     /// JetStream says something of the stream.
@@ -243,6 +243,9 @@ impl Sender {
         let (Some(check), Some(wire)) = (&mut self.check, self.link.wire()) else { return };
         let before = check.standing().clone();
         check.answer(tag, (status, payload), wire, now);
+        if let (Flow::Lanes(lanes), Standing::Good) = (&mut self.flow, check.standing()) {
+            lanes.count_success();
+        }
         if *check.standing() != before {
             match check.standing() {
                 Standing::Lacks(why) => warn!(mirror = %self.shared.name, "{why}"),
@@ -403,5 +406,3 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection lasts that was worth to be made.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
-/// Letters on their way above which none is read from the spool.
-const MAX_READ: usize = 1024;
