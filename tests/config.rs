@@ -155,6 +155,28 @@ fn decisions_over_the_open_network_are_warned_of() {
 }
 
 #[test]
+fn stream_that_does_not_take_what_is_told_is_warned_of() {
+    let directory = with_certificates();
+    for (subjects, events, warnings) in [
+        ("'mgate.>'", true, 0),
+        ("'mgate.messages.>', 'mgate.events.>'", true, 0),
+        ("'mgate.messages.>'", true, 1),
+        ("'mgate.messages.>'", false, 0),
+        ("'other.>'", true, 2),
+    ] {
+        let text = format!(
+            "{ROUTE}policies = ['a']\nmirror = 'bus'\n[policy.a]\ntype = 'pdp'\ndialect = 'authzen'\n\
+             url = 'http://127.0.0.1'\n[mirror.bus]\ntype = 'nats'\nurl = 'nats://127.0.0.1'\n\
+             dialect = 'plain'\nmode = 'acked'\nevents = {events}\n\
+             stream = {{ name = 'copies', create = true, subjects = [{subjects}] }}\n"
+        );
+        write(&directory, "mgate.toml", &text);
+        let config = load(&directory.path().join("mgate.toml"), &[]).unwrap();
+        assert_eq!(config.warnings.len(), warnings, "{subjects}: {:?}", config.warnings);
+    }
+}
+
+#[test]
 fn leaving_it_to_others_while_a_service_is_away_is_warned_of() {
     let directory = with_certificates();
     for (choice, warnings) in [("deny", 0), ("abstain", 1)] {

@@ -9,11 +9,12 @@ use mgate_proxy::gate::Mirror;
 use mgate_proxy::transport::ClientTls;
 
 use super::files::Files;
-use super::mirror_dialect::dialect;
+use super::mirror_dialect::{Told, dialect};
 use super::section::{Given, Section};
 use super::service::{nats_login, trust};
 use super::supported;
 use crate::mirror;
+use crate::mirror::dialect::SubjectTemplate;
 use crate::mirror::nats::{Bounds, Mode, NatsMirror, Plan, SpoolConfig, StreamConfig, Way};
 use crate::neighbour::http::UrlError;
 use crate::neighbour::nats::parse_server;
@@ -53,7 +54,10 @@ fn plan(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Plan
     let bounds = bounds(section);
     let deliveries = section.boolean("deliveries").unwrap_or_default();
     let way = way(section, files);
-    let dialect = dialect(section);
+    let told = dialect(section);
+    if let (Some(stream), Some(told)) = (&stream, &told) {
+        warn_of_untaken(stream, told, section, files);
+    }
     (files.report().problems() == before).then_some(())?;
     Some(Plan {
         name: name.into(),
@@ -62,7 +66,7 @@ fn plan(name: &str, section: &mut Section<'_>, files: &Files<'_>) -> Option<Plan
         stream,
         bounds,
         deliveries,
-        dialect: dialect?,
+        dialect: told?.dialect,
         way: Arc::new(way?),
         written: section.written(),
     })
@@ -135,6 +139,22 @@ fn stream(section: &mut Section<'_>, jetstream: bool) -> Option<StreamConfig> {
     }
     table.finish();
     Some(stream)
+}
+
+/// What no stream takes delays, or refuses, what is behind it.
+fn warn_of_untaken(stream: &StreamConfig, told: &Told, section: &Section<'_>, files: &Files<'_>) {
+    let is_untaken = |subject: &Option<SubjectTemplate>| {
+        let may_fit =
+            |subject: &SubjectTemplate| stream.subjects.iter().any(|filter| subject.may_fit(filter));
+        stream.is_created && subject.as_ref().is_some_and(|subject| !may_fit(subject))
+    };
+    let warn = |what: &str| files.report().warning(&section.place_at("stream"), what);
+    if is_untaken(&told.messages) {
+        warn("none of its subjects takes messages");
+    }
+    if is_untaken(&told.events) {
+        warn("none of its subjects takes events: add one that does, or set `events = false`");
+    }
 }
 
 fn stream_name(text: &str) -> Result<String, String> {

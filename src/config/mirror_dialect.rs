@@ -5,8 +5,17 @@ use std::sync::Arc;
 use super::section::Section;
 use crate::mirror::dialect::{Dialect, Kind, SubjectTemplate, Writer, WriterOptions};
 
+/// A dialect, and where it sends what it tells.
+pub(super) struct Told {
+    pub(super) dialect: Arc<dyn Dialect>,
+    /// The subject of messages; `None` where it follows from the topic.
+    pub(super) messages: Option<SubjectTemplate>,
+    /// The subject of events; `None` where none is told.
+    pub(super) events: Option<SubjectTemplate>,
+}
+
 /// The dialect that a mirror's table asks for.
-pub(super) fn dialect(section: &mut Section<'_>) -> Option<Arc<dyn Dialect>> {
+pub(super) fn dialect(section: &mut Section<'_>) -> Option<Told> {
     let kind = match section.has("dialect") {
         true => section.one_of("dialect", Kind::NAMES),
         false => Some(Kind::Mainflux0_13),
@@ -16,14 +25,18 @@ pub(super) fn dialect(section: &mut Section<'_>) -> Option<Arc<dyn Dialect>> {
     let trace_subject = section.parse("trace_subject", SubjectTemplate::parse_without_topic);
     let content_type = section.parse("content_type", media_type);
     let content_type_from_topic = section.boolean("content_type_from_topic").unwrap_or_default();
-    Some(Arc::new(Writer::new(WriterOptions {
-        kind: kind?,
+    let kind = kind?;
+    let default = || SubjectTemplate::parse(kind.subject()?).ok();
+    let (messages, events) = (subject.clone().or_else(default), events_subject.clone());
+    let dialect = Arc::new(Writer::new(WriterOptions {
+        kind,
         subject,
         events_subject,
         trace_subject: trace_subject.map(|subject| subject.value),
         content_type: content_type.map(|kind| kind.value),
         content_type_from_topic,
-    })))
+    }));
+    Some(Told { dialect, messages, events })
 }
 
 fn events_subject(section: &mut Section<'_>, kind: Option<Kind>) -> Option<SubjectTemplate> {
@@ -157,7 +170,7 @@ mod tests {
         let dialect = dialect(&mut section);
         section.finish();
         report.finish().map_err(|problems| problems.to_string())?;
-        Ok(dialect.unwrap())
+        Ok(dialect.unwrap().dialect)
     }
 
     fn message<'a>(client: &'a Client, topic: &'a str) -> Message<'a> {

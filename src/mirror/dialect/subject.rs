@@ -83,6 +83,23 @@ impl SubjectTemplate {
         }
     }
 
+    /// Whether a stream that takes `filter` may take some of these subjects.
+    pub fn may_fit(&self, filter: &str) -> bool {
+        let text: String = self.0.iter().map(Part::as_pattern).collect();
+        let (mut tokens, mut filters) = (text.split('.'), filter.split('.'));
+        loop {
+            match (tokens.next(), filters.next()) {
+                (None, None) | (Some(_), Some(">")) => return true,
+                (None, _) | (_, None) => return false,
+                (Some(token), _) if token.contains(ANY_TOKENS) => return true,
+                (Some(token), Some(wanted)) if token != wanted && wanted != "*" && !token.contains(ANY) => {
+                    return false;
+                }
+                (Some(_), Some(_)) => {}
+            }
+        }
+    }
+
     /// The subject with these values.
     pub(super) fn fill(&self, values: &Values<'_>) -> Result<Box<str>, &'static str> {
         let mut subject = Subject::new(usize::MAX);
@@ -118,6 +135,17 @@ impl SubjectTemplate {
             Part::Variable(_) => 3 * MAX_SHORT_BYTES,
         };
         self.0.iter().map(bytes).sum()
+    }
+}
+
+impl Part {
+    /// What it says of a subject before there are values.
+    fn as_pattern(&self) -> &str {
+        match self {
+            Self::Literal(text) => text,
+            Self::Variable(Variable::Topic) => ANY_TOKENS,
+            Self::Variable(_) => ANY,
+        }
     }
 }
 
@@ -243,12 +271,38 @@ const MAX_SHORT_BYTES: usize = 128;
 /// Stands for a value that is too long; no value is written so.
 const TOO_LONG: &str = "%%";
 
+/// What no template has in it: for the value of a variable, and for that of a topic.
+const ANY: &str = "*";
+const ANY_TOKENS: &str = ">";
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::super::unescape;
     use super::*;
+
+    #[test]
+    fn template_fits_what_may_take_its_subjects() {
+        for (template, filter, may_fit) in [
+            ("mgate.events.{tenant}.{action}", "mgate.>", true),
+            ("mgate.events.{tenant}.{action}", "mgate.events.acme.*", true),
+            ("mgate.events.{tenant}.{action}", "mgate.events.*", false),
+            ("mgate.events.{tenant}.{action}", "mgate.messages.>", false),
+            ("events.x", "events.x", true),
+            ("events.x", "events.x.>", false),
+            ("m.x-{client}.{topic}", "m.*.a.b", true),
+            ("m.{topic}", "m.>", true),
+            ("m.{topic}", "m", false),
+            ("{topic}", "a.b", true),
+        ] {
+            assert_eq!(
+                SubjectTemplate::parse(template).unwrap().may_fit(filter),
+                may_fit,
+                "{template} {filter}"
+            );
+        }
+    }
 
     #[test]
     fn values_stand_for_variables() {
