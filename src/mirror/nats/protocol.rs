@@ -192,7 +192,7 @@ fn decorated<'a>(text: &'a str, what: &str) -> Option<&'a str> {
 /// More than any server says in one line.
 const MAX_LINE: usize = 256 * 1024;
 /// More than any answer to a publisher.
-const MAX_MESSAGE: usize = 4 * 1024 * 1024;
+const MAX_MESSAGE: usize = 1024 * 1024;
 const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
 
 #[cfg(test)]
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_is_no_frame_ends_it() {
         for bytes in
-            ["HTTP/1.1 400\r\n", "MSG a\r\n", "MSG a 1 x\r\n", "HMSG a 1 5 4\r\n", "MSG a 1 99999999999\r\n"]
+            ["HTTP/1.1 400\r\n", "MSG a\r\n", "MSG a 1 x\r\n", "HMSG a 1 5 4\r\n", "MSG a 1 1048577\r\n"]
         {
             assert_eq!(parse(bytes.as_bytes()), Err(NotNats), "{bytes}");
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -39,6 +40,8 @@ pub(super) struct Wire {
     pub(super) max_payload: usize,
     out: Vec<u8>,
     written: usize,
+    /// The bytes of the largest letter that was written.
+    largest: usize,
     incoming: Vec<u8>,
     /// What each PING that is not answered stands for.
     pings: VecDeque<usize>,
@@ -108,6 +111,7 @@ impl Wire {
             max_payload,
             out: Vec::new(),
             written: 0,
+            largest: 0,
             incoming,
             pings: VecDeque::new(),
             needs_flush: false,
@@ -118,10 +122,11 @@ impl Wire {
 
     /// Whether more may be written now.
     pub(super) fn has_room(&self) -> bool {
-        self.out.len() - self.written < MAX_UNWRITTEN
+        self.unwritten() < MAX_UNWRITTEN
     }
 
     pub(super) fn publish(&mut self, letter: &Letter, reply: Option<std::fmt::Arguments<'_>>, now: Instant) {
+        self.largest = self.largest.max(letter.body.len());
         protocol::publish(self.writing(now), letter, reply);
     }
 
@@ -149,7 +154,7 @@ impl Wire {
 
     /// Whether the server takes nothing, or does not answer, for too long.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
-        let is_blocked = self.written < self.out.len() && now >= self.moved + STALL_TIMEOUT;
+        let is_blocked = self.unwritten() > 0 && now >= self.moved + STALL_TIMEOUT;
         is_blocked || (self.is_pinging() && now >= self.heard + STALL_TIMEOUT)
     }
 
@@ -161,6 +166,9 @@ impl Wire {
     ) -> Poll<io::Result<()>> {
         let has_written = self.poll_write(context)?.is_ready();
         let has_read = self.poll_read(context, events)?.is_ready();
+        if self.unwritten() > 4 * MAX_UNWRITTEN + self.largest {
+            return Poll::Ready(Err(io::Error::other("the server asks for more than it takes")));
+        }
         if has_written || has_read { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
@@ -181,17 +189,22 @@ impl Wire {
         if has_written {
             self.moved = Now::read().instant;
         }
-        if self.written == self.out.len() {
-            self.out.clear();
-            self.written = 0;
-            if self.out.capacity() > 2 * MAX_UNWRITTEN {
-                self.out = Vec::new();
-            }
-        }
+        self.free_written();
         if self.needs_flush && Pin::new(&mut self.stream).poll_flush(context)?.is_ready() {
             self.needs_flush = false;
         }
         if has_written { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn free_written(&mut self) {
+        if self.unwritten() > 0 && self.written < MAX_UNWRITTEN {
+            return;
+        }
+        self.out.drain(..self.written);
+        self.written = 0;
+        if self.out.capacity() > 4 * MAX_UNWRITTEN {
+            self.out.shrink_to(2 * MAX_UNWRITTEN);
+        }
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<io::Result<()>> {
@@ -203,13 +216,14 @@ impl Wire {
         }
         self.incoming.extend_from_slice(buffer.filled());
         self.heard = Now::read().instant;
-        self.take_frames(events)?;
+        self.take_frames(events, self.heard)?;
         Poll::Ready(Ok(()))
     }
 
-    fn take_frames(&mut self, events: &mut Vec<Event>) -> io::Result<()> {
+    fn take_frames(&mut self, events: &mut Vec<Event>, now: Instant) -> io::Result<()> {
+        let mut incoming = mem::take(&mut self.incoming);
         let mut taken = 0;
-        while let Some((frame, length)) = protocol::parse(&self.incoming[taken..])? {
+        while let Some((frame, length)) = protocol::parse(&incoming[taken..])? {
             taken += length;
             match frame {
                 Frame::Error(text) => events.push(Event::Error(text.to_owned())),
@@ -218,17 +232,22 @@ impl Wire {
                     status,
                     payload: payload.to_owned(),
                 }),
-                Frame::Ping => self.out.extend_from_slice(b"PONG\r\n"),
+                Frame::Ping => self.writing(now).extend_from_slice(b"PONG\r\n"),
                 Frame::Pong => events.extend(self.pings.pop_front().map(Event::Pong)),
                 Frame::Info(_) | Frame::Ok => {}
             }
         }
-        self.incoming.drain(..taken);
+        incoming.drain(..taken);
+        self.incoming = incoming;
         Ok(())
     }
 
+    fn unwritten(&self) -> usize {
+        self.out.len() - self.written
+    }
+
     fn writing(&mut self, now: Instant) -> &mut Vec<u8> {
-        if self.written == self.out.len() {
+        if self.unwritten() == 0 {
             self.moved = now;
         }
         &mut self.out
@@ -286,8 +305,11 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::future::poll_fn;
+
     use tokio::net::TcpListener;
 
+    use super::super::letter::tests::letter;
     use super::*;
 
     /// A connection, and the other end of it.
@@ -299,7 +321,7 @@ pub(super) mod tests {
 
     /// The payloads that were written since the last time, each with the last token of where its answer goes.
     pub(in crate::mirror::nats) fn written(wire: &mut Wire) -> Vec<String> {
-        let text = String::from_utf8(std::mem::take(&mut wire.out)).unwrap();
+        let text = String::from_utf8(mem::take(&mut wire.out)).unwrap();
         let lines: Vec<_> = text.split("\r\n").collect();
         let payload = |part: &[&str]| {
             let reply = part[0].split(' ').nth(2).unwrap().rsplit('.').next().unwrap();
@@ -316,5 +338,43 @@ pub(super) mod tests {
         wire.ping(0, now);
         assert!(!wire.is_stalled(now));
         assert!(wire.is_stalled(now + STALL_TIMEOUT));
+    }
+
+    #[tokio::test]
+    async fn what_a_slow_server_has_taken_is_freed() {
+        let (mut wire, mut server) = pair(1 << 20).await;
+        let (letter, mut taken) = (letter(1, "s", &"x".repeat(1000)), vec![0; 64 * 1024]);
+        for _ in 0..500 {
+            while wire.has_room() {
+                wire.publish(&letter, None, Now::read().instant);
+            }
+            let mut events = Vec::new();
+            tokio::select! {
+                moved = poll_fn(|context| wire.poll_io(context, &mut events)) => moved.unwrap(),
+                count = server.read(&mut taken) => assert!(count.unwrap() > 0),
+            }
+            assert!(wire.out.len() <= 2 * MAX_UNWRITTEN + 2000, "{}", wire.out.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn server_that_pings_and_reads_nothing_is_left() {
+        let (mut wire, mut server) = pair(1 << 20).await;
+        let pings = b"PING\r\n".repeat(10_000);
+        let pinging = tokio::spawn(async move { while server.write_all(&pings).await.is_ok() {} });
+        let error = loop {
+            assert!(wire.out.len() < 8 * MAX_UNWRITTEN);
+            if let Err(error) = poll_fn(|context| wire.poll_io(context, &mut Vec::new())).await {
+                break error;
+            }
+        };
+        assert_eq!(error.to_string(), "the server asks for more than it takes");
+        drop(wire);
+        pinging.await.unwrap();
+    }
+
+    async fn pair(max_payload: usize) -> (Wire, TcpStream) {
+        let (wire, listener) = wire(max_payload).await;
+        (wire, listener.accept().await.unwrap().0)
     }
 }
