@@ -28,10 +28,11 @@ pub(super) enum Frame<'a> {
     Pong,
 }
 
-/// What a server says of itself at first.
+/// What a server says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Info {
-    pub(super) max_payload: usize,
+    /// The largest message that it takes; `None` if it does not say.
+    pub(super) max_payload: Option<usize>,
     pub(super) wants_tls: bool,
     pub(super) has_headers: bool,
     nonce: String,
@@ -93,11 +94,18 @@ impl Info {
         let is = |key: &str| value[key].as_bool().unwrap_or_default();
         let max_payload = value["max_payload"].as_u64().and_then(|bytes| usize::try_from(bytes).ok());
         Ok(Self {
-            max_payload: max_payload.unwrap_or(DEFAULT_MAX_PAYLOAD),
+            max_payload,
             wants_tls: is("tls_required"),
             has_headers: is("headers"),
             nonce: value["nonce"].as_str().unwrap_or_default().to_owned(),
         })
+    }
+
+    /// The largest message, as far as what comes before TLS can be believed.
+    pub(super) fn first_max_payload(&self, is_encrypted_now: bool) -> usize {
+        let max_payload = self.max_payload.unwrap_or(DEFAULT_MAX_PAYLOAD);
+        // plain text may be forged: naming next to nothing would empty the spool, as too large for the server
+        if is_encrypted_now { max_payload.max(LEAST_BEFORE_TLS) } else { max_payload }
     }
 
     /// The answer to it: who mgate is, and how it speaks.
@@ -194,6 +202,9 @@ const MAX_LINE: usize = 256 * 1024;
 /// More than any answer to a publisher.
 const MAX_MESSAGE: usize = 1024 * 1024;
 const DEFAULT_MAX_PAYLOAD: usize = 1024 * 1024;
+/// The least that a greeting in plain text can make of the largest message of a connection that then uses TLS. Servers
+/// do not repeat their greeting behind TLS; one that takes less closes the connection on what is larger.
+const LEAST_BEFORE_TLS: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -231,6 +242,15 @@ mod tests {
             assert_eq!(parse(bytes.as_bytes()), Err(NotNats), "{bytes}");
         }
         assert_eq!(parse(&[b'a'; MAX_LINE + 1]), Err(NotNats));
+    }
+
+    #[test]
+    fn plain_text_before_tls_makes_no_letter_of_normal_size_too_large() {
+        let first = |text: &str, is_encrypted| Info::parse(text).unwrap().first_max_payload(is_encrypted);
+        let small = "{\"max_payload\":1}";
+        assert_eq!((first(small, true), first(small, false)), (64 * 1024, 1));
+        assert_eq!(first("{\"max_payload\":8388608}", true), 8 * 1024 * 1024);
+        assert_eq!((first("{}", true), first("{}", false)), (DEFAULT_MAX_PAYLOAD, DEFAULT_MAX_PAYLOAD));
     }
 
     #[test]

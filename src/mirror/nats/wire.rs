@@ -97,8 +97,9 @@ impl Way {
         let connect = info.connect(&self.login, is_encrypted).map_err(io::Error::other)?;
         stream.write_all(&connect).await?;
         stream.flush().await?;
-        welcome(&mut stream, &mut incoming).await?;
-        Ok(Wire::new(stream, name, info.max_payload, incoming))
+        let max_payload = welcome(&mut stream, &mut incoming).await?;
+        let max_payload = max_payload.unwrap_or(info.first_max_payload(is_encrypted));
+        Ok(Wire::new(stream, name, max_payload, incoming))
     }
 }
 
@@ -234,7 +235,11 @@ impl Wire {
                 }),
                 Frame::Ping => self.writing(now).extend_from_slice(b"PONG\r\n"),
                 Frame::Pong => events.extend(self.pings.pop_front().map(Event::Pong)),
-                Frame::Info(_) | Frame::Ok => {}
+                // the limit of an account may change at any time
+                Frame::Info(text) => {
+                    self.max_payload = Info::parse(text)?.max_payload.unwrap_or(self.max_payload);
+                }
+                Frame::Ok => {}
             }
         }
         incoming.drain(..taken);
@@ -267,17 +272,22 @@ async fn greeting(stream: &mut TcpStream, incoming: &mut Vec<u8>) -> io::Result<
     }
 }
 
-/// Waits until the server has taken the client.
-async fn welcome(stream: &mut Stream, incoming: &mut Vec<u8>) -> io::Result<()> {
+/// Waits until the server has taken the client; the largest message is that of the account, if it says so.
+async fn welcome(stream: &mut (impl AsyncRead + Unpin), incoming: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    let mut max_payload = None;
     loop {
         while let Some((frame, length)) = protocol::parse(incoming)? {
             let is_welcome = match frame {
                 Frame::Error(text) => return Err(io::Error::other(format!("the server says: {text}"))),
+                Frame::Info(text) => {
+                    max_payload = Info::parse(text)?.max_payload.or(max_payload);
+                    false
+                }
                 frame => frame == Frame::Pong,
             };
             incoming.drain(..length);
             if is_welcome {
-                return Ok(());
+                return Ok(max_payload);
             }
         }
         read(stream, incoming).await?;
@@ -371,6 +381,19 @@ pub(super) mod tests {
         assert_eq!(error.to_string(), "the server asks for more than it takes");
         drop(wire);
         pinging.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn server_may_take_less_than_it_said_first() {
+        let mut incoming = b"INFO {\"max_payload\":100}\r\nPONG\r\nINFO {\"a\":1}\r\n".to_vec();
+        assert_eq!(welcome(&mut tokio::io::empty(), &mut incoming).await.unwrap(), Some(100));
+        let (mut wire, _server) = pair(1000).await;
+        wire.incoming = incoming;
+        wire.take_frames(&mut Vec::new(), Now::read().instant).unwrap();
+        assert_eq!(wire.max_payload, 1000);
+        wire.incoming = b"INFO {\"max_payload\":50}\r\n".to_vec();
+        wire.take_frames(&mut Vec::new(), Now::read().instant).unwrap();
+        assert_eq!(wire.max_payload, 50);
     }
 
     async fn pair(max_payload: usize) -> (Wire, TcpStream) {
