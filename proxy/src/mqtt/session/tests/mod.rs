@@ -244,6 +244,7 @@ impl Mirror for Seen {
             SessionEvent::Dropped { resource, .. } => format!("dropped {resource}"),
             SessionEvent::WouldBeDenied { resource, .. } => format!("would be denied {resource}"),
             SessionEvent::Closed { .. } => "closed".to_owned(),
+            SessionEvent::Failed { .. } => "failed".to_owned(),
         };
         self.events.lock().expect("nobody panics with it").push(event);
     }
