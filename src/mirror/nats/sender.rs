@@ -35,6 +35,8 @@ pub(super) struct Sender {
     flow: Flow,
     check: Option<StreamCheck>,
     store: Store,
+    /// The bytes of letters from the spool on their way above which none is read.
+    max_read_bytes: usize,
     taken: Vec<Letter>,
     events: Vec<Event>,
     next_number: u64,
@@ -71,6 +73,7 @@ impl Sender {
             flow,
             check,
             store,
+            max_read_bytes: (plan.bounds.bytes / 2).min(MAX_READ_BYTES),
             taken: Vec::new(),
             events: Vec::new(),
             next_number,
@@ -172,12 +175,8 @@ impl Sender {
 
     /// Writes letters, and asks whether they came.
     fn send(&mut self, now: Instant) {
-        let is_stopping = self.shared.deadline().is_some();
+        self.read(now);
         let Some(wire) = self.link.wire() else { return };
-        if !is_stopping && self.flow.wants_more() {
-            let letters = self.store.read(&self.shared.notices, now);
-            letters.into_iter().for_each(|letter| self.flow.push(letter));
-        }
         if let Some(check) = &mut self.check {
             check.ask(wire, now);
         }
@@ -192,6 +191,22 @@ impl Sender {
         self.settle(outcome);
         if let Some(server) = server {
             self.failed(&format!("{server}: the server takes nothing"), now);
+        }
+    }
+
+    /// Reads letters from the spool, if there is room for them on the wire and in memory.
+    fn read(&mut self, now: Instant) {
+        let has_room = self.link.wire().is_some_and(|wire| wire.has_room());
+        let is_stopping = self.shared.deadline().is_some();
+        if !has_room || is_stopping || !self.store.has_unread() || !self.flow.wants_more() {
+            return;
+        }
+        let letters = self.flow.letters_mut();
+        let bytes: usize =
+            letters.iter().filter(|letter| letter.is_spooled).map(|letter| letter.bytes()).sum();
+        if bytes < self.max_read_bytes {
+            let letters = self.store.read(self.max_read_bytes - bytes, &self.shared.notices, now);
+            letters.into_iter().for_each(|letter| self.flow.push(letter));
         }
     }
 
@@ -406,3 +421,102 @@ const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection lasts that was worth to be made.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Bytes of letters on their way above which none is read from the spool; less where the queue is small.
+const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Mutex;
+
+    use mgate_proxy::transport::{Authorities, ClientTls};
+    use tokio::sync::Notify;
+
+    use super::super::letter::tests::letter;
+    use super::super::queue::Queue;
+    use super::super::wire::Way;
+    use super::super::wire::tests::wire;
+    use super::super::{Bounds, Notices, SpoolConfig};
+    use super::*;
+    use crate::mirror::dialect::{Kind, Writer, WriterOptions};
+    use crate::neighbour::nats::NatsLogin;
+
+    #[tokio::test]
+    async fn replay_takes_no_more_memory_than_half_of_the_queue() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Now::read().instant;
+        let (wire, _server) = wire(1 << 20).await;
+        let mut sender = sender(directory.path().into(), Link::Up(Box::new(wire)));
+        let text = "x".repeat(10_000);
+        sender.taken = (1..=100)
+            .map(|number| Letter { number, at: Now::read().unix, ..letter(1, "s", &text) })
+            .collect();
+        assert!(sender.store.change(&sender.taken, &sender.shared.notices, now));
+        sender.taken.clear();
+        for _ in 0..10 {
+            // nothing is written: the wire has room all the time
+            sender.read(now);
+        }
+        assert!(sender.store.has_unread());
+        let bytes: usize = sender.flow.letters_mut().iter().map(|letter| letter.bytes()).sum();
+        assert!((QUEUE_BYTES / 2..QUEUE_BYTES / 2 + 11_000).contains(&bytes), "{bytes}");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_while_the_wire_has_no_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let now = Now::read().instant;
+        let (mut wire, _server) = wire(1 << 20).await;
+        while wire.has_room() {
+            wire.publish(&letter(1, "s", &"x".repeat(10_000)), None, now);
+        }
+        let mut sender = sender(directory.path().into(), Link::Up(Box::new(wire)));
+        let letters = [Letter { number: 1, at: Now::read().unix, ..letter(1, "s", "x") }];
+        assert!(sender.store.change(&letters, &sender.shared.notices, now));
+        sender.read(now);
+        assert!(sender.store.has_unread());
+        assert_eq!(sender.flow.len(), 0);
+    }
+
+    fn sender(directory: PathBuf, link: Link) -> Sender {
+        let config = SpoolConfig { directory, max_bytes: 1 << 24, max_age: Duration::from_secs(3600) };
+        let spool = Spool::open(&config).unwrap();
+        let bounds = Bounds { messages: 1000, bytes: QUEUE_BYTES };
+        let (tls, login) = (ClientTls::new(Authorities::none(), None).unwrap(), NatsLogin::None);
+        let way = Arc::new(Way { servers: Vec::new(), is_random: false, tls, is_tls: false, login });
+        let shared = Shared {
+            name: "test".into(),
+            run: "run".to_owned(),
+            identities: 0.into(),
+            queue: Queue::new(bounds),
+            notices: Notices::default(),
+            way: Mutex::new(Arc::clone(&way)),
+            deadline: Mutex::default(),
+            stopped: Notify::new(),
+            health: Mutex::new(super::super::Standing { component: None, is_needed: false, lacks: None }),
+        };
+        let options = WriterOptions {
+            kind: Kind::Plain,
+            subject: None,
+            events_subject: None,
+            trace_subject: None,
+            content_type: None,
+            content_type_from_topic: false,
+        };
+        let plan = Plan {
+            name: "test".into(),
+            mode: Mode::Spool(config),
+            jetstream: false,
+            stream: None,
+            bounds,
+            deliveries: false,
+            dialect: Arc::new(Writer::new(options)),
+            way,
+            written: String::new(),
+        };
+        let sender = Sender::new(Arc::new(shared), &plan, Some(spool), 0);
+        Sender { link, ..sender }
+    }
+
+    const QUEUE_BYTES: usize = 200_000;
+}

@@ -111,13 +111,13 @@ impl Store {
         }
     }
 
-    /// The next letters to be sent.
-    pub(super) fn read(&mut self, notices: &Notices, now: Instant) -> Vec<Letter> {
+    /// The next letters to be sent, about as many as fit into `max_bytes`.
+    pub(super) fn read(&mut self, max_bytes: usize, notices: &Notices, now: Instant) -> Vec<Letter> {
         let Self::Open(open) = self else { return Vec::new() };
         if !open.spool.has_unread() {
             return Vec::new();
         }
-        open.spool.read(READ_BYTES).unwrap_or_else(|error| {
+        open.spool.read(max_bytes.min(READ_BYTES)).unwrap_or_else(|error| {
             self.fail(&error, notices, now);
             Vec::new()
         })
@@ -193,7 +193,7 @@ const CHANGE_PAUSE: Duration = Duration::from_millis(20);
 /// Time between two looks for what is too old.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
-/// What is read at a time.
+/// What is read at a time, at most.
 const READ_BYTES: usize = 1024 * 1024;
 
 #[cfg(test)]
