@@ -122,7 +122,7 @@ impl Row {
     fn fill(&mut self, wire: &mut Wire, outcome: &mut Outcome, now: Instant) {
         while wire.has_room() {
             let Some(letter) = self.letters.get(self.written) else { break };
-            if letter.body.len() > wire.max_payload {
+            if !wire.takes(letter) {
                 if let Some(letter) = self.letters.remove(self.written) {
                     outcome.lose(letter, TOO_LARGE);
                 }

@@ -95,7 +95,7 @@ impl Lanes {
             if letter.is_given_up() {
                 self.leave(letter.session);
                 outcome.done(&letter);
-            } else if letter.body.len() > wire.max_payload {
+            } else if !wire.takes(&letter) {
                 self.leave(letter.session);
                 outcome.lose(letter, TOO_LARGE);
             } else {

@@ -17,7 +17,7 @@ use super::queue::Held;
 use super::spool::Spool;
 use super::store::Store;
 use super::stream::{Standing, StreamCheck};
-use super::wire::Event;
+use super::wire::{Event, Exceeded};
 use super::{Mode, Plan, Shared};
 
 /// All that the thread of a mirror knows.
@@ -29,6 +29,8 @@ pub(super) struct Sender {
     /// How often there was no connection, or none that lasted.
     failures: usize,
     opened_at: Instant,
+    /// What the last connection ended over, and how many did so in a row.
+    exceeded: Option<(Exceeded, u8)>,
     /// Whether the log has heard that there is no connection.
     is_away_told: bool,
     inbox: String,
@@ -68,6 +70,7 @@ impl Sender {
             server,
             failures: 0,
             opened_at: now,
+            exceeded: None,
             is_away_told: false,
             inbox,
             flow,
@@ -276,6 +279,10 @@ impl Sender {
     fn opened(&mut self, now: Instant) {
         let Some(wire) = self.link.wire() else { return };
         info!(mirror = %self.shared.name, server = wire.server, "connected to NATS");
+        if let Some((exceeded, _)) = self.exceeded.take_if(|(_, closes)| *closes >= MAX_CLOSES) {
+            // what is sent for ever keeps all that is behind it
+            wire.lower(exceeded);
+        }
         if matches!(self.flow, Flow::Lanes(_)) {
             wire.subscribe(&format!("{}.*", self.inbox), now);
         }
@@ -291,6 +298,10 @@ impl Sender {
     fn failed(&mut self, why: &str, now: Instant) {
         if !mem::replace(&mut self.is_away_told, true) {
             warn!(mirror = %self.shared.name, why, "no connection to NATS");
+        }
+        if let Some(wire) = self.link.wire() {
+            let closes = self.exceeded.map_or(1, |(_, closes)| closes.saturating_add(1));
+            self.exceeded = wire.exceeded.map(|exceeded| (exceeded, closes));
         }
         if self.link.is_up() && now >= self.opened_at + STEADY_AFTER {
             self.failures = 0;
@@ -420,6 +431,8 @@ const AWAY_PAUSE: Duration = Duration::from_millis(20);
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a connection lasts that was worth to be made.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
+/// Connections in a row that a server closes over a letter, before the letter is given up.
+const MAX_CLOSES: u8 = 3;
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// Bytes of letters on their way above which none is read from the spool; less where the queue is small.
 const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
@@ -430,6 +443,7 @@ mod tests {
     use std::sync::Mutex;
 
     use mgate_proxy::transport::{Authorities, ClientTls};
+    use tokio::io::AsyncWriteExt;
     use tokio::sync::Notify;
 
     use super::super::letter::tests::letter;
@@ -460,6 +474,52 @@ mod tests {
         assert!(sender.store.has_unread());
         let bytes: usize = sender.flow.letters_mut().iter().map(|letter| letter.bytes()).sum();
         assert!((QUEUE_BYTES / 2..QUEUE_BYTES / 2 + 11_000).contains(&bytes), "{bytes}");
+    }
+
+    #[tokio::test]
+    async fn letter_that_servers_close_over_is_given_up() {
+        for (error, kept) in [("Maximum Payload Violation", "long"), ("maximum control line exceeded", "s")] {
+            let directory = tempfile::tempdir().unwrap();
+            let now = Now::read().instant;
+            let mut sender = sender(directory.path().into(), Link::Waiting(now));
+            sender.store = Store::None;
+            let letters = || [letter(1, "s", "larger"), letter(1, "long", "x")];
+            let mut outcome = Outcome::default();
+            letters().into_iter().for_each(|letter| {
+                assert!(sender.shared.queue.push(letter));
+            });
+            sender.fetch(now);
+            sender.taken.drain(..).for_each(|letter| sender.flow.push(letter));
+            for closes in 0..=MAX_CLOSES {
+                let (wire, server) = wire(1 << 20).await;
+                server
+                    .accept()
+                    .await
+                    .unwrap()
+                    .0
+                    .write_all(format!("-ERR '{error}'\r\n").as_bytes())
+                    .await
+                    .unwrap();
+                sender.link = Link::Up(Box::new(wire));
+                sender.opened(now);
+                let wire = sender.link.wire().unwrap();
+                sender.flow.fill(wire, &mut outcome, now);
+                assert_eq!(sender.flow.len(), if closes < MAX_CLOSES { 2 } else { 1 });
+                let Turn::Failed(why) = closed(&mut sender).await else { panic!() };
+                sender.failed(&why, now);
+            }
+            assert_eq!((outcome.lost, &*sender.flow.letters_mut()[0].subject), (1, kept));
+        }
+    }
+
+    /// How the connection ended.
+    async fn closed(sender: &mut Sender) -> Turn {
+        loop {
+            let turn = sender.link.turn(&mut sender.events).await;
+            if matches!(turn, Turn::Failed(_)) {
+                return turn;
+            }
+        }
     }
 
     #[tokio::test]

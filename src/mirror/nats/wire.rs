@@ -42,6 +42,11 @@ pub(super) struct Wire {
     written: usize,
     /// The bytes of the largest letter that was written.
     largest: usize,
+    /// The bytes of the longest subject that was written, and of those that may be.
+    longest: usize,
+    max_subject: usize,
+    /// What the server says is more than it takes.
+    pub(super) exceeded: Option<Exceeded>,
     incoming: Vec<u8>,
     /// What each PING that is not answered stands for.
     pings: VecDeque<usize>,
@@ -49,6 +54,15 @@ pub(super) struct Wire {
     /// When bytes that wait were taken last, or began to wait.
     moved: Instant,
     heard: Instant,
+}
+
+/// What a server closes a connection over: the largest that was written is too large in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exceeded {
+    /// The bytes of a message, headers included.
+    Payload(usize),
+    /// The bytes of a subject.
+    Subject(usize),
 }
 
 /// What a server said.
@@ -113,6 +127,9 @@ impl Wire {
             out: Vec::new(),
             written: 0,
             largest: 0,
+            longest: 0,
+            max_subject: usize::MAX,
+            exceeded: None,
             incoming,
             pings: VecDeque::new(),
             needs_flush: false,
@@ -128,7 +145,21 @@ impl Wire {
 
     pub(super) fn publish(&mut self, letter: &Letter, reply: Option<std::fmt::Arguments<'_>>, now: Instant) {
         self.largest = self.largest.max(letter.body.len());
+        self.longest = self.longest.max(letter.subject.len());
         protocol::publish(self.writing(now), letter, reply);
+    }
+
+    /// Whether the server takes a letter as large as this one.
+    pub(super) fn takes(&self, letter: &Letter) -> bool {
+        letter.body.len() <= self.max_payload && letter.subject.len() <= self.max_subject
+    }
+
+    /// Takes only what is smaller.
+    pub(super) fn lower(&mut self, exceeded: Exceeded) {
+        match exceeded {
+            Exceeded::Payload(bytes) => self.max_payload = self.max_payload.min(bytes.saturating_sub(1)),
+            Exceeded::Subject(bytes) => self.max_subject = bytes.saturating_sub(1),
+        }
     }
 
     pub(super) fn request(&mut self, subject: &str, reply: &str, payload: &str, now: Instant) {
@@ -165,7 +196,14 @@ impl Wire {
         context: &mut Context<'_>,
         events: &mut Vec<Event>,
     ) -> Poll<io::Result<()>> {
-        let has_written = self.poll_write(context)?.is_ready();
+        let has_written = match self.poll_write(context) {
+            Poll::Ready(Err(error)) => {
+                // the server may have said why it closes
+                let _ = self.poll_read(context, events);
+                return Poll::Ready(Err(error));
+            }
+            written => written.is_ready(),
+        };
         let has_read = self.poll_read(context, events)?.is_ready();
         if self.unwritten() > 4 * MAX_UNWRITTEN + self.largest {
             return Poll::Ready(Err(io::Error::other("the server asks for more than it takes")));
@@ -227,7 +265,10 @@ impl Wire {
         while let Some((frame, length)) = protocol::parse(&incoming[taken..])? {
             taken += length;
             match frame {
-                Frame::Error(text) => events.push(Event::Error(text.to_owned())),
+                Frame::Error(text) => {
+                    self.exceeded = self.exceeded_by(text).or(self.exceeded);
+                    events.push(Event::Error(text.to_owned()));
+                }
                 Frame::Message { subject, status, payload } => events.push(Event::Answer {
                     subject: subject.to_owned(),
                     status,
@@ -245,6 +286,14 @@ impl Wire {
         incoming.drain(..taken);
         self.incoming = incoming;
         Ok(())
+    }
+
+    fn exceeded_by(&self, error: &str) -> Option<Exceeded> {
+        match error.to_ascii_lowercase() {
+            error if error.starts_with("maximum payload") => Some(Exceeded::Payload(self.largest)),
+            error if error.starts_with("maximum control line") => Some(Exceeded::Subject(self.longest)),
+            _ => None,
+        }
     }
 
     fn unwritten(&self) -> usize {
