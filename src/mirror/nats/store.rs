@@ -262,7 +262,7 @@ mod tests {
     }
 
     fn read(store: &mut Store, now: Instant) -> Vec<u64> {
-        store.read(&Notices::default(), now).iter().map(|letter| letter.number).collect()
+        store.read(usize::MAX, &Notices::default(), now).iter().map(|letter| letter.number).collect()
     }
 
     fn fail(store: &mut Store, now: Instant) {
