@@ -89,6 +89,12 @@ impl Connection {
         Arc::clone(self.signal.borrow().endpoint())
     }
 
+    /// The same, with the epoch of the rights that it knows.
+    pub(super) fn endpoint_and_epoch(&self) -> (Arc<Endpoint>, u64) {
+        let signal = self.signal.borrow();
+        (Arc::clone(signal.endpoint()), signal.epoch())
+    }
+
     /// Counts one more request.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::SeqCst);

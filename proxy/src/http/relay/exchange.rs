@@ -25,7 +25,8 @@ use crate::transport::ConnectError;
 /// Answers one request: with what the upstream says, or with what keeps it from being asked.
 pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
     let in_flight = connection.begin();
-    let exchange = Exchange { endpoint: connection.endpoint(), connection };
+    let (endpoint, epoch) = connection.endpoint_and_epoch();
+    let exchange = Exchange { connection, endpoint, epoch };
     let response = match exchange.run(request).await {
         Ok(response) => response,
         Err(problem) => {
@@ -42,6 +43,8 @@ pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incomin
 struct Exchange {
     connection: Arc<Connection>,
     endpoint: Arc<Endpoint>,
+    /// Of the rights that the endpoint knows.
+    epoch: u64,
 }
 
 impl Exchange {
@@ -57,12 +60,11 @@ impl Exchange {
         match self.endpoint.options.profile {
             Profile::Messages { .. } => self.publish(&head, &client, forwarded, upload).await,
             Profile::Proxy => {
-                let epoch = self.connection.signal.borrow().epoch();
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
                 let request = Request::from_parts(forwarded, Content::of(upload));
                 let response = self.forward(&head, &client, request, &progress).await?;
-                let revoked = Box::pin(self.clone().revoked(head, client, epoch));
+                let revoked = Box::pin(self.clone().revoked(head, client));
                 Ok(response.map(|content| content.until(revoked)))
             }
         }
@@ -76,11 +78,10 @@ impl Exchange {
         {
             return Ok(client);
         }
-        let epoch = self.connection.signal.borrow().epoch();
         match self.authenticate(&head.shown, now).await {
             Ok(principal) => {
                 let client = Arc::new(self.client(principal, &head.shown));
-                self.connection.identities.keep(key, Arc::clone(&client), epoch);
+                self.connection.identities.keep(key, Arc::clone(&client), self.epoch);
                 Ok(client)
             }
             Err(reason) => {
@@ -162,7 +163,7 @@ impl Exchange {
 
     /// Waits until the client may no longer have what it was allowed in this epoch: its credentials expire, or its
     /// rights change and the answer is no.
-    async fn revoked(mut self, head: Arc<Head>, client: Arc<Client>, mut epoch: u64) {
+    async fn revoked(mut self, head: Arc<Head>, client: Arc<Client>) {
         let unix = Now::read().unix;
         let left = client.principal.expires.map(|expires| expires.saturating_sub(unix));
         let until = left.and_then(|left| Instant::now().checked_add(left));
@@ -171,8 +172,8 @@ impl Exchange {
             let is_concerned = {
                 let signal = signal.borrow_and_update();
                 self.endpoint = Arc::clone(signal.endpoint());
-                let is_concerned = signal.concerns(Some(&client), epoch);
-                epoch = signal.epoch();
+                let is_concerned = signal.concerns(Some(&client), self.epoch);
+                self.epoch = signal.epoch();
                 is_concerned
             };
             if is_concerned && self.decide(&head, &client, b"").await.is_err() {
