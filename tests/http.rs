@@ -7,6 +7,7 @@ use std::net::Shutdown;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use mgate_policies::Now;
 use serde_json::json;
@@ -636,6 +637,76 @@ fn messages_for_an_upstream_are_mirrored_when_it_took_them() {
     mgate.log.wait_for("good");
     assert_eq!(mgate.log.count("channels/7/messages/x"), 1, "{}", mgate.log.text());
     assert_eq!(service.heard().len(), 2);
+}
+
+#[test]
+fn uploads_on_their_way_end_when_rights_are_withdrawn() {
+    let (files, upstream) = (files(ACL_FILE), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    expect(&mut behind, "half");
+    files.write("acl.toml", "version = 1\nstatements = []\n");
+    mgate.reload();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 403 "));
+    assert_eq!(behind.read(&mut [0]).unwrap_or_default(), 0, "it is closed");
+}
+
+#[test]
+fn messages_are_judged_when_they_are_whole() {
+    let (files, key) = (files(CHANNELS), SigningKey::p256());
+    files.write("key.pem", &key.public_pem());
+    let tables = format!("[route.http]\nprofile = 'messages'\n[mirror.log]\ntype = 'log'\n{TOKENS}");
+    let config = web(1, "authn = ['tokens']\nmirror = 'log'\n", &tables);
+    let mgate = Mgate::start(&files, &config.replace("upstream = 'http://127.0.0.1:1'\n", ""));
+    let post = |token: &str| {
+        let mut client = tcp(mgate.address());
+        let head = format!(
+            "POST /channels/7/messages HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n"
+        );
+        client.write_all(head.as_bytes()).unwrap();
+        expect(&mut client, "HTTP/1.1 100 Continue\r\n\r\n");
+        client
+    };
+    let until = Now::read().unix.as_secs() + 2;
+    let (mut expired, mut good, mut denied) =
+        (post(&token(&key, 2)), post(&token(&key, 600)), post(&token(&key, 600)));
+    good.write_all(b"\"ok\"").unwrap();
+    assert!(read_head(&mut good).starts_with("HTTP/1.1 202 "));
+    wait_until("it expires", || Now::read().unix.as_secs() > until);
+    expired.write_all(b"\"no\"").unwrap();
+    assert!(read_head(&mut expired).starts_with("HTTP/1.1 401 "));
+    files.write("acl.toml", "version = 1\nstatements = []\n");
+    mgate.reload();
+    denied.write_all(b"\"no\"").unwrap();
+    assert!(read_head(&mut denied).starts_with("HTTP/1.1 403 "));
+}
+
+#[test]
+fn messages_that_trickle_are_not_waited_for() {
+    let files = files(CHANNELS);
+    let tables =
+        "[route.http]\nprofile = 'messages'\ncontent_types = []\n[route.limits]\nstall_timeout = '200ms'\n";
+    let mgate = Mgate::start(&files, &web(1, "", tables));
+    let mut client = tcp(mgate.address());
+    client
+        .write_all(b"POST /channels/7/messages HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n")
+        .unwrap();
+    let mut writing = client.try_clone().unwrap();
+    let writer = thread::spawn(move || {
+        for _ in 0..1000 {
+            if writing.write_all(b"x").is_err() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 408 "));
+    drop(client);
+    writer.join().unwrap();
 }
 
 /// A configuration with one route of HTTP; `more` are keys of the route, `rest` further tables.

@@ -17,6 +17,7 @@ use super::connection::InFlight;
 use super::upstream::Lease;
 use crate::background::sleep_until;
 use crate::http::headers::trailers_towards_upstream;
+use crate::http::problem::Problem;
 
 /// What kept a body from coming to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,7 @@ pub(super) struct Content(UnsyncBoxBody<Bytes, BodyError>);
 /// A body that ends too early when its client may no longer have it.
 struct Revocable {
     content: Content,
-    revoked: BoxFuture<'static, ()>,
+    revoked: BoxFuture<'static, Problem>,
 }
 
 /// A body that is told to a client, while its request counts.
@@ -185,7 +186,7 @@ impl Content {
     }
 
     /// The same until `revoked` is done.
-    pub(super) fn until(self, revoked: BoxFuture<'static, ()>) -> Self {
+    pub(super) fn until(self, revoked: BoxFuture<'static, Problem>) -> Self {
         Self::of(Revocable { content: self, revoked })
     }
 

@@ -1,17 +1,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
+use mgate_policies::{
+    Action, BoxFuture, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason,
+};
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::{Answer, BodyError, Content, Download, Progress, Upload};
 use super::connection::Connection;
 use super::upstream::UpstreamError;
-use crate::background::{sleep_until, timeout_at};
+use crate::background::{sleep_until, timeout, timeout_at};
 use crate::gate::{
     Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
 };
@@ -26,7 +29,7 @@ use crate::transport::ConnectError;
 pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
     let in_flight = connection.begin();
     let (endpoint, epoch) = connection.endpoint_and_epoch();
-    let exchange = Exchange { connection, endpoint, epoch };
+    let mut exchange = Exchange { connection, endpoint, epoch };
     let response = match exchange.run(request).await {
         Ok(response) => response,
         Err(problem) => {
@@ -48,23 +51,30 @@ struct Exchange {
 }
 
 impl Exchange {
-    async fn run(&self, request: Request<Incoming>) -> Result<Response<Content>, Problem> {
+    async fn run(&mut self, request: Request<Incoming>) -> Result<Response<Content>, Problem> {
         let (mut parts, incoming) = request.into_parts();
         let head = Arc::new(Head::read(&parts, &self.endpoint.options)?);
         let client = self.identify(&head).await?;
+        let client = self.identify_again(&head, client).await?;
         self.limit(&client)?;
         let headers = std::mem::take(&mut parts.headers);
         let forwarded = head.forward(headers, &self.connection.peer, &self.endpoint.options);
         let limits = &self.endpoint.gate.limits;
         let upload = Upload::new(incoming, self.endpoint.options.body_bytes, limits.stall_timeout);
         match self.endpoint.options.profile {
-            Profile::Messages { .. } => self.publish(&head, &client, forwarded, upload).await,
+            Profile::Messages { .. } => self.publish(&head, client, forwarded, upload).await,
             Profile::Proxy => {
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
                 let request = Request::from_parts(forwarded, Content::of(upload));
-                let response = self.forward(&head, &client, request, &progress).await?;
-                let revoked = Box::pin(self.clone().revoked(head, client));
+                let revoked = self.clone().revoked(Arc::clone(&head), Arc::clone(&client));
+                let mut revoked: BoxFuture<'static, Problem> = Box::pin(revoked);
+                let forwarded = self.forward(&head, &client, request, &progress);
+                let response = tokio::select! {
+                    response = forwarded => response?,
+                    // what is on its way ends with its connection
+                    problem = &mut revoked => return Err(problem),
+                };
                 Ok(response.map(|content| content.until(revoked)))
             }
         }
@@ -162,8 +172,8 @@ impl Exchange {
     }
 
     /// Waits until the client may no longer have what it was allowed in this epoch: its credentials expire, or its
-    /// rights change and the answer is no.
-    async fn revoked(mut self, head: Arc<Head>, client: Arc<Client>) {
+    /// rights change and the answer is no. Returns which.
+    async fn revoked(mut self, head: Arc<Head>, client: Arc<Client>) -> Problem {
         let unix = Now::read().unix;
         let left = client.principal.expires.map(|expires| expires.saturating_sub(unix));
         let until = left.and_then(|left| Instant::now().checked_add(left));
@@ -176,8 +186,8 @@ impl Exchange {
                 self.epoch = signal.epoch();
                 is_concerned
             };
-            if is_concerned && self.decide(&head, &client, b"").await.is_err() {
-                return;
+            if is_concerned && let Err(problem) = self.decide(&head, &client, b"").await {
+                return problem;
             }
             let changed = match until {
                 Some(until) => timeout_at(until, signal.changed()).await,
@@ -187,23 +197,21 @@ impl Exchange {
                 Ok(Ok(())) => {}
                 // nothing changes any more: what is on its way may end
                 Ok(Err(_)) => std::future::pending().await,
-                Err(_) => return,
+                Err(_) => return Problem::BadCredentials,
             }
         }
     }
 
     /// Takes one message whole: what it carries is asked about too, and handed on only when it was allowed.
     async fn publish(
-        &self,
+        &mut self,
         head: &Head,
-        client: &Client,
+        client: Arc<Client>,
         forwarded: Parts,
         upload: Upload,
     ) -> Result<Response<Content>, Problem> {
-        let payload = upload.collect().await.map_err(problem_of)?.to_bytes();
-        if payload.is_empty() {
-            return Err(Problem::BadMessage);
-        }
+        let payload = self.collect(upload).await?;
+        let client = &*self.identify_again(head, client).await?;
         self.decide(head, client, &payload).await?;
         if self.endpoint.upstream.is_none() {
             self.mirror(head, client, &payload, &forwarded.headers).await?;
@@ -217,6 +225,26 @@ impl Exchange {
             self.mirror(head, client, &payload, &headers).await?;
         }
         Ok(response)
+    }
+
+    /// The whole of a message that comes in time.
+    async fn collect(&self, upload: Upload) -> Result<Bytes, Problem> {
+        let within = self.endpoint.gate.limits.stall_timeout.saturating_mul(MOST_STALLS);
+        let collected = timeout(within, upload.collect()).await.map_err(|_| Problem::Slow)?;
+        let payload = collected.map_err(problem_of)?.to_bytes();
+        if payload.is_empty() { Err(Problem::BadMessage) } else { Ok(payload) }
+    }
+
+    /// Goes by what holds now, after a wait; asks again who it is where that may have changed.
+    async fn identify_again(&mut self, head: &Head, client: Arc<Client>) -> Result<Arc<Client>, Problem> {
+        let is_concerned = {
+            let signal = self.connection.signal.borrow();
+            let since = std::mem::replace(&mut self.epoch, signal.epoch());
+            self.endpoint = Arc::clone(signal.endpoint());
+            signal.concerns(Some(&client), since)
+        };
+        let has_expired = client.principal.expires.is_some_and(|end| end <= Now::read().unix);
+        if is_concerned || has_expired { self.identify(head).await } else { Ok(client) }
     }
 
     /// Lets the upstream answer.
@@ -362,3 +390,6 @@ fn accepted() -> Response<Content> {
 fn late() -> Reason {
     Reason::with_detail(Cause::Unavailable, "no decision in time")
 }
+
+/// So many times what one part of a message may take is for all of it.
+const MOST_STALLS: u32 = 10;
