@@ -116,7 +116,7 @@ fn is_override(name: &str) -> bool {
 }
 
 fn is_forwarding(name: &str) -> bool {
-    name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-")
+    FORWARDING.contains(&name) || name.starts_with("x-forwarded-")
 }
 
 /// RFC 7239 §4, and what was there before it.
@@ -154,7 +154,24 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-const OVERRIDES: [&str; 6] = [
+const FORWARDING: [&str; 12] = [
+    "client-cert",
+    "client-cert-chain",
+    "client-ip",
+    "forwarded",
+    "true-client-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-forwarded",
+    "x-original-forwarded-for",
+    "x-original-host",
+    "x-original-uri",
+    "x-real-ip",
+];
+
+/// What some upstreams do by it is not what was asked about; CGI takes `Proxy` for `HTTP_PROXY`.
+const OVERRIDES: [&str; 7] = [
+    "proxy",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -227,6 +244,34 @@ mod tests {
             ["x-real-ip", "x_forwarded_for", "x-forwarded-prefix", "x-http-method-override", "x_original_url"]
         {
             assert!(!headers.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_word_of_strangers_is_left_in_other_headers() {
+        let names = [
+            "proxy",
+            "x-client-ip",
+            "client-ip",
+            "true-client-ip",
+            "true_client_ip",
+            "x-cluster-client-ip",
+            "x-original-forwarded-for",
+            "x-original-host",
+            "x-original-uri",
+            "x-forwarded",
+            "client-cert",
+            "client-cert-chain",
+        ];
+        let lies = names.map(|name| (name, "lie"));
+        for is_trusted in [false, true] {
+            let mut headers = headers(&lies);
+            towards_upstream(&mut headers, &Origin { is_trusted, ..origin(&HOST_VALUE) });
+            assert_eq!(
+                headers.values().filter(|value| *value == "lie").count(),
+                if is_trusted { 11 } else { 0 }
+            );
+            assert!(!headers.contains_key("proxy"));
         }
     }
 

@@ -12,9 +12,8 @@ pub(super) fn topic(path: &str) -> Result<TopicName<'_>, Problem> {
     let subtopic = rest.strip_prefix("messages").ok_or(Problem::BadMessage)?;
     let is_id = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     let is_channel = !id.is_empty() && id.bytes().all(is_id);
-    // `*` and `>` are wildcards where these messages are going
     let is_below = subtopic.is_empty() || subtopic.starts_with('/');
-    if !is_channel || !is_below || subtopic.contains(['*', '>']) {
+    if !is_channel || !is_below || subtopic.contains(is_ambiguous) {
         return Err(Problem::BadMessage);
     }
     TopicName::parse(topic.strip_suffix('/').unwrap_or(topic)).map_err(|_| Problem::BadMessage)
@@ -26,6 +25,12 @@ pub(super) fn is_taken(content_type: Option<&str>, taken: &[String]) -> bool {
     taken.is_empty() || content_type.map(essence).is_some_and(|given| taken.contains(&given))
 }
 
+/// Whether it could be read as something else where these messages are going: a wildcard, the end of a subject or a path,
+/// or another character.
+fn is_ambiguous(character: char) -> bool {
+    "*>?%".contains(character) || character.is_whitespace() || character.is_control()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,7 +40,7 @@ mod tests {
         for (path, expected) in [
             ("/channels/7/messages", "channels/7/messages"),
             ("/channels/7/messages/", "channels/7/messages"),
-            ("/channels/a-B_1/messages/x/y z", "channels/a-B_1/messages/x/y z"),
+            ("/channels/a-B_1/messages/x/y.z", "channels/a-B_1/messages/x/y.z"),
         ] {
             assert_eq!(topic(path).map(TopicName::as_str), Ok(expected));
         }
@@ -55,6 +60,12 @@ mod tests {
             "/channels/7/messages/#",
             "/channels/7/messages/a*",
             "/channels/7/messages/>",
+            "/channels/7/messages/a?b",
+            "/channels/7/messages/a%2fb",
+            "/channels/7/messages/a b",
+            "/channels/7/messages/a\u{2003}b",
+            "/channels/7/messages/a\u{85}",
+            "/channels/7/messages/a\tb",
         ] {
             assert_eq!(topic(path), Err(Problem::BadMessage), "{path}");
         }

@@ -26,6 +26,8 @@ pub(super) enum Problem {
     Expectation,
     /// The client may not do this.
     Forbidden,
+    /// The head has too many headers.
+    HeadTooLarge,
     /// The method has no meaning here.
     Method,
     /// The path is none that the profile has.
@@ -70,6 +72,7 @@ impl Problem {
             Self::BadGateway => StatusCode::BAD_GATEWAY,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
@@ -140,6 +143,7 @@ impl Problem {
             Self::BadRequest => "bad request",
             Self::Expectation => "unknown expectation",
             Self::Forbidden => "not authorized",
+            Self::HeadTooLarge => "there are too many headers",
             Self::Method => "this takes messages alone",
             Self::NotFound => "there is nothing here",
             Self::NotImplemented => "not implemented",

@@ -61,6 +61,9 @@ impl Peer {
 impl Head {
     /// Reads the head of a request, or says what keeps it from being one.
     pub(super) fn read(parts: &Parts, options: &Options) -> Result<Self, Problem> {
+        if parts.headers.len() > options.headers {
+            return Err(Problem::HeadTooLarge);
+        }
         check_method(&parts.method)?;
         check_framing(&parts.headers)?;
         let host = host(&parts.uri, &parts.headers)?;
@@ -140,6 +143,9 @@ impl Head {
         self.topic()?;
         if self.method != Method::POST {
             return Err(Problem::Method);
+        }
+        if headers.get_all(CONTENT_TYPE).iter().count() > 1 {
+            return Err(Problem::BadRequest);
         }
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         if messages::is_taken(content_type, content_types) {
@@ -300,6 +306,13 @@ mod tests {
     }
 
     #[test]
+    fn headers_are_counted() {
+        let two = Options { headers: 2, ..options() };
+        assert_eq!(read(get("/").header("a", "1"), &two).err(), None);
+        assert_eq!(read(get("/").header("a", "1").header("a", "2"), &two).err(), Some(Problem::HeadTooLarge));
+    }
+
+    #[test]
     fn messages_are_posts_of_a_known_type_to_a_channel() {
         let profile = Profile::Messages { content_types: vec!["application/json".into()] };
         let options = Options { profile, ..options() };
@@ -307,6 +320,10 @@ mod tests {
         let json = ("content-type", "application/json");
         for (request, expected) in [
             (post("/channels/7/messages/a").header(json.0, json.1), None),
+            (
+                post("/channels/7/messages").header(json.0, json.1).header(json.0, "text/plain"),
+                Some(Problem::BadRequest),
+            ),
             (post("/channels/7/messages"), Some(Problem::UnsupportedMediaType)),
             (get("/channels/7/messages").header(json.0, json.1), Some(Problem::Method)),
             (post("/channels/7/x").header(json.0, json.1), Some(Problem::BadMessage)),
