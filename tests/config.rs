@@ -288,6 +288,11 @@ fn mistakes_in_routes_of_http_are_named() {
             "mgate.toml:5: route.web.http.content_types: has no use without profile = \"messages\"",
         ),
         (
+            "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\n\
+             http = { profile = 'messages', body_bytes = '17MiB' }",
+            "mgate.toml:5: route.web.http.body_bytes: must be from 1 bytes to 16777216 bytes",
+        ),
+        (
             "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\nhttp = { trusted = ['x'] }",
             "mgate.toml:5: route.web.http.trusted: \"x\": ",
         ),

@@ -686,6 +686,20 @@ fn messages_are_judged_when_they_are_whole() {
 }
 
 #[test]
+fn messages_that_wait_for_their_turn_leave_room_for_others() {
+    let files = files(CHANNELS).with_certificates();
+    files.write("large", &"x".repeat(300_000));
+    let tables = "[route.http]\nprofile = 'messages'\nbody_bytes = '1MiB'\ncontent_types = []\n[mirror.log]\ntype = 'log'\n";
+    let config = over_tls(1, tables).replace("policies =", "mirror = 'log'\npolicies =");
+    let mgate = Mgate::start(&files, &config.replace("upstream = 'http://127.0.0.1:1'\n", ""));
+    let url = format!("https://localhost:{}/channels/7/messages", mgate.address().port());
+    let (ca, body) = (files.path("ca.pem"), format!("@{}", files.path("large").display()));
+    let first = ["-Z", "--http2", "--cacert", ca.to_str().unwrap(), "-w", "%{http_version} %{http_code}\n"];
+    let said = run_curl(&[&first[..], &["--data-binary", &body], &[url.as_str(); 12]].concat());
+    assert_eq!(said.lines().filter(|line| *line == "2 202").count(), 12, "{said}");
+}
+
+#[test]
 fn messages_that_trickle_are_not_waited_for() {
     let files = files(CHANNELS);
     let tables =

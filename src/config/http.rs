@@ -30,13 +30,15 @@ pub(super) fn read(mut section: Section<'_>, limits: &Limits, knows_clients: boo
     let [hosts, query_credentials] = ["hosts", "query_credentials"].map(&mut texts);
     // where nobody looks at credentials here, they are meant for the upstream
     let looked_at = if knows_clients { default.query_credentials } else { Vec::new() };
+    let profile = profile(&mut section);
+    let most = if profile == Profile::Proxy { MAX_BODY_BYTES } else { MAX_MESSAGE_BYTES };
     let options = Options {
         hosts: hosts.unwrap_or(default.hosts),
         query_credentials: query_credentials.unwrap_or(looked_at),
-        profile: profile(&mut section),
+        profile,
         trusted: section.parse_each("trusted", Cidr::parse),
         forward_authorization: section.boolean("forward_authorization").unwrap_or(!knows_clients),
-        body_bytes: section.bytes("body_bytes", 1..=MAX_BODY_BYTES).unwrap_or(default.body_bytes),
+        body_bytes: section.bytes("body_bytes", 1..=most).unwrap_or(default.body_bytes.min(most)),
         header_bytes: number(section.bytes("header_bytes", 1024..=128 * 1024))
             .unwrap_or(default.header_bytes),
         headers: number(section.integer("headers", 8..=1000)).unwrap_or(default.headers),
@@ -72,3 +74,5 @@ fn number(number: Option<u64>) -> Option<usize> {
 const CONTENT_TYPES: [&str; 3] = ["application/json", "application/senml+cbor", "application/senml+json"];
 
 const MAX_BODY_BYTES: u64 = 1 << 40;
+/// A message is kept whole until it was decided about.
+const MAX_MESSAGE_BYTES: u64 = 16 * 1024 * 1024;

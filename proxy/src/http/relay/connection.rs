@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -17,8 +17,8 @@ use super::exchange;
 use super::identities::Identities;
 use super::patient::Patient;
 use crate::background::sleep_until;
-use crate::http::Endpoint;
 use crate::http::session::Peer;
+use crate::http::{Endpoint, Profile};
 use crate::signal::Signal;
 use crate::transport::{ALPN_HTTP2, Accepted};
 
@@ -27,6 +27,8 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) identities: Identities,
     pub(super) signal: watch::Receiver<Signal<Endpoint>>,
+    /// Held by who reads a message: its requests do so one after the other.
+    pub(super) reading: AsyncMutex<()>,
     in_flight: AtomicUsize,
     /// When the last request was done, and whether there was one.
     rest: Mutex<(Instant, bool)>,
@@ -50,6 +52,7 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoi
         peer: Peer::of(&mut accepted),
         identities: Identities::default(),
         signal,
+        reading: AsyncMutex::default(),
         in_flight: AtomicUsize::new(0),
         rest: Mutex::new((Instant::now(), false)),
         untaken: Mutex::default(),
@@ -67,11 +70,12 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoi
     });
     if speaks_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
+        let (streams, window_bytes) = streams(&options.profile);
         builder
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(streams)
             .max_header_list_size(options.header_bytes.try_into().unwrap_or(u32::MAX))
             .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(4 * WINDOW_BYTES)
+            .initial_connection_window_size(window_bytes)
             .max_send_buf_size(WINDOW_BYTES as usize);
         let served = builder.serve_connection(io, service);
         drive(&connection, served, http2::Connection::graceful_shutdown).await;
@@ -199,6 +203,14 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     }
 }
 
+/// Requests at a time, and how much of all of them may be on its way.
+fn streams(profile: &Profile) -> (u32, u32) {
+    match profile {
+        Profile::Messages { .. } => (MAX_MESSAGES, MAX_MESSAGES * WINDOW_BYTES),
+        Profile::Proxy => (MAX_STREAMS, 4 * WINDOW_BYTES),
+    }
+}
+
 /// Waits until sessions are to end.
 async fn stopped(mut signal: watch::Receiver<Signal<Endpoint>>) {
     let _ = signal.wait_for(Signal::is_stopping).await;
@@ -210,6 +222,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Requests at a time on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 64;
+/// The same, where those that wait for their turn are to leave room for the one that is read.
+const MAX_MESSAGES: u32 = 16;
 const WINDOW_BYTES: u32 = 64 * 1024;
 /// More than any head: what is behind it is kept there too.
 const BUFFER_BYTES: usize = 256 * 1024;

@@ -227,9 +227,10 @@ impl Exchange {
         Ok(response)
     }
 
-    /// The whole of a message that comes in time.
+    /// The whole of a message that comes in time, when its turn has come.
     async fn collect(&self, upload: Upload) -> Result<Bytes, Problem> {
         let within = self.endpoint.gate.limits.stall_timeout.saturating_mul(MOST_STALLS);
+        let _turn = self.connection.reading.lock().await;
         let collected = timeout(within, upload.collect()).await.map_err(|_| Problem::Slow)?;
         let payload = collected.map_err(problem_of)?.to_bytes();
         if payload.is_empty() { Err(Problem::BadMessage) } else { Ok(payload) }
