@@ -700,6 +700,30 @@ fn messages_that_wait_for_their_turn_leave_room_for_others() {
 }
 
 #[test]
+fn one_connection_leaves_places_for_others() {
+    let (files, upstream) = (files(ACL_FILE).with_certificates(), Upstream::start());
+    let table = "[route.http]\nupstream_requests = 2\n";
+    let mgate = Mgate::start(&files, &over_tls(upstream.port(), table));
+    let (ca, port) = (files.path("ca.pem"), mgate.address().port());
+    let get = |path: &str| {
+        let mut command = Command::new("curl");
+        command.args(["-s", "--http2", "-Z", "--noproxy", "*", "--max-time", "10", "--cacert"]).arg(&ca);
+        command.args((0..3).map(|number| format!("https://localhost:{port}{path}{number}")));
+        command.stdout(Stdio::null()).spawn().unwrap()
+    };
+    let mut one = get("/any/one");
+    let mut behind = vec![upstream.accept_tcp()];
+    assert!(read_head(&mut behind[0]).contains("/any/one"));
+    let mut other = get("/any/other");
+    behind.push(upstream.accept_tcp());
+    assert!(read_head(&mut behind[1]).contains("/any/other"));
+    for client in [&mut one, &mut other] {
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+}
+
+#[test]
 fn messages_that_trickle_are_not_waited_for() {
     let files = files(CHANNELS);
     let tables =

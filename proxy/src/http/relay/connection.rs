@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -29,6 +29,8 @@ pub(super) struct Connection {
     pub(super) signal: watch::Receiver<Signal<Endpoint>>,
     /// Held by who reads a message: its requests do so one after the other.
     pub(super) reading: AsyncMutex<()>,
+    /// What its requests may take of the places that the upstream has.
+    pub(super) share: Arc<Semaphore>,
     in_flight: AtomicUsize,
     /// When the last request was done, and whether there was one.
     rest: Mutex<(Instant, bool)>,
@@ -48,11 +50,13 @@ struct Untaken(Mutex<Option<Instant>>);
 
 /// Serves the requests of one connection until it ends, or until the signal says so or goes away.
 pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoint>>) {
+    let share = signal.borrow().endpoint().options.upstream_requests / SHARES;
     let connection = Arc::new(Connection {
         peer: Peer::of(&mut accepted),
         identities: Identities::default(),
         signal,
         reading: AsyncMutex::default(),
+        share: Arc::new(Semaphore::new(share.max(1))),
         in_flight: AtomicUsize::new(0),
         rest: Mutex::new((Instant::now(), false)),
         untaken: Mutex::default(),
@@ -220,6 +224,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// One client does not take all places of an upstream.
+const SHARES: usize = 8;
 /// Requests at a time on one connection of HTTP/2.
 const MAX_STREAMS: u32 = 64;
 /// The same, where those that wait for their turn are to leave room for the one that is read.

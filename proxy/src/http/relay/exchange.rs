@@ -258,9 +258,10 @@ impl Exchange {
     ) -> Result<Response<Content>, Problem> {
         let Some(upstream) = &self.endpoint.upstream else { return Err(Problem::NotFound) };
         let limits = &self.endpoint.gate.limits;
+        let share = Arc::clone(&self.connection.share);
         lock(progress).since = Instant::now();
         let answered = tokio::select! {
-            answered = upstream.send(request, limits.stall_timeout) => answered,
+            answered = upstream.send(request, share, limits.stall_timeout) => answered,
             () = silent(progress, limits.upstream_timeout) => Err(UpstreamError::TimedOut),
         };
         let error = match answered {

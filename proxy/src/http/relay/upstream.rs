@@ -29,7 +29,7 @@ pub(in crate::http) struct Upstream {
 pub(super) struct Lease {
     connection: Connection,
     idle: Arc<Mutex<HashMap<ThreadId, Vec<Connection>>>>,
-    _place: OwnedSemaphorePermit,
+    _places: [OwnedSemaphorePermit; 2],
 }
 
 /// Why there is no answer.
@@ -62,16 +62,19 @@ impl Upstream {
         Self { connector, idle: Arc::default(), places: Arc::new(Semaphore::new(requests)) }
     }
 
-    /// Sends a request and waits for the head of the answer. Only what is safe, and has no body, is sent again where
+    /// Sends a request, when it has its place in `share` too, and waits for the head of the answer. Only what is safe, and has no body, is sent again where
     /// the connection turns out to have gone.
     pub(super) async fn send(
         &self,
         request: Request<Content>,
+        share: Arc<Semaphore>,
         stall_timeout: Duration,
     ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
         let closed = |_| UpstreamError::TimedOut;
+        // who waits for its share keeps no place from others
+        let share = share.acquire_owned().await.map_err(closed)?;
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
-        let lease = |connection| Lease { connection, idle: Arc::clone(&self.idle), _place: place };
+        let lease = |connection| Lease { connection, idle: Arc::clone(&self.idle), _places: [share, place] };
         let mut request = request;
         if let Some(mut connection) = self.idle_connection() {
             let again = is_repeatable(&request).then(|| repeat(&request));
@@ -117,7 +120,7 @@ impl Upstream {
 impl Lease {
     /// Keeps the connection for the next request, if there is room.
     pub(super) fn give_back(self) {
-        let Self { connection, idle, _place } = self;
+        let Self { connection, idle, _places } = self;
         if connection.sender.is_closed() {
             return;
         }
