@@ -5,7 +5,9 @@ mod support;
 use std::io::{BufReader, Read, Write};
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -655,6 +657,29 @@ fn uploads_on_their_way_end_when_rights_are_withdrawn() {
 }
 
 #[test]
+fn rights_that_change_while_it_is_asked_who_it_is_count() {
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(released);
+    let things = Service::start(move |_, tcp| {
+        // it is released for good when the other end is gone
+        let _ = released.lock().unwrap().recv();
+        tcp.write_all(&answer("200 OK", "application/json", r#"{"id":"dev-1"}"#))
+    });
+    let (files, upstream) = (files(ACL_FILE), Service::saying(answer("200 OK", "text/plain", "ok")));
+    let table =
+        format!("[authn.things]\ntype = 'remote'\ndialect = 'mainflux-0.13'\nurl = '{}'\n", things.url(""));
+    let mgate = Mgate::start(&files, &web(upstream.address().port(), "authn = ['things']\n", &table));
+    let mut client = tcp(mgate.address());
+    client.write_all(b"GET /any/a HTTP/1.1\r\nHost: a\r\nAuthorization: Thing key\r\n\r\n").unwrap();
+    wait_until("it is asked who it is", || things.heard().len() == 1);
+    files.write("acl.toml", "version = 1\nstatements = []\n");
+    mgate.reload();
+    drop(release);
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 403 "));
+    assert_eq!(upstream.heard().len(), 0);
+}
+
+#[test]
 fn messages_are_judged_when_they_are_whole() {
     let (files, key) = (files(CHANNELS), SigningKey::p256());
     files.write("key.pem", &key.public_pem());
@@ -709,7 +734,7 @@ fn one_connection_leaves_places_for_others() {
         let mut command = Command::new("curl");
         command.args(["-s", "--http2", "-Z", "--noproxy", "*", "--max-time", "10", "--cacert"]).arg(&ca);
         command.args((0..3).map(|number| format!("https://localhost:{port}{path}{number}")));
-        command.stdout(Stdio::null()).spawn().unwrap()
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     };
     let mut one = get("/any/one");
     let mut behind = vec![upstream.accept_tcp()];
