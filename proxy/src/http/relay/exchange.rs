@@ -238,12 +238,17 @@ impl Exchange {
 
     /// Goes by what holds now, after a wait; asks again who it is where that may have changed.
     async fn identify_again(&mut self, head: &Head, client: Arc<Client>) -> Result<Arc<Client>, Problem> {
+        let before;
         let is_concerned = {
             let signal = self.connection.signal.borrow();
             let since = std::mem::replace(&mut self.epoch, signal.epoch());
-            self.endpoint = Arc::clone(signal.endpoint());
+            before = std::mem::replace(&mut self.endpoint, Arc::clone(signal.endpoint()));
             signal.concerns(Some(&client), since)
         };
+        // the head was read as what it no longer is
+        if before.options.profile != self.endpoint.options.profile {
+            return Err(Problem::Unavailable);
+        }
         let has_expired = client.principal.expires.is_some_and(|end| end <= Now::read().unix);
         if is_concerned || has_expired { self.identify(head).await } else { Ok(client) }
     }
