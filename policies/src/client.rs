@@ -68,12 +68,19 @@ impl Client {
     }
 }
 
+impl Protocol {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Mqtt => "mqtt",
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Http => f.write_str("http"),
-            Self::Mqtt => f.write_str("mqtt"),
-        }
+        f.write_str(self.as_str())
     }
 }
 

@@ -98,9 +98,10 @@ pub enum Resource<'a> {
     Topic(TopicName<'a>),
 }
 
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Action {
+    /// Its name, as in policy files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
             Self::Connect => "connect",
             Self::Deliver => "deliver",
             Self::Observe => "observe",
@@ -108,7 +109,13 @@ impl fmt::Display for Action {
             Self::Request => "request",
             Self::Subscribe => "subscribe",
             Self::Will => "will",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

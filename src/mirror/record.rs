@@ -1,7 +1,5 @@
 //! One message for the bus, as it goes out.
 
-use bytes::Bytes;
-
 use super::dialect::escape::escape;
 
 /// A copy or an event that is ready to be sent.
@@ -12,7 +10,7 @@ pub struct Record {
     /// What is said about it.
     pub headers: Headers,
     /// What it carries.
-    pub payload: Bytes,
+    pub payload: Vec<u8>,
 }
 
 /// Headers as NATS writes them: a line for each, without the version before and the empty line behind them.

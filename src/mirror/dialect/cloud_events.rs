@@ -2,7 +2,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use mgate_policies::Client;
 use mgate_proxy::gate::Message;
 use serde_json::Value;
@@ -17,7 +16,7 @@ use crate::pdp::entities::{Object, object};
 pub(super) const CLOUD_EVENT: &str = "application/cloudevents+json";
 
 /// A message as an event. CloudEvents 1.0 §3, JSON Event Format §3
-pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> Bytes {
+pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> Vec<u8> {
     let mut out = Vec::with_capacity(768 + 2 * message.payload.len());
     object(&mut out, |event| {
         begin(event, &message.client.route, described.id);
@@ -34,7 +33,7 @@ pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> By
         write_some(event, "contentencoding", encoding);
         write_data(event, message.payload, described.content_type);
     });
-    out.into()
+    out
 }
 
 /// What happened to a session, as an event whose data `data` writes.
@@ -43,7 +42,7 @@ pub(super) fn of_session(
     route: &str,
     (id, time): (&str, &str),
     data: impl FnOnce(&mut Object<'_>),
-) -> Bytes {
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(768);
     object(&mut out, |event| {
         begin(event, route, id);
@@ -52,7 +51,7 @@ pub(super) fn of_session(
         event.text("datacontenttype", JSON);
         event.object("data", data);
     });
-    out.into()
+    out
 }
 
 fn begin(event: &mut Object<'_>, route: &str, id: &str) {

@@ -1,6 +1,5 @@
 //! The device data of dojot.
 
-use bytes::Bytes;
 use mgate_proxy::gate::Message;
 use serde_json::{Map, Value};
 use time::OffsetDateTime;
@@ -46,7 +45,7 @@ impl<'a> Device<'a> {
     }
 
     /// What it says, with the time that it says itself, if it does.
-    pub(super) fn data(self, message: &Message<'_>) -> Result<Bytes, &'static str> {
+    pub(super) fn data(self, message: &Message<'_>) -> Result<Vec<u8>, &'static str> {
         let text = str::from_utf8(message.payload).map_err(|_| NO_OBJECT)?;
         let attributes: Map<String, Value> = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
         let timestamp = match attributes.get("timestamp") {
@@ -65,7 +64,7 @@ impl<'a> Device<'a> {
             });
             data.bare("attrs", text.trim());
         });
-        Ok(out.into())
+        Ok(out)
     }
 }
 
@@ -97,7 +96,7 @@ mod tests {
             assert_eq!(&*record.subject, "acme.device-data");
             assert_eq!(header(&record.headers, "Content-Type"), Some("application/json"));
             let metadata = r#"{"metadata":{"deviceid":"dev_1","tenant":"acme","timestamp":1764000000123}"#;
-            assert_eq!(record.payload, format!(r#"{metadata},"attrs":{{"t":21.50}}}}"#));
+            assert_eq!(record.payload, format!(r#"{metadata},"attrs":{{"t":21.50}}}}"#).into_bytes());
         }
     }
 

@@ -1,7 +1,5 @@
 //! The envelope of the Mainflux family, in Protocol Buffers.
 
-use bytes::Bytes;
-
 /// Which fields there are, under which numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
@@ -36,7 +34,7 @@ pub(super) struct Envelope<'a> {
 }
 
 impl Envelope<'_> {
-    pub(super) fn encode(&self, version: Version) -> Bytes {
+    pub(super) fn encode(&self, version: Version) -> Vec<u8> {
         let mut fields = Fields(Vec::with_capacity(self.most_bytes()));
         fields.text(1, self.channel);
         match version {
@@ -70,7 +68,7 @@ impl Envelope<'_> {
             let told = self.metadata.iter().filter(|(_, value)| !value.is_empty());
             told.for_each(|(name, value)| fields.entry(9, name, value));
         }
-        fields.0.into()
+        fields.0
     }
 
     fn most_bytes(&self) -> usize {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use mgate_policies::{Action, Client, Now, TopicFilter};
 use mgate_proxy::gate::{Blame, SessionEvent};
 
@@ -96,7 +95,7 @@ impl<'a> News<'a> {
             words.text("principal", &client.principal.id);
             words.text("tenant", &client.principal.tenant);
             words.text("route", &client.route);
-            words.text("protocol", &client.protocol.to_string());
+            words.text("protocol", client.protocol.as_str());
         }
         words.text("peer", &headers::address(self.peer));
         words.object("details", |details| self.write_details(details));
@@ -152,10 +151,10 @@ impl<'a> News<'a> {
     }
 }
 
-fn written(words: impl FnOnce(&mut Object<'_>)) -> Bytes {
+fn written(words: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(768);
     object(&mut out, words);
-    out.into()
+    out
 }
 
 fn write_judgement(details: &mut Object<'_>, action: Action, resource: &str, reason: &str) {

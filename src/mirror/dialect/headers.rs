@@ -33,7 +33,7 @@ pub(super) fn of_session(client: Option<&Client>, peer: SocketAddr, (id, time): 
     headers.push_plain("Nats-Msg-Id", id);
     headers.push_plain("Mgate-Received", time);
     if let Some(client) = client {
-        describe(&mut headers, client, &client.protocol.to_string());
+        describe(&mut headers, client, client.protocol.as_str());
     }
     headers.push_plain("Mgate-Peer", &address(peer));
     headers

@@ -1,6 +1,5 @@
 //! Packets that were judged, byte for byte.
 
-use bytes::Bytes;
 use mgate_policies::Now;
 use mgate_proxy::gate::{Fate, PacketSeen, Side};
 
@@ -32,7 +31,7 @@ pub(super) fn record(seen: &PacketSeen<'_>, now: Now, subject: &SubjectTemplate)
         headers.push("Mgate-Reason", &reason);
     }
     let subject = subject.fill_in_short(&Values { action: from, ..Values::of(seen.client) });
-    Record { subject, headers, payload: seen.frame.map_or_else(Bytes::new, Bytes::copy_from_slice) }
+    Record { subject, headers, payload: seen.frame.unwrap_or_default().to_vec() }
 }
 
 #[cfg(test)]

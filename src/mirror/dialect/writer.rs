@@ -1,6 +1,5 @@
 //! Writes one dialect.
 
-use bytes::Bytes;
 use mgate_policies::{Action, Now};
 use mgate_proxy::gate::{Message, PacketSeen, SessionEvent};
 
@@ -77,7 +76,7 @@ impl Writer {
             }
             Family::Plain => {
                 let headers = with_payload(message, described, described.content_type);
-                let payload = Bytes::copy_from_slice(message.payload);
+                let payload = message.payload.to_vec();
                 Ok(Record { subject: subject.unwrap_or(Err(NO_SUBJECT))?, headers, payload })
             }
         }
@@ -86,14 +85,13 @@ impl Writer {
 
 impl Dialect for Writer {
     fn message(&self, message: &Message<'_>) -> Result<Record, &'static str> {
-        let (id, action, protocol) =
-            (message_id(), message.action.to_string(), message.client.protocol.to_string());
+        let id = message_id();
         let described = Described {
             id: str::from_utf8(&id).unwrap_or_default(),
             trace: TraceContext::of(&message.notes),
             content_type: self.content_type(message),
-            action: &action,
-            protocol: &protocol,
+            action: message.action.as_str(),
+            protocol: message.client.protocol.as_str(),
         };
         self.write(message, &described)
     }
@@ -221,7 +219,7 @@ mod tests {
     fn anonymous_client_publishes_under_its_client_identifier() {
         let client = Client { principal: Principal::default(), ..client() };
         let record = writer(Kind::Mainflux0_13).message(&message(&client, CLASSIC, b"x")).unwrap();
-        let envelope = Envelope6::decode(record.payload).unwrap();
+        let envelope = Envelope6::decode(&*record.payload).unwrap();
         assert_eq!(envelope.publisher, "dev-1");
         assert_eq!(header(&record.headers, "Mgate-Principal"), None);
     }
@@ -289,7 +287,7 @@ mod tests {
         let delivery = Message { action: Action::Deliver, ..message(&client, CLASSIC, b"x") };
         let record = writer.message(&delivery).unwrap();
         assert_eq!(&*record.subject, "x.acme.deliver.channels.a.messages.t");
-        assert_eq!(Envelope6::decode(record.payload).unwrap().publisher, "");
+        assert_eq!(Envelope6::decode(&*record.payload).unwrap().publisher, "");
         assert!(writer.message(&message(&client, "elsewhere", b"x")).is_err());
     }
 

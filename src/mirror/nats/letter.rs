@@ -142,7 +142,6 @@ const ROOM: usize = 96;
 
 #[cfg(test)]
 pub(super) mod tests {
-    use bytes::Bytes;
 
     use super::*;
     use crate::mirror::record::Headers;
@@ -169,7 +168,7 @@ pub(super) mod tests {
     fn identity_is_added_where_there_is_none() {
         let mut headers = Headers::default();
         headers.push("X", "Nats-Msg-Id: no");
-        let mut record = Record { subject: "a".into(), headers, payload: Bytes::from_static(b"x") };
+        let mut record = Record { subject: "a".into(), headers, payload: b"x".to_vec() };
         let body = |record: &Record| {
             String::from_utf8(Letter::new(record.clone(), session(1), Duration::ZERO, 7).body).unwrap()
         };
@@ -180,7 +179,7 @@ pub(super) mod tests {
 
     /// A letter of the session `port`.
     pub(in crate::mirror::nats) fn letter(port: u16, subject: &str, payload: &str) -> Letter {
-        let (headers, payload) = (Headers::default(), Bytes::copy_from_slice(payload.as_bytes()));
+        let (headers, payload) = (Headers::default(), payload.as_bytes().to_vec());
         let record = Record { subject: subject.into(), headers, payload };
         Letter::new(record, session(port), Duration::from_millis(1_700_000_000_123), "id")
     }
