@@ -244,6 +244,10 @@ impl Running {
 
     fn message(&self, message: &Message<'_>) -> Copied {
         let is_awaited = self.is_acked && is_awaited(message);
+        // a bus that is away is to cost nothing
+        if !is_awaited && self.shared.queue.turns_away(message.payload.len()) {
+            return Copied::Taken;
+        }
         let record = match self.dialect.message(message) {
             Ok(record) => record,
             Err(why) => {

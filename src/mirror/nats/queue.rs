@@ -62,6 +62,16 @@ impl Queue {
         true
     }
 
+    /// Whether a letter that nobody waits for and that has at least so many bytes need not be written, as there is
+    /// no room for it; it is counted then.
+    pub(super) fn turns_away(&self, bytes: usize) -> bool {
+        let mut state = self.lock();
+        let is_full =
+            state.held.messages >= self.bounds.messages || state.held.bytes + bytes > self.bounds.bytes;
+        state.dropped += u64::from(is_full);
+        is_full
+    }
+
     /// Swaps what is there for `empty`, which keeps its room.
     pub(super) fn take(&self, empty: &mut Vec<Letter>) {
         mem::swap(&mut self.lock().letters, empty);
@@ -135,6 +145,15 @@ mod tests {
         let queue = Queue::new(Bounds { messages: 100, bytes: 2 * size });
         let pushed: Vec<_> = (1..=3).map(|port| queue.push(letter(port, "a", "x"))).collect();
         assert_eq!(pushed, [true, true, false]);
+    }
+
+    #[test]
+    fn letter_without_room_is_turned_away_before_it_is_written_and_counted() {
+        let queue = Queue::new(Bounds { messages: 1, bytes: 1000 });
+        assert_eq!([1000, 1001].map(|bytes| queue.turns_away(bytes)), [false, true]);
+        assert!(queue.push(letter(1, "a", "x")));
+        assert!(queue.turns_away(0));
+        assert_eq!(queue.take_dropped(), 2);
     }
 
     #[test]
