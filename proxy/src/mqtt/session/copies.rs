@@ -90,11 +90,7 @@ impl Session {
             storing.ack = (!is_refusal).then(|| frame.into());
             return !is_refusal;
         }
-        if copies
-            .storing
-            .iter()
-            .any(|storing| storing.exchange.packet_id == ack.packet_id && !storing.is_over)
-        {
+        if copies.storing.iter().any(|storing| storing.exchange.packet_id == ack.packet_id) {
             // no answer to this message, and a careless client would take it for one
             return true;
         }
