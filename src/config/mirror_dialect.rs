@@ -74,18 +74,19 @@ fn media_type(text: &str) -> Result<Box<str>, String> {
 mod tests {
     use std::path::Path;
 
-    use mgate_policies::{Action, Client, Now, Principal, Protocol};
-    use mgate_proxy::gate::{Message, Notes, SessionEvent};
+    use mgate_policies::Now;
+    use mgate_proxy::gate::SessionEvent;
 
     use super::super::document::parse_toml;
     use super::super::problem::{Place, Report};
     use super::*;
+    use crate::mirror::dialect::tests::{client, message};
 
     #[test]
     fn without_keys_it_is_mainflux_with_events() {
         let dialect = read("").unwrap();
         let client = client();
-        let record = dialect.message(&message(&client, "channels/a/messages/b")).unwrap();
+        let record = dialect.message(&message(&client, "channels/a/messages/b", b"x")).unwrap();
         assert_eq!(&*record.subject, "channels.a.b");
         let event = dialect.event(&SessionEvent::Opened(&client), Now::read()).unwrap();
         assert_eq!(&*event.subject, "events.mainflux.mqtt");
@@ -104,7 +105,7 @@ mod tests {
             ("a/b", "m.devices.a.b", "text/plain; charset=utf-8"),
             ("a/json", "m.devices.a.json", "application/json"),
         ] {
-            let record = dialect.message(&message(&client, topic)).unwrap();
+            let record = dialect.message(&message(&client, topic, b"x")).unwrap();
             assert_eq!(&*record.subject, subject);
             assert!(record.headers.iter().any(|header| header == ("Content-Type", content_type)));
         }
@@ -171,32 +172,5 @@ mod tests {
         section.finish();
         report.finish().map_err(|problems| problems.to_string())?;
         Ok(dialect.unwrap().dialect)
-    }
-
-    fn message<'a>(client: &'a Client, topic: &'a str) -> Message<'a> {
-        let (action, now, notes) = (Action::Publish, Now::read(), Notes::default());
-        Message {
-            client,
-            action,
-            now,
-            topic,
-            payload: b"x",
-            qos: 0,
-            retain: false,
-            is_acknowledged: false,
-            notes,
-        }
-    }
-
-    fn client() -> Client {
-        Client {
-            principal: Principal::default(),
-            client_id: "dev-1".into(),
-            username: None,
-            peer: ([127, 0, 0, 1], 1).into(),
-            route: "devices".into(),
-            protocol: Protocol::Mqtt,
-            is_encrypted: false,
-        }
     }
 }

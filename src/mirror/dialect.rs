@@ -60,4 +60,4 @@ fn identity(client: &Client) -> &str {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

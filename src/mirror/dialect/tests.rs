@@ -20,11 +20,11 @@ pub(super) fn options(kind: Kind) -> WriterOptions {
     }
 }
 
-pub(super) fn writer(kind: Kind) -> Writer {
+pub(crate) fn writer(kind: Kind) -> Writer {
     Writer::new(options(kind))
 }
 
-pub(super) fn message<'a>(client: &'a Client, topic: &'a str, payload: &'a [u8]) -> Message<'a> {
+pub(crate) fn message<'a>(client: &'a Client, topic: &'a str, payload: &'a [u8]) -> Message<'a> {
     let (action, notes) = (Action::Publish, Notes::default());
     Message {
         client,
@@ -40,7 +40,7 @@ pub(super) fn message<'a>(client: &'a Client, topic: &'a str, payload: &'a [u8])
 }
 
 /// A client that has shown a secret.
-pub(super) fn client() -> Client {
+pub(crate) fn client() -> Client {
     Client {
         principal: Principal { id: "thing-1".into(), tenant: "acme".into(), ..Principal::default() },
         client_id: "dev-1".into(),

@@ -190,30 +190,15 @@ impl Mirror for NatsMirror {
 
 impl Running {
     fn start(plan: &Plan) -> anyhow::Result<Self> {
-        let is_acked = plan.mode == Mode::Acked;
         let spool = match &plan.mode {
             Mode::Spool(config) => Some(Spool::open(config)?),
             Mode::Acked | Mode::BestEffort => None,
         };
-        let shared = Arc::new(Shared {
-            name: Arc::clone(&plan.name),
-            run: format!("{:016x}{:016x}", random(), random()),
-            identities: AtomicU64::new(0),
-            queue: Queue::new(plan.bounds),
-            notices: Notices::default(),
-            way: Mutex::new(Arc::clone(&plan.way)),
-            deadline: Mutex::default(),
-            stopped: Notify::new(),
-            health: Mutex::new(Standing {
-                component: None,
-                is_needed: is_acked,
-                lacks: is_acked.then(|| "is starting".to_owned()),
-            }),
-        });
+        let shared = Arc::new(Shared::new(plan));
         let server = if plan.way.is_random { random() as usize % plan.way.servers.len().max(1) } else { 0 };
         let sender = Sender::new(Arc::clone(&shared), plan, spool, server);
         Ok(Self {
-            is_acked,
+            is_acked: plan.mode == Mode::Acked,
             deliveries: plan.deliveries,
             dialect: Arc::clone(&plan.dialect),
             written: plan.written.clone(),
@@ -300,6 +285,25 @@ impl Drop for Running {
 }
 
 impl Shared {
+    fn new(plan: &Plan) -> Self {
+        let is_needed = plan.mode == Mode::Acked;
+        Self {
+            name: Arc::clone(&plan.name),
+            run: format!("{:016x}{:016x}", random(), random()),
+            identities: AtomicU64::new(0),
+            queue: Queue::new(plan.bounds),
+            notices: Notices::default(),
+            way: Mutex::new(Arc::clone(&plan.way)),
+            deadline: Mutex::default(),
+            stopped: Notify::new(),
+            health: Mutex::new(Standing {
+                component: None,
+                is_needed,
+                lacks: is_needed.then(|| "is starting".to_owned()),
+            }),
+        }
+    }
+
     fn way(&self) -> Arc<Way> {
         Arc::clone(&lock(&self.way))
     }
@@ -390,38 +394,21 @@ const FINISH_TIME: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
-    use mgate_policies::{Client, Principal, Protocol};
-    use mgate_proxy::gate::Notes;
     use mgate_proxy::transport::{Authorities, ClientTls};
 
     use super::*;
-    use crate::mirror::dialect::{Kind, Writer, WriterOptions};
+    use crate::mirror::dialect::Kind;
+    use crate::mirror::dialect::tests::{client, message, writer};
     use crate::neighbour::nats::NatsLogin;
 
     #[tokio::test]
     async fn mirror_that_was_not_started_stores_nothing() {
-        let client = Client {
-            principal: Principal::default(),
-            client_id: "dev-1".into(),
-            username: None,
-            peer: ([127, 0, 0, 1], 1).into(),
-            route: "devices".into(),
-            protocol: Protocol::Mqtt,
-            is_encrypted: false,
-        };
+        let client = client();
+        let bounds = Bounds { messages: 1, bytes: 1024 };
         for (is_acknowledged, is_refused) in [(true, true), (false, false)] {
-            let message = Message {
-                client: &client,
-                action: Action::Publish,
-                now: Now::read(),
-                topic: "a",
-                payload: b"x",
-                qos: u8::from(is_acknowledged),
-                retain: false,
-                is_acknowledged,
-                notes: Notes::default(),
-            };
-            match NatsMirror::new(acked()).message(&message) {
+            let message =
+                Message { qos: u8::from(is_acknowledged), is_acknowledged, ..message(&client, "a", b"x") };
+            match NatsMirror::new(plan(Mode::Acked, bounds)).message(&message) {
                 Copied::Storing(stored) => {
                     assert!(is_refused && stored.await.is_err_and(|why| why.cause == Cause::Unavailable));
                 }
@@ -430,25 +417,18 @@ mod tests {
         }
     }
 
-    fn acked() -> Plan {
+    /// A mirror without a server.
+    pub(super) fn plan(mode: Mode, bounds: Bounds) -> Plan {
         let tls = ClientTls::new(Authorities::none(), None).unwrap();
         let way = Way { servers: Vec::new(), is_random: false, tls, is_tls: false, login: NatsLogin::None };
-        let dialect = Writer::new(WriterOptions {
-            kind: Kind::Plain,
-            subject: None,
-            events_subject: None,
-            trace_subject: None,
-            content_type: None,
-            content_type_from_topic: false,
-        });
         Plan {
-            name: "bus".into(),
-            mode: Mode::Acked,
-            jetstream: true,
+            name: "test".into(),
+            jetstream: mode == Mode::Acked,
+            mode,
             stream: None,
-            bounds: Bounds { messages: 1, bytes: 1024 },
+            bounds,
             deliveries: false,
-            dialect: Arc::new(dialect),
+            dialect: Arc::new(writer(Kind::Plain)),
             way: Arc::new(way),
             written: String::new(),
         }

@@ -440,20 +440,14 @@ const MAX_READ_BYTES: usize = 4 * 1024 * 1024;
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::sync::Mutex;
 
-    use mgate_proxy::transport::{Authorities, ClientTls};
     use tokio::io::AsyncWriteExt;
-    use tokio::sync::Notify;
 
     use super::super::letter::tests::letter;
-    use super::super::queue::Queue;
-    use super::super::wire::Way;
+    use super::super::tests::plan;
     use super::super::wire::tests::wire;
-    use super::super::{Bounds, Notices, SpoolConfig};
+    use super::super::{Bounds, SpoolConfig};
     use super::*;
-    use crate::mirror::dialect::{Kind, Writer, WriterOptions};
-    use crate::neighbour::nats::NatsLogin;
 
     #[tokio::test]
     async fn replay_takes_no_more_memory_than_half_of_the_queue() {
@@ -542,39 +536,8 @@ mod tests {
         let config = SpoolConfig { directory, max_bytes: 1 << 24, max_age: Duration::from_secs(3600) };
         let spool = Spool::open(&config).unwrap();
         let bounds = Bounds { messages: 1000, bytes: QUEUE_BYTES };
-        let (tls, login) = (ClientTls::new(Authorities::none(), None).unwrap(), NatsLogin::None);
-        let way = Arc::new(Way { servers: Vec::new(), is_random: false, tls, is_tls: false, login });
-        let shared = Shared {
-            name: "test".into(),
-            run: "run".to_owned(),
-            identities: 0.into(),
-            queue: Queue::new(bounds),
-            notices: Notices::default(),
-            way: Mutex::new(Arc::clone(&way)),
-            deadline: Mutex::default(),
-            stopped: Notify::new(),
-            health: Mutex::new(super::super::Standing { component: None, is_needed: false, lacks: None }),
-        };
-        let options = WriterOptions {
-            kind: Kind::Plain,
-            subject: None,
-            events_subject: None,
-            trace_subject: None,
-            content_type: None,
-            content_type_from_topic: false,
-        };
-        let plan = Plan {
-            name: "test".into(),
-            mode: Mode::Spool(config),
-            jetstream: false,
-            stream: None,
-            bounds,
-            deliveries: false,
-            dialect: Arc::new(Writer::new(options)),
-            way,
-            written: String::new(),
-        };
-        let sender = Sender::new(Arc::new(shared), &plan, Some(spool), 0);
+        let plan = plan(Mode::Spool(config), bounds);
+        let sender = Sender::new(Arc::new(Shared::new(&plan)), &plan, Some(spool), 0);
         Sender { link, ..sender }
     }
 
