@@ -212,6 +212,11 @@ impl Gate {
             mirror.session(event, now);
         }
     }
+
+    /// Whether anybody wants to be shown packets.
+    pub fn wants_packets(&self) -> bool {
+        self.observer.wants_packets() || self.mirror.as_ref().is_some_and(|mirror| mirror.wants_packets())
+    }
 }
 
 /// Takes copies of what passed, and word of what happened. Called in session order, on the data path: it must

@@ -286,8 +286,10 @@ impl Session {
                 Err(reason) => return self.deny_connect(Action::Connect, &frame, reason, cx),
             }
         }
-        let connect = self.decode_connect(&frame)?;
-        self.report((Side::Client, &frame), &Packet::Connect(connect), Fate::Passed(None), cx);
+        if cx.endpoint.gate.wants_packets() {
+            let connect = self.decode_connect(&frame)?;
+            self.report((Side::Client, &frame), &Packet::Connect(connect), Fate::Passed(None), cx);
+        }
         self.opening = Some(Box::new(Opening { frame }));
         self.state = State::Dialing;
         self.deadline = cx.now.instant + cx.endpoint.gate.limits.upstream_timeout;
