@@ -96,6 +96,14 @@ impl Flow {
         moving < MAX_READ && self.len() < MAX_HELD
     }
 
+    /// The bytes of letters that are in the spool too.
+    pub(super) fn spooled_bytes(&self) -> usize {
+        match self {
+            Self::Lanes(lanes) => spooled_bytes(lanes.letters()),
+            Self::Row(row) => spooled_bytes(row.letters.iter()),
+        }
+    }
+
     /// Whether something was written that a ping must ask after.
     pub(super) fn wants_ping(&self) -> bool {
         matches!(self, Self::Row(row) if row.written > 0)
@@ -165,6 +173,10 @@ impl Outcome {
             false => self.released.add(letter),
         }
     }
+}
+
+fn spooled_bytes<'a>(letters: impl Iterator<Item = &'a Letter>) -> usize {
+    letters.filter(|letter| letter.is_spooled).map(Letter::bytes).sum()
 }
 
 /// Letters on their way above which none is read from the spool.

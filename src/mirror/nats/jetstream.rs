@@ -184,6 +184,12 @@ impl Lanes {
         self.count - tried_again.chain(refused).map(behind).sum::<usize>()
     }
 
+    /// All letters, in no order.
+    pub(super) fn letters(&self) -> impl Iterator<Item = &Letter> {
+        let refused = self.refused.iter().map(|refused| &refused.letter);
+        self.ready.iter().chain(self.sent.values()).chain(refused).chain(self.behind.values().flatten())
+    }
+
     pub(super) fn letters_mut(&mut self) -> Vec<&mut Letter> {
         let behind = self.behind.values_mut().flatten();
         let refused = self.refused.iter_mut().map(|refused| &mut refused.letter);

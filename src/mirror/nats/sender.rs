@@ -204,9 +204,7 @@ impl Sender {
         if !has_room || is_stopping || !self.store.has_unread() || !self.flow.wants_more() {
             return;
         }
-        let letters = self.flow.letters_mut();
-        let bytes: usize =
-            letters.iter().filter(|letter| letter.is_spooled).map(|letter| letter.bytes()).sum();
+        let bytes = self.flow.spooled_bytes();
         if bytes < self.max_read_bytes {
             let letters = self.store.read(self.max_read_bytes - bytes, &self.shared.notices, now);
             letters.into_iter().for_each(|letter| self.flow.push(letter));
