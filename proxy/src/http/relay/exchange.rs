@@ -217,7 +217,10 @@ impl Exchange {
             self.mirror(head, client, &payload, &forwarded.headers).await?;
             return Ok(accepted());
         }
-        let headers = forwarded.headers.clone();
+        let headers = match self.endpoint.gate.mirror {
+            Some(_) => forwarded.headers.clone(),
+            None => HeaderMap::new(),
+        };
         let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
         let request = Request::from_parts(forwarded, Content::whole(payload.clone()));
         let response = self.forward(head, client, request, &Mutex::new(progress)).await?;
