@@ -63,6 +63,23 @@ impl Profile {
     }
 }
 
+impl Load {
+    /// Takes the options off the command line; `rate` is that without `--rate`.
+    pub(crate) fn take(arguments: &mut Arguments, profile: Profile, rate: f64) -> io::Result<Self> {
+        let load = Self {
+            clients: arguments.take("clients", 50)?,
+            direction: Direction::ToUpstream,
+            messages_per_second: arguments.take("rate", rate)?,
+            burst: arguments.take("burst", 1)?,
+            profile,
+        };
+        match load.messages_per_second >= 1.0 && load.burst > 0 && load.clients > 0 {
+            true => Ok(load),
+            false => Err(io::Error::other("--rate, --burst and --clients must be at least 1")),
+        }
+    }
+}
+
 impl<'a> Clients<'a> {
     /// Makes clients, none of them connected yet, that speak TLS where there is an identity to trust.
     pub(crate) fn new(proxy: SocketAddr, profile: &'a Profile, identity: Option<&'a Identity>) -> Self {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::side::{Side, Upstream};
 use crate::arguments::Arguments;
 use crate::client::Profile;
-use crate::load::{Direction, Load};
+use crate::load::Load;
 use crate::proxy::{Kind, Server};
 use crate::table::{Cell, Table, spread};
 
@@ -88,13 +88,7 @@ impl Bus {
 fn take_load(arguments: &mut Arguments) -> io::Result<Load> {
     let topic = arguments.text("topic").unwrap_or_else(|| "channels/{client}/messages/t".to_owned());
     let profile = Profile { topic, ..Profile::take(arguments)? };
-    Ok(Load {
-        clients: arguments.take("clients", 50)?,
-        direction: Direction::ToUpstream,
-        messages_per_second: arguments.take("rate", 10_000.0)?,
-        burst: arguments.take("burst", 1)?,
-        profile,
-    })
+    Load::take(arguments, profile, 10_000.0)
 }
 
 /// The proxy's own cost, what it is more than without a mirror, and what the others used.

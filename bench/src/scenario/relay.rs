@@ -43,17 +43,7 @@ struct Settings {
 impl Settings {
     fn take(arguments: &mut Arguments) -> io::Result<Self> {
         let profile = Profile::take(arguments)?;
-        let base = Load {
-            clients: arguments.take("clients", 50)?,
-            direction: Direction::ToUpstream,
-            messages_per_second: arguments.take("rate", 4000.0)?,
-            burst: arguments.take("burst", 1)?,
-            profile,
-        };
-        let is_possible = base.messages_per_second >= 1.0 && base.burst > 0 && base.clients > 0;
-        if !is_possible {
-            return Err(io::Error::other("--rate, --burst and --clients must be at least 1"));
-        }
+        let base = Load::take(arguments, profile, 4000.0)?;
         let direction = arguments.text("direction");
         let loads = match (arguments.flag("all"), direction.as_deref().unwrap_or("up")) {
             (true, _) => variants(&base),
