@@ -150,7 +150,7 @@ fn withdrawn_rights_are_heard_of() {
         }
         assert_eq!(about_good(), requests);
         nats.publish(login, "mgate.authz.v1.invalidate", "{\"principal\":\"\"}");
-        mgate.log.wait_for_times("rights were withdrawn", requests);
+        mgate.log.wait_for_times("rights changed", requests);
     }
     assert!(!mgate.log.text().contains("t0ken"));
 }
