@@ -50,8 +50,8 @@ fn envelopes_are_read_by_another_decoder() {
             }),
         ),
     ] {
-        let record = writer(name).message(&message(&client(), topic)).unwrap();
-        assert_eq!(&*record.subject, subject, "{name}");
+        let record = writer(name).message(&message(&client(), topic), Vec::new()).unwrap();
+        assert_eq!(record.subject(), subject, "{name}");
         let mut expected = json!({
             "channel": "c-1",
             "subtopic": "a.b",
@@ -60,7 +60,7 @@ fn envelopes_are_read_by_another_decoder() {
             "payload": STANDARD.encode(PAYLOAD),
         });
         expected.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        assert_eq!(decoded(release, &record.payload), expected, "{name}");
+        assert_eq!(decoded(release, record.payload()), expected, "{name}");
     }
 }
 
@@ -90,8 +90,8 @@ fn events_are_read_by_another_decoder() {
         ),
     ] {
         let record = writer(name).event(&event, now()).unwrap();
-        assert_eq!(&*record.subject, subject);
-        let envelope = decoded(release, &record.payload);
+        assert_eq!(record.subject(), subject);
+        let envelope = decoded(release, record.payload());
         assert_eq!(envelope.as_object().unwrap().len(), 1, "{envelope}");
         let payload = STANDARD.decode(envelope["payload"].as_str().unwrap()).unwrap();
         let told: Value = serde_json::from_slice(&payload).unwrap();

@@ -86,10 +86,10 @@ mod tests {
     fn without_keys_it_is_mainflux_with_events() {
         let dialect = read("").unwrap();
         let client = client();
-        let record = dialect.message(&message(&client, "channels/a/messages/b", b"x")).unwrap();
-        assert_eq!(&*record.subject, "channels.a.b");
+        let record = dialect.message(&message(&client, "channels/a/messages/b", b"x"), Vec::new()).unwrap();
+        assert_eq!(record.subject(), "channels.a.b");
         let event = dialect.event(&SessionEvent::Opened(&client), Now::read()).unwrap();
-        assert_eq!(&*event.subject, "events.mainflux.mqtt");
+        assert_eq!(event.subject(), "events.mainflux.mqtt");
         assert!(!dialect.wants_packets());
     }
 
@@ -105,12 +105,12 @@ mod tests {
             ("a/b", "m.devices.a.b", "text/plain; charset=utf-8"),
             ("a/json", "m.devices.a.json", "application/json"),
         ] {
-            let record = dialect.message(&message(&client, topic, b"x")).unwrap();
-            assert_eq!(&*record.subject, subject);
-            assert!(record.headers.iter().any(|header| header == ("Content-Type", content_type)));
+            let record = dialect.message(&message(&client, topic, b"x"), Vec::new()).unwrap();
+            assert_eq!(record.subject(), subject);
+            assert!(record.headers().any(|header| header == ("Content-Type", content_type)));
         }
         let event = dialect.event(&SessionEvent::Opened(&client), Now::read()).unwrap();
-        assert_eq!(&*event.subject, "e.connect");
+        assert_eq!(event.subject(), "e.connect");
         assert!(dialect.wants_packets());
         let silent = read("events = false").unwrap();
         assert!(silent.event(&SessionEvent::Opened(&client), Now::read()).is_none());

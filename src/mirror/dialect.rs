@@ -29,8 +29,9 @@ pub use self::writer::{Writer, WriterOptions};
 
 /// Writes what passed and what happened as records for the bus. It waits for nothing and knows no connection.
 pub trait Dialect: Send + Sync {
-    /// The copy of a message; or why there can be none, such as a topic that has no place in the dialect.
-    fn message(&self, message: &Message<'_>) -> Result<Record, &'static str>;
+    /// The copy of a message, written into `room`, which is empty; or why there can be none, such as a topic that
+    /// has no place in the dialect.
+    fn message(&self, message: &Message<'_>, room: Vec<u8>) -> Result<Record, &'static str>;
 
     /// Word of what happened to a session; `None` where the dialect has no word for it.
     fn event(&self, event: &SessionEvent<'_>, now: Now) -> Option<Record>;

@@ -2,32 +2,87 @@
 
 use super::dialect::escape::escape;
 
-/// A copy or an event that is ready to be sent.
+/// A copy or an event that is ready to be sent: subject, headers and payload, one behind the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Where it goes.
-    pub subject: Box<str>,
-    /// What is said about it.
-    pub headers: Headers,
-    /// What it carries.
-    pub payload: Vec<u8>,
+    bytes: Vec<u8>,
+    head_at: usize,
+    payload_at: usize,
 }
 
-/// Headers as NATS writes them: a line for each, without the version before and the empty line behind them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<u8>);
+/// Headers that are being written, as NATS writes them: a line for each, behind a subject.
+#[derive(Debug)]
+pub struct Headers {
+    bytes: Vec<u8>,
+    head_at: usize,
+}
+
+impl Record {
+    /// Puts together what was taken apart.
+    pub(super) fn of_parts(subject: &[u8], head: &[u8], payload: &[u8]) -> Self {
+        let payload_at = subject.len() + head.len();
+        Self { bytes: [subject, head, payload].concat(), head_at: subject.len(), payload_at }
+    }
+
+    /// Where it goes.
+    pub fn subject(&self) -> &str {
+        str::from_utf8(self.subject_bytes()).unwrap_or_default()
+    }
+
+    /// The headers one by one, in their order, with values as they are written.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &str)> {
+        let text = str::from_utf8(self.head()).unwrap_or_default();
+        text.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
+    }
+
+    /// What it carries.
+    pub fn payload(&self) -> &[u8] {
+        &self.bytes[self.payload_at..]
+    }
+
+    /// All of it, one part behind the other.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// What is written behind this is payload.
+    pub(super) fn out(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    pub(super) fn subject_bytes(&self) -> &[u8] {
+        &self.bytes[..self.head_at]
+    }
+
+    /// The block of headers, with its first and its last line.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.bytes[self.head_at..self.payload_at]
+    }
+
+    /// All but the subject.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.bytes[self.head_at..]
+    }
+
+    /// The memory that it takes.
+    pub(super) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
 
 impl Headers {
-    /// No headers, with room for some bytes of them.
-    pub fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
+    /// No headers yet, for what goes where `subject` says.
+    pub fn behind(mut subject: Vec<u8>) -> Self {
+        let head_at = subject.len();
+        subject.extend_from_slice(VERSION);
+        Self { bytes: subject, head_at }
     }
 
     /// Adds a header. What is not printable ASCII, `%`, and spaces at both ends are written as `%` and two
     /// digits.
     pub fn push(&mut self, name: &'static str, value: &str) {
         self.begin(name);
-        let out = &mut self.0;
+        let out = &mut self.bytes;
         let mut write = |text: &str| out.extend_from_slice(text.as_bytes());
         if value.starts_with(' ') || value.ends_with(' ') {
             let behind = value.trim_start_matches(' ');
@@ -38,34 +93,29 @@ impl Headers {
         } else {
             escape(value, is_special, &mut write);
         }
-        self.end();
+        self.end_line();
     }
 
     /// Adds a header whose value has nothing in it that [`Headers::push`] would write otherwise.
     pub(super) fn push_plain(&mut self, name: &'static str, value: &str) {
         self.begin(name);
-        self.0.extend_from_slice(value.as_bytes());
-        self.end();
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.end_line();
     }
 
-    /// The lines.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The headers one by one, in their order, with values as they are written.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let text = str::from_utf8(&self.0).unwrap_or_default();
-        text.split_terminator("\r\n").filter_map(|line| line.split_once(": "))
+    /// A record with these headers and nothing in it.
+    pub fn end(mut self) -> Record {
+        self.bytes.extend_from_slice(b"\r\n");
+        Record { payload_at: self.bytes.len(), bytes: self.bytes, head_at: self.head_at }
     }
 
     fn begin(&mut self, name: &'static str) {
-        self.0.extend_from_slice(name.as_bytes());
-        self.0.extend_from_slice(b": ");
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
     }
 
-    fn end(&mut self) {
-        self.0.extend_from_slice(b"\r\n");
+    fn end_line(&mut self) {
+        self.bytes.extend_from_slice(b"\r\n");
     }
 }
 
@@ -73,6 +123,9 @@ impl Headers {
 fn is_special(byte: u8) -> bool {
     !(b' '..0x7f).contains(&byte) | (byte == b'%')
 }
+
+/// NATS protocol, HPUB: the version line of headers.
+const VERSION: &[u8] = b"NATS/1.0\r\n";
 
 #[cfg(test)]
 mod tests {
@@ -83,13 +136,14 @@ mod tests {
 
     #[test]
     fn value_stays_in_its_line() {
-        let mut headers = Headers::default();
+        let mut headers = Headers::behind(b"a.b".to_vec());
         headers.push("Mgate-Client", "a\r\nNats-Msg-Id: b");
         headers.push("Mgate-Route", "ü: 1");
         headers.push("Mgate-Topic", "  100%  ");
         headers.push("Mgate-Tenant", "  ");
         headers.push("Mgate-Principal", "");
-        let read: Vec<_> = headers.iter().collect();
+        let record = headers.end();
+        let read: Vec<_> = record.headers().collect();
         let expected = [
             ("Mgate-Client", "a%0D%0ANats-Msg-Id: b"),
             ("Mgate-Route", "%C3%BC: 1"),
@@ -98,16 +152,21 @@ mod tests {
             ("Mgate-Principal", ""),
         ];
         assert_eq!(read, expected);
-        assert!(headers.as_bytes().starts_with(b"Mgate-Client: a%0D%0ANats-Msg-Id: b\r\nMgate-Route: "));
+        assert!(
+            record.body().starts_with(b"NATS/1.0\r\nMgate-Client: a%0D%0ANats-Msg-Id: b\r\nMgate-Route: ")
+        );
+        assert_eq!((record.subject(), record.payload()), ("a.b", &b""[..]));
     }
 
     proptest! {
         #[test]
         fn value_is_printable_and_can_be_read_back(value in any::<String>()) {
-            let mut headers = Headers::default();
+            let mut headers = Headers::behind(b"a.b".to_vec());
             headers.push("A", &value);
-            let text = str::from_utf8(headers.as_bytes()).unwrap();
-            let written = text.strip_prefix("A: ").and_then(|text| text.strip_suffix("\r\n")).unwrap();
+            let record = headers.end();
+            let text = str::from_utf8(record.head()).unwrap();
+            let written = text.strip_prefix("NATS/1.0\r\nA: ").and_then(|text| text.strip_suffix("\r\n\r\n"));
+            let written = written.unwrap();
             prop_assert!(written.bytes().all(|byte| (b' '..0x7f).contains(&byte)));
             prop_assert_eq!(written.trim(), written);
             prop_assert_eq!(unescape(written), Some(value));

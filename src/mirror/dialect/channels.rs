@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::subject::Subject;
+use crate::mirror::record::Headers;
 
 /// How topics are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,9 +56,9 @@ impl Grammar {
         }
     }
 
-    /// Where messages of a place go.
-    pub(super) fn subject(self, place: &Place<'_>) -> Result<Box<str>, &'static str> {
-        let mut subject = Subject::new(usize::MAX);
+    /// Writes where messages of a place go.
+    pub(super) fn subject(self, place: &Place<'_>, room: Vec<u8>) -> Result<Headers, &'static str> {
+        let mut subject = Subject::new(usize::MAX, room);
         match self {
             Self::Suffixed => subject.literal("channel."),
             Self::Classic => subject.literal("channels."),
@@ -254,7 +255,7 @@ mod tests {
         ] {
             let place = Grammar::Classic.read(topic).unwrap();
             assert_eq!((place.channel, &*place.subtopic, place.domain), (channel, subtopic, ""));
-            assert_eq!(Grammar::Classic.subject(&place).as_deref(), Ok(subject));
+            assert_eq!(subject_of(Grammar::Classic, &place), subject);
         }
     }
 
@@ -300,7 +301,7 @@ mod tests {
         ] {
             let place = Grammar::Suffixed.read(topic).unwrap();
             assert_eq!(place.content_type.as_deref(), content_type);
-            assert_eq!(Grammar::Suffixed.subject(&place).as_deref(), Ok(subject));
+            assert_eq!(subject_of(Grammar::Suffixed, &place), subject);
         }
     }
 
@@ -317,12 +318,12 @@ mod tests {
             for (grammar, subtopic) in [(Grammar::Dotted, dotted), (Grammar::Slashed, slashed)] {
                 let place = grammar.read(topic).unwrap();
                 assert_eq!((place.domain, place.channel, &*place.subtopic), ("d", "x", subtopic));
-                assert_eq!(grammar.subject(&place).as_deref(), Ok(subject));
+                assert_eq!(subject_of(grammar, &place), subject);
             }
         }
         let place = Grammar::Slashed.read("m/d/c/x/v1.2").unwrap();
         assert_eq!(&*place.subtopic, "v1.2");
-        assert_eq!(Grammar::Slashed.subject(&place).as_deref(), Ok("m.d.c.x.v1%2E2"));
+        assert_eq!(subject_of(Grammar::Slashed, &place), "m.d.c.x.v1%2E2");
     }
 
     #[test]
@@ -386,7 +387,7 @@ mod tests {
                 if matches!(grammar, Grammar::Dotted | Grammar::Slashed) && place.channel != "x" {
                     continue;
                 }
-                let subject = grammar.subject(&place).unwrap();
+                let subject = subject_of(grammar, &place);
                 let subtopic = subject.strip_prefix(prefix).unwrap();
                 if place.subtopic.is_empty() {
                     prop_assert_eq!(subtopic, "");
@@ -400,5 +401,9 @@ mod tests {
                 prop_assert_eq!(read.join(separator), place.subtopic);
             }
         }
+    }
+
+    fn subject_of(grammar: Grammar, place: &Place<'_>) -> String {
+        grammar.subject(place, Vec::new()).unwrap().end().subject().to_owned()
     }
 }

@@ -15,10 +15,9 @@ use crate::pdp::entities::{Object, object};
 /// The media type of an event.
 pub(super) const CLOUD_EVENT: &str = "application/cloudevents+json";
 
-/// A message as an event. CloudEvents 1.0 §3, JSON Event Format §3
-pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(768 + 2 * message.payload.len());
-    object(&mut out, |event| {
+/// Writes a message as an event. CloudEvents 1.0 §3, JSON Event Format §3
+pub(super) fn of_message(out: &mut Vec<u8>, message: &Message<'_>, described: &Described<'_>) {
+    object(out, |event| {
         begin(event, &message.client.route, described.id);
         event.text("type", &format!("mgate.message.{}", described.action));
         event.text("subject", message.topic);
@@ -33,25 +32,22 @@ pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> Ve
         write_some(event, "contentencoding", encoding);
         write_data(event, message.payload, described.content_type);
     });
-    out
 }
 
-/// What happened to a session, as an event whose data `data` writes.
+/// Writes what happened to a session, as an event whose data `data` writes.
 pub(super) fn of_session(
-    kind: &str,
-    route: &str,
+    out: &mut Vec<u8>,
+    (kind, route): (&str, &str),
     (id, time): (&str, &str),
     data: impl FnOnce(&mut Object<'_>),
-) -> Vec<u8> {
-    let mut out = Vec::with_capacity(768);
-    object(&mut out, |event| {
+) {
+    object(out, |event| {
         begin(event, route, id);
         event.text("type", &format!("mgate.session.{kind}"));
         event.text("time", time);
         event.text("datacontenttype", JSON);
         event.object("data", data);
     });
-    out
 }
 
 fn begin(event: &mut Object<'_>, route: &str, id: &str) {
@@ -125,13 +121,13 @@ mod tests {
             tracestate: Some("a=1"),
         };
         let message = Message { notes, ..message(&client, "a/b", b"{ \"t\": 21.50 }") };
-        let record = writer(Kind::Json).message(&message).unwrap();
-        assert_eq!(header(&record.headers, "Content-Type"), Some(CLOUD_EVENT));
-        assert_eq!(header(&record.headers, "Content-Encoding"), None);
-        let event: Value = serde_json::from_slice(&record.payload).unwrap();
+        let record = writer(Kind::Json).message(&message, Vec::new()).unwrap();
+        assert_eq!(header(&record, "Content-Type"), Some(CLOUD_EVENT));
+        assert_eq!(header(&record, "Content-Encoding"), None);
+        let event: Value = serde_json::from_slice(record.payload()).unwrap();
         let expected = json!({
             "specversion": "1.0",
-            "id": header(&record.headers, "Nats-Msg-Id"),
+            "id": header(&record, "Nats-Msg-Id"),
             "source": "/mgate/devices",
             "type": "mgate.message.publish",
             "subject": "a/b",
@@ -176,8 +172,8 @@ mod tests {
             let client = client();
             let notes = Notes { content_type, ..Notes::default() };
             let message = Message { notes, ..message(&client, "a", payload) };
-            let record = writer(Kind::Json).message(&message).unwrap();
-            let event: Value = serde_json::from_slice(&record.payload).unwrap();
+            let record = writer(Kind::Json).message(&message, Vec::new()).unwrap();
+            let event: Value = serde_json::from_slice(record.payload()).unwrap();
             assert_eq!(event[key], expected);
             let is_implied = content_type.is_none() && key == "data";
             assert_eq!(event["datacontenttype"], json!(if is_implied { Some(JSON) } else { content_type }));
@@ -189,8 +185,8 @@ mod tests {
     #[test]
     fn source_is_a_reference_whatever_the_route_is_called() {
         let client = Client { route: "my route/ü".into(), ..client() };
-        let record = writer(Kind::Json).message(&message(&client, "a", b"")).unwrap();
-        let event: Value = serde_json::from_slice(&record.payload).unwrap();
+        let record = writer(Kind::Json).message(&message(&client, "a", b""), Vec::new()).unwrap();
+        let event: Value = serde_json::from_slice(record.payload()).unwrap();
         assert_eq!(event["source"], "/mgate/my%20route%2F%C3%BC");
     }
 

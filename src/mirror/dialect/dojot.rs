@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::subject::Subject;
+use crate::mirror::record::Headers;
 use crate::pdp::entities::object;
 
 /// Whose data a message is.
@@ -36,16 +37,16 @@ impl<'a> Device<'a> {
         (is_word(tenant) && is_word(id)).then_some(Self { tenant, id })
     }
 
-    /// Where its data goes.
-    pub(super) fn subject(self) -> Result<Box<str>, &'static str> {
-        let mut subject = Subject::new(usize::MAX);
+    /// Writes where its data goes.
+    pub(super) fn subject(self, room: Vec<u8>) -> Result<Headers, &'static str> {
+        let mut subject = Subject::new(usize::MAX, room);
         subject.value(self.tenant);
         subject.literal(".device-data");
         subject.finish()
     }
 
-    /// What it says, with the time that it says itself, if it does.
-    pub(super) fn data(self, message: &Message<'_>) -> Result<Vec<u8>, &'static str> {
+    /// Writes what it says, with the time that it says itself, if it does.
+    pub(super) fn write_data(self, out: &mut Vec<u8>, message: &Message<'_>) -> Result<(), &'static str> {
         let text = str::from_utf8(message.payload).map_err(|_| NO_OBJECT)?;
         let attributes: Map<String, Value> = serde_json::from_str(text).map_err(|_| NO_OBJECT)?;
         let timestamp = match attributes.get("timestamp") {
@@ -55,8 +56,7 @@ impl<'a> Device<'a> {
             _ => None,
         };
         let timestamp = timestamp.unwrap_or_else(|| message.now.unix.as_millis().to_string());
-        let mut out = Vec::with_capacity(text.len() + 192);
-        object(&mut out, |data| {
+        object(out, |data| {
             data.object("metadata", |metadata| {
                 metadata.text("deviceid", self.id);
                 metadata.text("tenant", self.tenant);
@@ -64,7 +64,7 @@ impl<'a> Device<'a> {
             });
             data.bare("attrs", text.trim());
         });
-        Ok(out)
+        Ok(())
     }
 }
 
@@ -92,11 +92,13 @@ mod tests {
     fn both_forms_of_topics_are_known() {
         let client = client();
         for topic in ["acme:dev_1/attrs", "/acme/dev_1/attrs"] {
-            let record = writer(Kind::Dojot).message(&message(&client, topic, b" {\"t\":21.50}\n")).unwrap();
-            assert_eq!(&*record.subject, "acme.device-data");
-            assert_eq!(header(&record.headers, "Content-Type"), Some("application/json"));
+            let record = writer(Kind::Dojot)
+                .message(&message(&client, topic, b" {\"t\":21.50}\n"), Vec::new())
+                .unwrap();
+            assert_eq!(record.subject(), "acme.device-data");
+            assert_eq!(header(&record, "Content-Type"), Some("application/json"));
             let metadata = r#"{"metadata":{"deviceid":"dev_1","tenant":"acme","timestamp":1764000000123}"#;
-            assert_eq!(record.payload, format!(r#"{metadata},"attrs":{{"t":21.50}}}}"#).into_bytes());
+            assert_eq!(record.payload(), format!(r#"{metadata},"attrs":{{"t":21.50}}}}"#).into_bytes());
         }
     }
 
@@ -113,8 +115,8 @@ mod tests {
             let client = client();
             let payload = json!({ "timestamp": timestamp }).to_string();
             let message = message(&client, "acme:dev/attrs", payload.as_bytes());
-            let record = writer(Kind::Dojot).message(&message).unwrap();
-            let data: Value = serde_json::from_slice(&record.payload).unwrap();
+            let record = writer(Kind::Dojot).message(&message, Vec::new()).unwrap();
+            let data: Value = serde_json::from_slice(record.payload()).unwrap();
             assert_eq!(data["metadata"]["timestamp"], expected);
             assert_eq!(data["attrs"]["timestamp"], timestamp);
         }
@@ -136,20 +138,23 @@ mod tests {
             "//acme/dev/attrs",
             "/attrs",
         ] {
-            let refused = writer(Kind::Dojot).message(&message(&client, topic, b"{}"));
+            let refused = writer(Kind::Dojot).message(&message(&client, topic, b"{}"), Vec::new());
             assert_eq!(refused, Err("its topic is not <tenant>:<device>/attrs"), "{topic}");
         }
         for payload in [&b"[]"[..], b"21", b"", b"{", b"{}{}", b"{\"a\":\"\xff\"}"] {
-            let refused = writer(Kind::Dojot).message(&message(&client, "acme:dev/attrs", payload));
+            let refused =
+                writer(Kind::Dojot).message(&message(&client, "acme:dev/attrs", payload), Vec::new());
             assert_eq!(refused, Err(NO_OBJECT));
         }
     }
 
     #[test]
     fn client_of_a_tenant_speaks_for_no_other() {
-        let refused = writer(Kind::Dojot).message(&message(&client(), "other:dev/attrs", b"{}")).map(|_| ());
+        let refused = writer(Kind::Dojot)
+            .message(&message(&client(), "other:dev/attrs", b"{}"), Vec::new())
+            .map(|_| ());
         assert_eq!(refused, Err("its topic is that of another tenant"));
         let client = Client { principal: Principal::default(), ..client() };
-        assert!(writer(Kind::Dojot).message(&message(&client, "other:dev/attrs", b"{}")).is_ok());
+        assert!(writer(Kind::Dojot).message(&message(&client, "other:dev/attrs", b"{}"), Vec::new()).is_ok());
     }
 }

@@ -29,27 +29,30 @@ pub(super) fn record(
     let news = News::of(event, now);
     let (id, time) = (message_id(), rfc3339(now.unix));
     let [id, time] = [&id[..], &time].map(|text| str::from_utf8(text).unwrap_or_default());
+    let content_type = if vocabulary == Vocabulary::CloudEvents { CLOUD_EVENT } else { JSON };
+    let values = Values { action: news.operation(vocabulary), ..Values::of(news.client) };
+    let mut headers = subject.fill_in_short(&values, Vec::new());
+    headers::of_session(&mut headers, news.client, news.peer, (id, time));
+    headers.push_plain("Content-Type", content_type);
+    headers.push_plain("Mgate-Event", news.name);
+    let mut record = headers.end();
     let route = news.client.map_or("", |client| &client.route);
-    let payload = match vocabulary {
-        Vocabulary::Ours => written(|words| news.write(time, words)),
+    match vocabulary {
+        Vocabulary::Ours => object(record.out(), |words| news.write(time, words)),
         Vocabulary::CloudEvents => {
-            cloud_events::of_session(news.name, route, (id, time), |words| news.write(time, words))
+            let write = |words: &mut Object<'_>| news.write(time, words);
+            cloud_events::of_session(record.out(), (news.name, route), (id, time), write);
         }
         Vocabulary::Things(version) | Vocabulary::Clients(version) => {
-            let payload = written(|words| {
+            let mut payload = Vec::new();
+            object(&mut payload, |words| {
                 news.write_for(vocabulary, words);
                 news.write(time, words);
             });
-            Envelope { payload: &payload, ..Envelope::default() }.encode(version)
+            Envelope { payload: &payload, ..Envelope::default() }.encode(version, record.out());
         }
-    };
-    let content_type = if vocabulary == Vocabulary::CloudEvents { CLOUD_EVENT } else { JSON };
-    let mut headers = headers::of_session(news.client, news.peer, (id, time));
-    headers.push_plain("Content-Type", content_type);
-    headers.push_plain("Mgate-Event", news.name);
-    let action = news.operation(vocabulary);
-    let subject = subject.fill_in_short(&Values { action, ..Values::of(news.client) });
-    Record { subject, headers, payload }
+    }
+    record
 }
 
 /// What is told of any event.
@@ -151,12 +154,6 @@ impl<'a> News<'a> {
     }
 }
 
-fn written(words: impl FnOnce(&mut Object<'_>)) -> Vec<u8> {
-    let mut out = Vec::with_capacity(768);
-    object(&mut out, words);
-    out
-}
-
 fn write_judgement(details: &mut Object<'_>, action: Action, resource: &str, reason: &str) {
     details.text("action", &action.to_string());
     details.text("resource", resource);
@@ -230,11 +227,11 @@ mod tests {
             ),
         ] {
             let record = writer(Kind::Plain).event(&event, now()).unwrap();
-            assert_eq!(*record.subject, format!("mgate.events.acme.{name}"));
-            assert_eq!(header(&record.headers, "Mgate-Event"), Some(name));
-            assert_eq!(header(&record.headers, "Content-Type"), Some("application/json"));
-            assert_eq!(header(&record.headers, "Mgate-Principal"), Some("thing-1"));
-            let told: Value = serde_json::from_slice(&record.payload).unwrap();
+            assert_eq!(record.subject(), format!("mgate.events.acme.{name}"));
+            assert_eq!(header(&record, "Mgate-Event"), Some(name));
+            assert_eq!(header(&record, "Content-Type"), Some("application/json"));
+            assert_eq!(header(&record, "Mgate-Principal"), Some("thing-1"));
+            let told: Value = serde_json::from_slice(record.payload()).unwrap();
             let expected = json!({
                 "event": name,
                 "time": "2025-11-24T16:00:00.123456789Z",
@@ -263,10 +260,10 @@ mod tests {
         };
         for (_, kind) in Kind::NAMES {
             let record = writer(*kind).event(&event, now()).unwrap();
-            assert!(!record.subject.contains(['*', '>', ' ']), "{}", record.subject);
-            assert_eq!(header(&record.headers, "Mgate-Peer"), Some("10.0.0.7:1234"));
-            assert_eq!(header(&record.headers, "Mgate-Client"), None);
-            let text = String::from_utf8_lossy(&record.payload);
+            assert!(!record.subject().contains(['*', '>', ' ']), "{}", record.subject());
+            assert_eq!(header(&record, "Mgate-Peer"), Some("10.0.0.7:1234"));
+            assert_eq!(header(&record, "Mgate-Client"), None);
+            let text = String::from_utf8_lossy(record.payload());
             assert!(
                 text.contains("\"reason\":\"bad credentials\"")
                     && text.contains("\"peer\":\"10.0.0.7:1234\"")
@@ -283,8 +280,8 @@ mod tests {
         let writer =
             super::super::Writer::new(super::super::WriterOptions { events_subject: subject, ..options });
         let record = writer.event(&SessionEvent::Opened(&client), now()).unwrap();
-        assert_eq!(&*record.subject, "events.%%.acme");
-        assert!(record.payload.len() > 60_000);
+        assert_eq!(record.subject(), "events.%%.acme");
+        assert!(record.payload().len() > 60_000);
     }
 
     #[test]
@@ -301,11 +298,11 @@ mod tests {
             (open, Kind::Magistrala0_20, "events.magistrala.mqtt.client_connect", "client_connect"),
         ] {
             let record = writer(kind).event(&event, now()).unwrap();
-            assert_eq!(&*record.subject, subject);
+            assert_eq!(record.subject(), subject);
             // the envelope has nothing but its payload
-            let start = record.payload.iter().position(|byte| *byte == b'{').unwrap();
+            let start = record.payload().iter().position(|byte| *byte == b'{').unwrap();
             assert!(start < 4);
-            let told: Value = serde_json::from_slice(&record.payload[start..]).unwrap();
+            let told: Value = serde_json::from_slice(&record.payload()[start..]).unwrap();
             assert_eq!(told["operation"], operation);
             assert_eq!(told["occurred_at"], 1_764_000_000_123_456_789_u64);
             assert_eq!(told["instance"], **INSTANCE);
@@ -319,10 +316,10 @@ mod tests {
     fn cloud_event_has_what_happened_as_its_data() {
         let client = client();
         let record = writer(Kind::Json).event(&SessionEvent::Opened(&client), now()).unwrap();
-        assert_eq!(header(&record.headers, "Content-Type"), Some(CLOUD_EVENT));
-        let event: Value = serde_json::from_slice(&record.payload).unwrap();
+        assert_eq!(header(&record, "Content-Type"), Some(CLOUD_EVENT));
+        let event: Value = serde_json::from_slice(record.payload()).unwrap();
         assert_eq!(event["type"], "mgate.session.connect");
-        assert_eq!(event["id"], header(&record.headers, "Nats-Msg-Id").unwrap());
+        assert_eq!(event["id"], header(&record, "Nats-Msg-Id").unwrap());
         assert_eq!(event["data"]["client"], "dev-1");
     }
 }

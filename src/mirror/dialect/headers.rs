@@ -9,12 +9,11 @@ use super::Described;
 use super::timestamp::rfc3339;
 use crate::mirror::record::Headers;
 
-/// The headers of a message, but for what depends on the dialect.
-pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> Headers {
-    let mut headers = Headers::with_capacity(CAPACITY + message.topic.len() + message.client.client_id.len());
+/// Writes the headers of a message, but for what depends on the dialect.
+pub(super) fn of_message(headers: &mut Headers, message: &Message<'_>, described: &Described<'_>) {
     headers.push_plain("Nats-Msg-Id", described.id);
     headers.push_plain("Mgate-Received", str::from_utf8(&rfc3339(message.now.unix)).unwrap_or_default());
-    describe(&mut headers, message.client, described.protocol);
+    describe(headers, message.client, described.protocol);
     headers.push("Mgate-Topic", message.topic);
     headers.push_plain("Mgate-Action", described.action);
     headers
@@ -24,19 +23,21 @@ pub(super) fn of_message(message: &Message<'_>, described: &Described<'_>) -> He
     if let Some(state) = described.trace.state() {
         headers.push_plain("tracestate", state);
     }
-    headers
 }
 
-/// The headers of an event or a packet, with its identifier and its time.
-pub(super) fn of_session(client: Option<&Client>, peer: SocketAddr, (id, time): (&str, &str)) -> Headers {
-    let mut headers = Headers::with_capacity(CAPACITY);
+/// Writes the headers of an event or a packet, with its identifier and its time.
+pub(super) fn of_session(
+    headers: &mut Headers,
+    client: Option<&Client>,
+    peer: SocketAddr,
+    (id, time): (&str, &str),
+) {
     headers.push_plain("Nats-Msg-Id", id);
     headers.push_plain("Mgate-Received", time);
     if let Some(client) = client {
-        describe(&mut headers, client, client.protocol.as_str());
+        describe(headers, client, client.protocol.as_str());
     }
     headers.push_plain("Mgate-Peer", &address(peer));
-    headers
 }
 
 /// An address with its port, as one knows it.
@@ -58,5 +59,3 @@ fn describe(headers: &mut Headers, client: &Client, protocol: &str) {
         }
     }
 }
-
-const CAPACITY: usize = 640;

@@ -13,11 +13,13 @@ use crate::mirror::record::Record;
 pub(super) fn record(seen: &PacketSeen<'_>, now: Now, subject: &SubjectTemplate) -> Record {
     let (id, time) = (message_id(), rfc3339(now.unix));
     let [id, time] = [&id[..], &time].map(|text| str::from_utf8(text).unwrap_or_default());
-    let mut headers = headers::of_session(seen.client, seen.peer, (id, time));
     let from = match seen.from {
         Side::Client => "client",
         Side::Upstream => "upstream",
     };
+    let values = Values { action: from, ..Values::of(seen.client) };
+    let mut headers = subject.fill_in_short(&values, Vec::new());
+    headers::of_session(&mut headers, seen.client, seen.peer, (id, time));
     headers.push_plain("Mgate-From", from);
     headers.push("Mgate-Packet", &seen.packet.to_string());
     let (fate, reason) = match seen.fate {
@@ -30,8 +32,9 @@ pub(super) fn record(seen: &PacketSeen<'_>, now: Now, subject: &SubjectTemplate)
     if let Some(reason) = reason {
         headers.push("Mgate-Reason", &reason);
     }
-    let subject = subject.fill_in_short(&Values { action: from, ..Values::of(seen.client) });
-    Record { subject, headers, payload: seen.frame.unwrap_or_default().to_vec() }
+    let mut record = headers.end();
+    record.out().extend_from_slice(seen.frame.unwrap_or_default());
+    record
 }
 
 #[cfg(test)]
@@ -64,12 +67,12 @@ mod tests {
             };
             let record = writer(Kind::Mainflux0_13).packet(&seen, now()).unwrap();
             let (side, fate, reason) = expected;
-            assert_eq!(*record.subject, format!("trace.dev-1.{side}"));
-            assert_eq!(&*record.payload, b"\x30\x03\x00\x01a");
-            assert_eq!(header(&record.headers, "Mgate-From"), Some(side));
-            assert_eq!(header(&record.headers, "Mgate-Packet"), Some("PUBLISH %C3%BC"));
-            assert_eq!(header(&record.headers, "Mgate-Fate"), Some(fate));
-            assert_eq!(header(&record.headers, "Mgate-Reason"), reason);
+            assert_eq!(record.subject(), format!("trace.dev-1.{side}"));
+            assert_eq!(record.payload(), b"\x30\x03\x00\x01a");
+            assert_eq!(header(&record, "Mgate-From"), Some(side));
+            assert_eq!(header(&record, "Mgate-Packet"), Some("PUBLISH %C3%BC"));
+            assert_eq!(header(&record, "Mgate-Fate"), Some(fate));
+            assert_eq!(header(&record, "Mgate-Reason"), reason);
         }
     }
 
@@ -85,8 +88,8 @@ mod tests {
             fate: Fate::Held,
         };
         let record = writer(Kind::Plain).packet(&seen, now()).unwrap();
-        assert_eq!(&*record.subject, "trace.%.client");
-        assert!(record.payload.is_empty());
-        assert_eq!(header(&record.headers, "Mgate-Peer"), Some("10.0.0.7:1"));
+        assert_eq!(record.subject(), "trace.%.client");
+        assert!(record.payload().is_empty());
+        assert_eq!(header(&record, "Mgate-Peer"), Some("10.0.0.7:1"));
     }
 }

@@ -3,6 +3,7 @@
 use mgate_policies::Client;
 
 use super::escape::{EMPTY, escape};
+use crate::mirror::record::Headers;
 
 /// A subject with variables in it, such as `plant.{tenant}.{topic}`.
 ///
@@ -100,18 +101,18 @@ impl SubjectTemplate {
         }
     }
 
-    /// The subject with these values.
-    pub(super) fn fill(&self, values: &Values<'_>) -> Result<Box<str>, &'static str> {
-        let mut subject = Subject::new(usize::MAX);
+    /// Writes the subject with these values, for what is to stand behind it.
+    pub(super) fn fill(&self, values: &Values<'_>, room: Vec<u8>) -> Result<Headers, &'static str> {
+        let mut subject = Subject::new(usize::MAX, room);
         self.write(values, &mut subject);
         subject.finish()
     }
 
     /// The same with a mark in the place of each value that is too long, so that there always is one.
-    pub(super) fn fill_in_short(&self, values: &Values<'_>) -> Box<str> {
-        let mut subject = Subject::new(MAX_SHORT_BYTES);
+    pub(super) fn fill_in_short(&self, values: &Values<'_>, room: Vec<u8>) -> Headers {
+        let mut subject = Subject::new(MAX_SHORT_BYTES, room);
         self.write(values, &mut subject);
-        subject.text.into()
+        Headers::behind(subject.bytes)
     }
 
     fn write(&self, values: &Values<'_>, subject: &mut Subject) {
@@ -151,56 +152,60 @@ impl Part {
 
 /// A subject that is being written.
 pub(super) struct Subject {
-    text: String,
+    bytes: Vec<u8>,
     longest_value: usize,
 }
 
 impl Subject {
-    pub(super) fn new(longest_value: usize) -> Self {
-        Self { text: String::with_capacity(128), longest_value }
+    /// Begins one in `room`, which is empty.
+    pub(super) fn new(longest_value: usize, mut room: Vec<u8>) -> Self {
+        // nearly all records fit in it
+        room.reserve(CAPACITY);
+        Self { bytes: room, longest_value }
     }
 
     /// Writes what is known to be harmless.
     pub(super) fn literal(&mut self, text: &str) {
-        self.text.push_str(text);
+        self.bytes.extend_from_slice(text.as_bytes());
     }
 
     /// Writes one token, or a part of it.
     pub(super) fn value(&mut self, value: &str) {
         if value.is_empty() {
-            return self.text.push_str(EMPTY);
+            return self.literal(EMPTY);
         }
         if value.len() > self.longest_value {
-            return self.text.push_str(TOO_LONG);
+            return self.literal(TOO_LONG);
         }
         let plain = match value.strip_prefix('$') {
-            Some(rest) if self.text.is_empty() => {
-                self.text.push_str("%24");
+            Some(rest) if self.bytes.is_empty() => {
+                self.literal("%24");
                 rest
             }
             _ => value,
         };
-        escape(plain, is_special, &mut |text| self.text.push_str(text));
+        escape(plain, is_special, &mut |text| self.literal(text));
     }
 
     /// Writes tokens with dots between them, where `separator` was.
     pub(super) fn values(&mut self, values: &str, separator: char) {
         // tokens of most platforms are harmless, and as they should be
-        let is_literal = separator == '.' && !self.text.is_empty() && are_literal(values);
+        let is_literal = separator == '.' && !self.bytes.is_empty() && are_literal(values);
         if is_literal {
             return self.literal(values);
         }
         for (index, value) in values.split(separator).enumerate() {
             if index > 0 {
-                self.text.push('.');
+                self.bytes.push(b'.');
             }
             self.value(value);
         }
     }
 
-    pub(super) fn finish(self) -> Result<Box<str>, &'static str> {
-        match self.text.len() <= MAX_BYTES {
-            true => Ok(self.text.into()),
+    /// Goes on with headers.
+    pub(super) fn finish(self) -> Result<Headers, &'static str> {
+        match self.bytes.len() <= MAX_BYTES {
+            true => Ok(Headers::behind(self.bytes)),
             false => Err("its subject would be too long"),
         }
     }
@@ -267,6 +272,8 @@ const VARIABLES: &[(&str, Variable)] = &[
 /// With the words around it, it must fit in the 4 KiB that a server takes for a line.
 const MAX_BYTES: usize = 3072;
 const MAX_SHORT_BYTES: usize = 128;
+/// Room for a record with a small payload.
+const CAPACITY: usize = 1024;
 
 /// Stands for a value that is too long; no value is written so.
 const TOO_LONG: &str = "%%";
@@ -373,7 +380,7 @@ mod tests {
         assert!(filled("{client}", &values).is_err());
         assert!(filled("{client}", &Values { client: &client[1..], ..VALUES }).is_ok());
         let template = SubjectTemplate::parse("a.{client}.{tenant}").unwrap();
-        assert_eq!(&*template.fill_in_short(&values), "a.%%.acme");
+        assert_eq!(template.fill_in_short(&values, Vec::new()).end().subject(), "a.%%.acme");
     }
 
     proptest! {
@@ -411,14 +418,17 @@ mod tests {
         fn short_subject_fits(values in [any::<String>(), any::<String>(), any::<String>(), any::<String>()]) {
             let template = SubjectTemplate::parse_without_topic("{tenant}.{client}.{principal}.{route}").unwrap();
             let [tenant, client, principal, route] = &values;
-            let filled = template.fill_in_short(&Values { tenant, client, principal, route, ..VALUES });
+            let values = Values { tenant, client, principal, route, ..VALUES };
+            let filled = template.fill_in_short(&values, Vec::new()).end();
+            let filled = filled.subject();
             prop_assert!(filled.len() <= MAX_BYTES && filled.split('.').all(is_literal));
             prop_assert_eq!(filled.split('.').count(), 4);
         }
     }
 
-    fn filled(template: &str, values: &Values<'_>) -> Result<Box<str>, &'static str> {
-        SubjectTemplate::parse(template).unwrap().fill(values)
+    fn filled(template: &str, values: &Values<'_>) -> Result<String, &'static str> {
+        let headers = SubjectTemplate::parse(template).unwrap().fill(values, Vec::new())?;
+        Ok(headers.end().subject().to_owned())
     }
 
     /// What NATS takes for nothing but itself.

@@ -6,7 +6,7 @@ use mgate_policies::{Action, Client, Now, Principal, Protocol};
 use mgate_proxy::gate::{Message, Notes};
 
 use super::{Kind, SubjectTemplate, Writer, WriterOptions};
-use crate::mirror::record::Headers;
+use crate::mirror::record::Record;
 
 /// A dialect with all that it can write, and nothing said about it.
 pub(super) fn options(kind: Kind) -> WriterOptions {
@@ -58,8 +58,8 @@ pub(super) fn now() -> Now {
 }
 
 /// The value of a header, which stands there once.
-pub(super) fn header<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
-    let mut values = headers.iter().filter(|(known, _)| *known == name).map(|(_, value)| value);
+pub(super) fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    let mut values = record.headers().filter(|(known, _)| *known == name).map(|(_, value)| value);
     let value = values.next();
     assert_eq!(values.next(), None, "{name}");
     value

@@ -51,40 +51,94 @@ impl Writer {
         given.or(self.0.content_type.as_deref())
     }
 
-    /// Where a message goes, if that is not for its dialect to say.
-    fn subject(&self, message: &Message<'_>, action: &str) -> Option<Result<Box<str>, &'static str>> {
-        let values = Values { action, topic: message.topic, ..Values::of(Some(message.client)) };
-        self.0.subject.as_ref().map(|subject| subject.fill(&values))
+    /// Writes where a message goes; `by_dialect` does, where nobody else says it.
+    fn subject(
+        &self,
+        (message, action): (&Message<'_>, &str),
+        room: Vec<u8>,
+        by_dialect: impl FnOnce(Vec<u8>) -> Result<Headers, &'static str>,
+    ) -> Result<Headers, &'static str> {
+        let Some(subject) = &self.0.subject else { return by_dialect(room) };
+        subject.fill(&Values { action, topic: message.topic, ..Values::of(Some(message.client)) }, room)
     }
 
-    fn write(&self, message: &Message<'_>, described: &Described<'_>) -> Result<Record, &'static str> {
-        let subject = self.subject(message, described.action);
+    fn write(
+        &self,
+        message: &Message<'_>,
+        described: &Described<'_>,
+        room: Vec<u8>,
+    ) -> Result<Record, &'static str> {
         match self.0.kind.family() {
-            Family::Channels(grammar, version) => enveloped(message, described, (grammar, version), subject),
+            Family::Channels(grammar, version) => {
+                self.write_envelope(message, described, (grammar, version), room)
+            }
             Family::CloudEvents => {
-                let payload = cloud_events::of_message(message, described);
-                let mut headers = headers::of_message(message, described);
+                let mut headers = self.subject((message, described.action), room, |_| Err(NO_SUBJECT))?;
+                headers::of_message(&mut headers, message, described);
                 headers.push_plain("Content-Type", cloud_events::CLOUD_EVENT);
-                Ok(Record { subject: subject.unwrap_or(Err(NO_SUBJECT))?, headers, payload })
+                let mut record = headers.end();
+                cloud_events::of_message(record.out(), message, described);
+                Ok(record)
             }
             Family::Dojot => {
                 let device = Device::of(message)?;
-                let payload = device.data(message)?;
-                let mut headers = headers::of_message(message, described);
+                let subject = |room| device.subject(room);
+                let mut headers = self.subject((message, described.action), room, subject)?;
+                headers::of_message(&mut headers, message, described);
                 headers.push_plain("Content-Type", JSON);
-                Ok(Record { subject: subject.unwrap_or_else(|| device.subject())?, headers, payload })
+                let mut record = headers.end();
+                device.write_data(record.out(), message)?;
+                Ok(record)
             }
             Family::Plain => {
-                let headers = with_payload(message, described, described.content_type);
-                let payload = message.payload.to_vec();
-                Ok(Record { subject: subject.unwrap_or(Err(NO_SUBJECT))?, headers, payload })
+                let mut headers = self.subject((message, described.action), room, |_| Err(NO_SUBJECT))?;
+                headers::of_message(&mut headers, message, described);
+                describe_payload(&mut headers, message, described.content_type);
+                let mut record = headers.end();
+                record.out().extend_from_slice(message.payload);
+                Ok(record)
             }
         }
+    }
+
+    /// Writes a message of the Mainflux family.
+    fn write_envelope(
+        &self,
+        message: &Message<'_>,
+        described: &Described<'_>,
+        (grammar, version): (Grammar, Version),
+        room: Vec<u8>,
+    ) -> Result<Record, &'static str> {
+        let place = grammar.read(message.topic)?;
+        let content_type = place.content_type.as_deref().or(described.content_type);
+        let subject = |room| grammar.subject(&place, room);
+        let mut headers = self.subject((message, described.action), room, subject)?;
+        headers::of_message(&mut headers, message, described);
+        describe_payload(&mut headers, message, content_type);
+        let metadata = [("content_type", content_type), ("traceparent", Some(described.trace.parent()))];
+        let metadata = metadata.map(|(name, value)| (name, value.unwrap_or_default()));
+        // of a delivery, it is not known who published it
+        let publisher = Some(message.client).filter(|_| message.action != Action::Deliver);
+        let envelope = Envelope {
+            channel: place.channel,
+            domain: place.domain,
+            subtopic: &place.subtopic,
+            publisher: publisher.map_or("", identity),
+            protocol: described.protocol,
+            content_type: content_type.unwrap_or_default(),
+            payload: message.payload,
+            created: nanos(message.now.unix),
+            client_id: publisher.map_or("", |client| &client.client_id),
+            metadata: &metadata,
+        };
+        let mut record = headers.end();
+        envelope.encode(version, record.out());
+        Ok(record)
     }
 }
 
 impl Dialect for Writer {
-    fn message(&self, message: &Message<'_>) -> Result<Record, &'static str> {
+    fn message(&self, message: &Message<'_>, room: Vec<u8>) -> Result<Record, &'static str> {
         let id = message_id();
         let described = Described {
             id: str::from_utf8(&id).unwrap_or_default(),
@@ -93,7 +147,7 @@ impl Dialect for Writer {
             action: message.action.as_str(),
             protocol: message.client.protocol.as_str(),
         };
-        self.write(message, &described)
+        self.write(message, &described, room)
     }
 
     fn event(&self, event: &SessionEvent<'_>, now: Now) -> Option<Record> {
@@ -110,39 +164,8 @@ impl Dialect for Writer {
     }
 }
 
-/// A message of the Mainflux family.
-fn enveloped(
-    message: &Message<'_>,
-    described: &Described<'_>,
-    (grammar, version): (Grammar, Version),
-    subject: Option<Result<Box<str>, &'static str>>,
-) -> Result<Record, &'static str> {
-    let place = grammar.read(message.topic)?;
-    let content_type = place.content_type.as_deref().or(described.content_type);
-    let metadata = [("content_type", content_type), ("traceparent", Some(described.trace.parent()))];
-    let metadata = metadata.map(|(name, value)| (name, value.unwrap_or_default()));
-    // of a delivery, it is not known who published it
-    let publisher = Some(message.client).filter(|_| message.action != Action::Deliver);
-    let envelope = Envelope {
-        channel: place.channel,
-        domain: place.domain,
-        subtopic: &place.subtopic,
-        publisher: publisher.map_or("", identity),
-        protocol: described.protocol,
-        content_type: content_type.unwrap_or_default(),
-        payload: message.payload,
-        created: nanos(message.now.unix),
-        client_id: publisher.map_or("", |client| &client.client_id),
-        metadata: &metadata,
-    };
-    let subject = subject.unwrap_or_else(|| grammar.subject(&place))?;
-    let headers = with_payload(message, described, content_type);
-    Ok(Record { subject, headers, payload: envelope.encode(version) })
-}
-
-/// Headers that say what a payload is.
-fn with_payload(message: &Message<'_>, described: &Described<'_>, content_type: Option<&str>) -> Headers {
-    let mut headers = headers::of_message(message, described);
+/// Writes headers that say what a payload is.
+fn describe_payload(headers: &mut Headers, message: &Message<'_>, content_type: Option<&str>) {
     for (name, value) in
         [("Content-Type", content_type), ("Content-Encoding", message.notes.content_encoding)]
     {
@@ -150,7 +173,6 @@ fn with_payload(message: &Message<'_>, described: &Described<'_>, content_type: 
             headers.push(name, value);
         }
     }
-    headers
 }
 
 const NO_SUBJECT: &str = "it has no subject";
@@ -174,8 +196,8 @@ mod tests {
             tracestate: Some("a=1,b=%"),
         };
         let message = Message { notes, retain: true, ..message(&client, CLASSIC, b"x") };
-        let record = writer(Kind::Mainflux0_13).message(&message).unwrap();
-        let mut headers: Vec<_> = record.headers.iter().collect();
+        let record = writer(Kind::Mainflux0_13).message(&message, Vec::new()).unwrap();
+        let mut headers: Vec<_> = record.headers().collect();
         let (name, id) = headers.remove(0);
         assert_eq!((name, id.len()), ("Nats-Msg-Id", 33));
         let expected = [
@@ -206,9 +228,9 @@ mod tests {
                 Family::Dojot => "acme:dev/attrs",
                 _ => CLASSIC,
             };
-            let record = writer(*kind).message(&message(&client, topic, b"{}")).unwrap();
-            assert_eq!(header(&record.headers, "Mgate-Topic"), Some(topic));
-            let trace = header(&record.headers, "traceparent").unwrap();
+            let record = writer(*kind).message(&message(&client, topic, b"{}"), Vec::new()).unwrap();
+            assert_eq!(header(&record, "Mgate-Topic"), Some(topic));
+            let trace = header(&record, "traceparent").unwrap();
             assert_eq!((&trace[..3], trace.len()), ("00-", 55));
             let is_own = options(*kind).events_subject.is_some();
             assert!(is_own && kind.subject().is_none_or(|subject| SubjectTemplate::parse(subject).is_ok()));
@@ -218,10 +240,11 @@ mod tests {
     #[test]
     fn anonymous_client_publishes_under_its_client_identifier() {
         let client = Client { principal: Principal::default(), ..client() };
-        let record = writer(Kind::Mainflux0_13).message(&message(&client, CLASSIC, b"x")).unwrap();
-        let envelope = Envelope6::decode(&*record.payload).unwrap();
+        let record =
+            writer(Kind::Mainflux0_13).message(&message(&client, CLASSIC, b"x"), Vec::new()).unwrap();
+        let envelope = Envelope6::decode(record.payload()).unwrap();
         assert_eq!(envelope.publisher, "dev-1");
-        assert_eq!(header(&record.headers, "Mgate-Principal"), None);
+        assert_eq!(header(&record, "Mgate-Principal"), None);
     }
 
     #[test]
@@ -230,10 +253,11 @@ mod tests {
             let client = Client { principal, ..client() };
             for (_, kind) in Kind::NAMES {
                 for topic in [CLASSIC, "m/d/c/x", "acme:dev/attrs"] {
-                    let Ok(record) = writer(*kind).message(&message(&client, topic, b"{}")) else { continue };
-                    let told =
-                        [record.subject.as_bytes(), record.headers.as_bytes(), &record.payload].concat();
-                    assert!(!told.windows(7).any(|window| window == b"hunter2"), "{kind:?}");
+                    let Ok(record) = writer(*kind).message(&message(&client, topic, b"{}"), Vec::new())
+                    else {
+                        continue;
+                    };
+                    assert!(!record.into_bytes().windows(7).any(|window| window == b"hunter2"), "{kind:?}");
                 }
             }
         }
@@ -257,8 +281,8 @@ mod tests {
             (&options(Kind::Plain), "a/json", Notes::default(), None),
         ] {
             let message = Message { notes, ..message(&client, topic, b"x") };
-            let record = Writer::new(options.clone()).message(&message).unwrap();
-            assert_eq!(header(&record.headers, "Content-Type"), expected, "{topic}");
+            let record = Writer::new(options.clone()).message(&message, Vec::new()).unwrap();
+            assert_eq!(header(&record, "Content-Type"), expected, "{topic}");
         }
     }
 
@@ -266,17 +290,18 @@ mod tests {
     fn legacy_topic_says_what_the_envelope_says() {
         let client = client();
         let message = message(&client, "channels/a/messages/x/ct/text_plain", b"x");
-        let record = writer(Kind::MainfluxLegacy).message(&message).unwrap();
-        assert_eq!(&*record.subject, "channel.a.x");
-        assert_eq!(header(&record.headers, "Content-Type"), Some("text/plain"));
+        let record = writer(Kind::MainfluxLegacy).message(&message, Vec::new()).unwrap();
+        assert_eq!(record.subject(), "channel.a.x");
+        assert_eq!(header(&record, "Content-Type"), Some("text/plain"));
     }
 
     #[test]
     fn plain_messages_keep_their_payload() {
         let client = client();
-        let record = writer(Kind::Plain).message(&message(&client, "/a b//c", b"\xff\x00")).unwrap();
-        assert_eq!(&*record.subject, "mgate.messages.acme.%.a%20b.%.c");
-        assert_eq!(&*record.payload, b"\xff\x00");
+        let record =
+            writer(Kind::Plain).message(&message(&client, "/a b//c", b"\xff\x00"), Vec::new()).unwrap();
+        assert_eq!(record.subject(), "mgate.messages.acme.%.a%20b.%.c");
+        assert_eq!(record.payload(), b"\xff\x00");
     }
 
     #[test]
@@ -285,10 +310,10 @@ mod tests {
         let subject = SubjectTemplate::parse("x.{tenant}.{action}.{topic}").ok();
         let writer = Writer::new(WriterOptions { subject, ..options(Kind::Mainflux0_13) });
         let delivery = Message { action: Action::Deliver, ..message(&client, CLASSIC, b"x") };
-        let record = writer.message(&delivery).unwrap();
-        assert_eq!(&*record.subject, "x.acme.deliver.channels.a.messages.t");
-        assert_eq!(Envelope6::decode(&*record.payload).unwrap().publisher, "");
-        assert!(writer.message(&message(&client, "elsewhere", b"x")).is_err());
+        let record = writer.message(&delivery, Vec::new()).unwrap();
+        assert_eq!(record.subject(), "x.acme.deliver.channels.a.messages.t");
+        assert_eq!(Envelope6::decode(record.payload()).unwrap().publisher, "");
+        assert!(writer.message(&message(&client, "elsewhere", b"x"), Vec::new()).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use mgate_policies::{Cause, Reason};
 
 use super::jetstream::Lanes;
 use super::letter::Letter;
-use super::queue::Held;
+use super::queue::Freed;
 use super::wire::Wire;
 
 /// How letters are sent: in one row, or in a lane for each session.
@@ -31,7 +31,7 @@ pub(super) struct Row {
 #[derive(Default)]
 pub(super) struct Outcome {
     /// What has room in the queue again.
-    pub(super) released: Held,
+    pub(super) freed: Freed,
     /// What the spool need not keep any longer.
     pub(super) unspooled: Vec<u64>,
     /// How many were given up, and why the last one was.
@@ -144,7 +144,7 @@ impl Row {
     fn confirm(&mut self, mark: usize, outcome: &mut Outcome) {
         let confirmed = mark.saturating_sub(self.left).min(self.written);
         for letter in self.letters.drain(..confirmed) {
-            outcome.done(&letter);
+            outcome.done(letter);
         }
         self.written -= confirmed;
         self.left += confirmed;
@@ -155,23 +155,23 @@ impl Outcome {
     /// A letter is where it should be.
     pub(super) fn stored(&mut self, mut letter: Letter) {
         letter.settle(Ok(()));
-        self.done(&letter);
+        self.done(letter);
     }
 
     /// A letter will never be there.
     pub(super) fn lose(&mut self, mut letter: Letter, why: &str) {
         letter.settle(Err(Reason::with_detail(Cause::Unavailable, why)));
         self.lost += 1;
-        self.why = Some(format!("{}: {why}", letter.subject));
-        self.done(&letter);
+        self.why = Some(format!("{}: {why}", letter.record.subject()));
+        self.done(letter);
     }
 
     /// A letter is of no interest any longer.
-    pub(super) fn done(&mut self, letter: &Letter) {
-        match letter.is_spooled {
-            true => self.unspooled.push(letter.number),
-            false => self.released.add(letter),
+    pub(super) fn done(&mut self, letter: Letter) {
+        if letter.is_spooled {
+            self.unspooled.push(letter.number);
         }
+        self.freed.take(letter);
     }
 }
 

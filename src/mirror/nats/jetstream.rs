@@ -94,7 +94,7 @@ impl Lanes {
             let Some(letter) = self.ready.pop_front() else { break };
             if letter.is_given_up() {
                 self.leave(letter.session);
-                outcome.done(&letter);
+                outcome.done(letter);
             } else if !wire.takes(&letter) {
                 self.leave(letter.session);
                 outcome.lose(letter, TOO_LARGE);
@@ -109,7 +109,7 @@ impl Lanes {
 
     /// The subject of a try that is not judged yet.
     pub(super) fn subject(&self, number: u64) -> Option<String> {
-        self.sent.get(&number).map(|letter| letter.subject.to_string())
+        self.sent.get(&number).map(|letter| letter.record.subject().to_owned())
     }
 
     /// NATS has judged the try of this number.
@@ -142,23 +142,21 @@ impl Lanes {
 
     /// Drops what somebody waited for and does no longer.
     pub(super) fn purge(&mut self, outcome: &mut Outcome) {
-        let before = outcome.released.messages;
-        let mut drop_given_up = |letters: &mut VecDeque<Letter>| {
-            letters.retain(|letter| {
-                let is_given_up = letter.is_given_up();
-                if is_given_up {
+        for lane in self.behind.values_mut() {
+            for letter in mem::take(lane) {
+                if letter.is_given_up() {
+                    self.count -= 1;
                     outcome.done(letter);
+                } else {
+                    lane.push_back(letter);
                 }
-                !is_given_up
-            });
-        };
-        self.behind.values_mut().for_each(&mut drop_given_up);
-        self.count -= outcome.released.messages - before;
+            }
+        }
         let refused = mem::take(&mut self.refused).into_iter().map(|refused| refused.letter);
         for letter in refused.chain(mem::take(&mut self.ready)).collect::<Vec<_>>() {
             if letter.is_given_up() {
-                outcome.done(&letter);
                 self.leave(letter.session);
+                outcome.done(letter);
             } else {
                 self.ready.push_back(letter);
             }
@@ -228,7 +226,7 @@ impl Lanes {
     fn refuse(&mut self, letter: Letter, outcome: &mut Outcome, now: Instant) {
         if letter.is_given_up() {
             self.leave(letter.session);
-            outcome.done(&letter);
+            outcome.done(letter);
         } else if letter.waiting.is_none() && self.is_hopeless(&letter) {
             self.leave(letter.session);
             outcome.lose(letter, "JetStream does not store it");
@@ -339,7 +337,10 @@ mod tests {
         assert_eq!(written(&mut wire), ["a 1", "c 2"]);
         lanes.judged(1, &stored(), &mut outcome, now);
         lanes.fill(&mut wire, &mut outcome, now);
-        assert_eq!((written(&mut wire), outcome.released.messages, lanes.len()), (vec!["b 3".into()], 1, 2));
+        assert_eq!(
+            (written(&mut wire), outcome.freed.held.messages, lanes.len()),
+            (vec!["b 3".into()], 1, 2)
+        );
     }
 
     #[tokio::test]
@@ -377,7 +378,7 @@ mod tests {
             lanes.judged(number, &refused(), &mut outcome, now);
             now += REFUSED_PAUSE;
         }
-        assert_eq!((lanes.len(), outcome.lost, outcome.released.messages), (0, 1, 2));
+        assert_eq!((lanes.len(), outcome.lost, outcome.freed.held.messages), (0, 1, 2));
     }
 
     #[tokio::test]
@@ -476,7 +477,7 @@ mod tests {
         lanes.purge(&mut outcome);
         let (mut wire, _listener) = wire(1000).await;
         lanes.fill(&mut wire, &mut outcome, Now::read().instant);
-        assert_eq!((lanes.len(), outcome.released.messages), (2, 2));
+        assert_eq!((lanes.len(), outcome.freed.held.messages), (2, 2));
         assert_eq!(written(&mut wire), ["c 1", "d 2"]);
     }
 

@@ -17,7 +17,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -97,7 +96,6 @@ struct Shared {
     name: Arc<str>,
     /// Random: what NATS knows this start of this mirror by.
     run: String,
-    identities: AtomicU64,
     queue: Queue,
     notices: Notices,
     way: Mutex<Arc<Way>>,
@@ -229,11 +227,13 @@ impl Running {
 
     fn message(&self, message: &Message<'_>) -> Copied {
         let is_awaited = self.is_acked && is_awaited(message);
-        // a bus that is away is to cost nothing
-        if !is_awaited && self.shared.queue.turns_away(message.payload.len()) {
-            return Copied::Taken;
-        }
-        let record = match self.dialect.message(message) {
+        let room = match is_awaited {
+            true => Some(self.shared.queue.room()),
+            // a bus that is away is to cost nothing
+            false => self.shared.queue.room_for(message.payload.len()),
+        };
+        let Some(room) = room else { return Copied::Taken };
+        let record = match self.dialect.message(message, room) {
             Ok(record) => record,
             Err(why) => {
                 let example = || format!("{}: {why}", message.topic.escape_debug());
@@ -248,7 +248,7 @@ impl Running {
             self.send(record, message.client.peer, message.now);
             return Copied::Taken;
         }
-        let mut letter = self.letter(record, message.client.peer, message.now);
+        let mut letter = Letter::new(record, message.client.peer, message.now.unix);
         let (told, stored) = oneshot::channel();
         letter.waiting = Some(told);
         match self.shared.queue.push(letter) {
@@ -261,13 +261,7 @@ impl Running {
 
     fn send(&self, record: Record, session: SocketAddr, now: Now) {
         // the queue counts what it has no room for
-        self.shared.queue.push(self.letter(record, session, now));
-    }
-
-    fn letter(&self, record: Record, session: SocketAddr, now: Now) -> Letter {
-        let Shared { run, identities, .. } = &*self.shared;
-        let number = identities.fetch_add(1, Ordering::Relaxed);
-        Letter::new(record, session, now.unix, format_args!("{run}-{number}"))
+        self.shared.queue.push(Letter::new(record, session, now.unix));
     }
 
     fn report_to(&self, health: &Health) {
@@ -290,7 +284,6 @@ impl Shared {
         Self {
             name: Arc::clone(&plan.name),
             run: format!("{:016x}{:016x}", random(), random()),
-            identities: AtomicU64::new(0),
             queue: Queue::new(plan.bounds),
             notices: Notices::default(),
             way: Mutex::new(Arc::clone(&plan.way)),

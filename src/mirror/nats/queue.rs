@@ -27,9 +27,18 @@ pub struct Bounds {
 struct State {
     letters: Vec<Letter>,
     held: Held,
+    /// Memory for the next letters: one thread allocates and another one frees, which is what allocators like least.
+    rooms: Vec<Vec<u8>>,
     dropped: u64,
     /// Whether the one who takes waits to be woken.
     is_asleep: bool,
+}
+
+/// What letters that have gone leave behind.
+#[derive(Default)]
+pub(super) struct Freed {
+    pub(super) held: Held,
+    rooms: Vec<Vec<u8>>,
 }
 
 /// How much of a queue is in use.
@@ -62,14 +71,20 @@ impl Queue {
         true
     }
 
-    /// Whether a letter that nobody waits for and that has at least so many bytes need not be written, as there is
-    /// no room for it; it is counted then.
-    pub(super) fn turns_away(&self, bytes: usize) -> bool {
+    /// Memory to write a letter into that nobody waits for. `None` if it has at least so many bytes and there is no
+    /// room for it: it need not be written, and is counted.
+    pub(super) fn room_for(&self, bytes: usize) -> Option<Vec<u8>> {
         let mut state = self.lock();
-        let is_full =
-            state.held.messages >= self.bounds.messages || state.held.bytes + bytes > self.bounds.bytes;
-        state.dropped += u64::from(is_full);
-        is_full
+        if state.held.messages >= self.bounds.messages || state.held.bytes + bytes > self.bounds.bytes {
+            state.dropped += 1;
+            return None;
+        }
+        Some(state.rooms.pop().unwrap_or_default())
+    }
+
+    /// Memory to write a letter into.
+    pub(super) fn room(&self) -> Vec<u8> {
+        self.lock().rooms.pop().unwrap_or_default()
     }
 
     /// Swaps what is there for `empty`, which keeps its room.
@@ -77,12 +92,15 @@ impl Queue {
         mem::swap(&mut self.lock().letters, empty);
     }
 
-    /// Makes room for as much as was `held`.
-    pub(super) fn release(&self, held: Held) {
-        if held.messages > 0 {
+    /// Makes room for as much as was held.
+    pub(super) fn release(&self, freed: Freed) {
+        let Freed { held, rooms } = freed;
+        if held.messages > 0 || !rooms.is_empty() {
             let mut state = self.lock();
             state.held.messages -= held.messages;
             state.held.bytes -= held.bytes;
+            let missing = MAX_ROOMS.saturating_sub(state.rooms.len());
+            state.rooms.extend(rooms.into_iter().take(missing));
         }
     }
 
@@ -118,6 +136,20 @@ impl Queue {
     }
 }
 
+impl Freed {
+    /// A letter has gone.
+    pub(super) fn take(&mut self, letter: Letter) {
+        if !letter.is_spooled {
+            self.held.add(&letter);
+        }
+        let mut room = letter.record.into_bytes();
+        if room.capacity() <= MAX_ROOM_BYTES && self.rooms.len() < MAX_ROOMS {
+            room.clear();
+            self.rooms.push(room);
+        }
+    }
+}
+
 impl Held {
     /// One letter more.
     pub(super) fn add(&mut self, letter: &Letter) {
@@ -125,6 +157,11 @@ impl Held {
         self.bytes += letter.bytes();
     }
 }
+
+/// Memory that is kept for the next letters: what comes between two turns of the thread that sends, at some ten
+/// thousand a second.
+const MAX_ROOMS: usize = 256;
+const MAX_ROOM_BYTES: usize = 4096;
 
 #[cfg(test)]
 mod tests {
@@ -150,9 +187,9 @@ mod tests {
     #[test]
     fn letter_without_room_is_turned_away_before_it_is_written_and_counted() {
         let queue = Queue::new(Bounds { messages: 1, bytes: 1000 });
-        assert_eq!([1000, 1001].map(|bytes| queue.turns_away(bytes)), [false, true]);
+        assert_eq!([1000, 1001].map(|bytes| queue.room_for(bytes).is_some()), [true, false]);
         assert!(queue.push(letter(1, "a", "x")));
-        assert!(queue.turns_away(0));
+        assert_eq!(queue.room_for(0), None);
         assert_eq!(queue.take_dropped(), 2);
     }
 
@@ -163,11 +200,29 @@ mod tests {
         let mut taken = Vec::new();
         queue.take(&mut taken);
         assert!(!queue.push(letter(2, "a", "x")));
-        let mut held = Held::default();
-        held.add(&taken[0]);
-        queue.release(held);
+        let mut freed = Freed::default();
+        taken.drain(..).for_each(|letter| freed.take(letter));
+        queue.release(freed);
         assert_eq!(queue.held(), Held::default());
         assert!(queue.push(letter(3, "a", "x")));
+    }
+
+    #[test]
+    fn memory_of_letters_is_used_again_but_not_kept_without_bound() {
+        let queue = Queue::new(Bounds { messages: 1000, bytes: 1 << 30 });
+        let freed = |payload: &str| {
+            let mut freed = Freed::default();
+            for _ in 0..MAX_ROOMS + 1 {
+                freed.take(Letter { is_spooled: true, ..letter(1, "a", payload) });
+            }
+            freed
+        };
+        queue.release(freed(&"x".repeat(MAX_ROOM_BYTES + 1)));
+        assert_eq!(queue.room().capacity(), 0);
+        (0..2).for_each(|_| queue.release(freed("x")));
+        let is_used_again = |room: &Vec<u8>| room.is_empty() && room.capacity() > 0;
+        assert!((0..MAX_ROOMS).all(|_| queue.room_for(1).is_some_and(|room| is_used_again(&room))));
+        assert_eq!(queue.room().capacity(), 0);
     }
 
     #[tokio::test(start_paused = true)]

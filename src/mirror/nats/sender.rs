@@ -13,7 +13,7 @@ use super::jetstream::{Acknowledgement, Lanes, Patience};
 use super::letter::Letter;
 use super::link::{Link, Turn};
 use super::notices::Notice;
-use super::queue::Held;
+use super::queue::{Freed, Held};
 use super::spool::Spool;
 use super::store::Store;
 use super::stream::{Standing, StreamCheck};
@@ -321,16 +321,16 @@ impl Sender {
         }
         let is_behind = self.taken.is_empty() || self.keep_sent(now);
         if is_behind && self.store.change(&self.taken, &self.shared.notices, now) {
-            let mut held = Held::default();
-            self.taken.drain(..).for_each(|letter| held.add(&letter));
-            self.shared.queue.release(held);
+            let mut freed = Freed::default();
+            self.taken.drain(..).for_each(|letter| freed.take(letter));
+            self.shared.queue.release(freed);
         }
     }
 
     /// Writes into the spool what was sent past it; says whether it is there.
     fn keep_sent(&mut self, now: Instant) -> bool {
         let had_unread = self.store.has_unread();
-        let mut held = Held::default();
+        let mut freed = Freed::default();
         let letters: Vec<_> =
             self.flow.letters_mut().into_iter().filter(|letter| !letter.is_spooled).collect();
         if !letters.is_empty() {
@@ -342,10 +342,10 @@ impl Sender {
             }
         }
         for letter in letters {
-            held.add(letter);
+            freed.held.add(letter);
             letter.is_spooled = true;
         }
-        self.shared.queue.release(held);
+        self.shared.queue.release(freed);
         true
     }
 
@@ -358,8 +358,8 @@ impl Sender {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        let Outcome { released, unspooled, lost, why } = outcome;
-        self.shared.queue.release(released);
+        let Outcome { freed, unspooled, lost, why } = outcome;
+        self.shared.queue.release(freed);
         self.store.forget(unspooled);
         self.shared.notices.add(Notice::Lost, lost, || why.unwrap_or_default());
     }
@@ -500,7 +500,7 @@ mod tests {
                 let Turn::Failed(why) = closed(&mut sender).await else { panic!() };
                 sender.failed(&why, now);
             }
-            assert_eq!((outcome.lost, &*sender.flow.letters_mut()[0].subject), (1, kept));
+            assert_eq!((outcome.lost, sender.flow.letters_mut()[0].record.subject()), (1, kept));
         }
     }
 

@@ -144,14 +144,15 @@ impl Wire {
     }
 
     pub(super) fn publish(&mut self, letter: &Letter, reply: Option<std::fmt::Arguments<'_>>, now: Instant) {
-        self.largest = self.largest.max(letter.body.len());
-        self.longest = self.longest.max(letter.subject.len());
+        self.largest = self.largest.max(letter.record.body().len());
+        self.longest = self.longest.max(letter.record.subject_bytes().len());
         protocol::publish(self.writing(now), letter, reply);
     }
 
     /// Whether the server takes a letter as large as this one.
     pub(super) fn takes(&self, letter: &Letter) -> bool {
-        letter.body.len() <= self.max_payload && letter.subject.len() <= self.max_subject
+        letter.record.body().len() <= self.max_payload
+            && letter.record.subject_bytes().len() <= self.max_subject
     }
 
     /// Takes only what is smaller.
