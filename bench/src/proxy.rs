@@ -275,7 +275,7 @@ fn mgate_configuration(listen: SocketAddr, upstream: u16, is_tls: bool) -> Strin
 
 fn mirror_configuration(mode: &str, bus: u16) -> String {
     let extra = match mode {
-        "acked" => "stream = { name = \"channels\", create = true }\n",
+        "acked" => "stream = { name = \"channels\", subjects = [\"channels.>\"], create = true }\n",
         "spool" => "spool = { dir = \"spool\" }\n",
         _ => "",
     };

@@ -19,6 +19,7 @@ mod writer;
 use mgate_policies::{Client, Now};
 use mgate_proxy::gate::{Message, PacketSeen, SessionEvent};
 
+use self::random::ID_LEN;
 use self::trace_context::TraceContext;
 use super::record::Record;
 
@@ -45,7 +46,7 @@ pub trait Dialect: Send + Sync {
 
 /// What is found out about a message for its copy.
 struct Described<'a> {
-    id: &'a str,
+    id: [u8; ID_LEN],
     trace: TraceContext<'a>,
     content_type: Option<&'a str>,
     action: &'a str,

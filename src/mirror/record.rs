@@ -97,9 +97,9 @@ impl Headers {
     }
 
     /// Adds a header whose value has nothing in it that [`Headers::push`] would write otherwise.
-    pub(super) fn push_plain(&mut self, name: &'static str, value: &str) {
+    pub(super) fn push_plain(&mut self, name: &'static str, value: impl AsRef<[u8]>) {
         self.begin(name);
-        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.extend_from_slice(value.as_ref());
         self.end_line();
     }
 

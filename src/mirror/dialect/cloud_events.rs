@@ -18,7 +18,8 @@ pub(super) const CLOUD_EVENT: &str = "application/cloudevents+json";
 /// Writes a message as an event. CloudEvents 1.0 §3, JSON Event Format §3
 pub(super) fn of_message(out: &mut Vec<u8>, message: &Message<'_>, described: &Described<'_>) {
     object(out, |event| {
-        begin(event, &message.client.route, described.id);
+        let id = str::from_utf8(&described.id).unwrap_or_default();
+        begin(event, &message.client.route, id);
         event.text("type", &format!("mgate.message.{}", described.action));
         event.text("subject", message.topic);
         event.text("time", str::from_utf8(&rfc3339(message.now.unix)).unwrap_or_default());

@@ -30,7 +30,7 @@ pub(super) struct Envelope<'a> {
     /// Nanoseconds since the Unix epoch.
     pub(super) created: i64,
     pub(super) client_id: &'a str,
-    pub(super) metadata: &'a [(&'a str, &'a str)],
+    pub(super) metadata: &'a [(&'a str, &'a [u8])],
 }
 
 impl Envelope<'_> {
@@ -97,11 +97,11 @@ impl Fields<'_> {
     }
 
     /// One entry of a map.
-    fn entry(&mut self, number: u8, name: &str, value: &str) {
+    fn entry(&mut self, number: u8, name: &str, value: &[u8]) {
         let mut entry = Vec::with_capacity(name.len() + value.len() + 2 * MOST_BYTES_AROUND);
         let mut fields = Fields(&mut entry);
         fields.text(1, name);
-        fields.text(2, value);
+        fields.bytes(2, value);
         self.bytes(number, &entry);
     }
 
@@ -164,6 +164,6 @@ mod tests {
         payload: b"\xff\x00",
         created: 300,
         client_id: "i",
-        metadata: &[("k", "v"), ("e", "")],
+        metadata: &[("k", b"v"), ("e", b"")],
     };
 }

@@ -12,14 +12,14 @@ use crate::mirror::record::Headers;
 /// Writes the headers of a message, but for what depends on the dialect.
 pub(super) fn of_message(headers: &mut Headers, message: &Message<'_>, described: &Described<'_>) {
     headers.push_plain("Nats-Msg-Id", described.id);
-    headers.push_plain("Mgate-Received", str::from_utf8(&rfc3339(message.now.unix)).unwrap_or_default());
+    headers.push_plain("Mgate-Received", rfc3339(message.now.unix));
     describe(headers, message.client, described.protocol);
     headers.push("Mgate-Topic", message.topic);
     headers.push_plain("Mgate-Action", described.action);
     headers
         .push_plain("Mgate-QoS", ["0", "1", "2"].get(usize::from(message.qos)).copied().unwrap_or_default());
     headers.push_plain("Mgate-Retain", if message.retain { "true" } else { "false" });
-    headers.push_plain("traceparent", described.trace.parent());
+    headers.push_plain("traceparent", described.trace.parent_bytes());
     if let Some(state) = described.trace.state() {
         headers.push_plain("tracestate", state);
     }

@@ -13,7 +13,7 @@ pub(super) fn message_id() -> [u8; ID_LEN] {
         state.messages = state.messages.wrapping_add(1);
         thread.set(state);
         let mut id = [b'-'; ID_LEN];
-        id[..16].copy_from_slice(&hex(state.name));
+        id[..16].copy_from_slice(&state.name);
         id[17..].copy_from_slice(&hex(state.messages));
         id
     })
@@ -29,20 +29,32 @@ pub(super) fn number() -> u64 {
     })
 }
 
-/// The digits of a number.
+/// The digits of a number, eight at a time.
 pub(super) fn hex(number: u64) -> [u8; 16] {
     let mut digits = [0; 16];
-    for (index, digit) in digits.iter_mut().enumerate() {
-        let value = (number >> (60 - 4 * index)) as u8 & 0xf;
-        *digit = value + if value < 10 { b'0' } else { b'a' - 10 };
-    }
+    digits[..8].copy_from_slice(&half_hex(number >> 32));
+    digits[8..].copy_from_slice(&half_hex(number & 0xffff_ffff));
     digits
 }
+
+/// The digits of a number of 32 bits.
+fn half_hex(number: u64) -> [u8; 8] {
+    // each half moves apart from the other, until each byte has four bits
+    let halves = (number << 16 | number) & 0x0000_ffff_0000_ffff;
+    let quarters = (halves << 8 | halves) & 0x00ff_00ff_00ff_00ff;
+    let values = (quarters << 4 | quarters) & 0x0f0f_0f0f_0f0f_0f0f;
+    // six more have a fifth bit where it is ten or above
+    let letters = (values + 6 * ONES) >> 4 & ONES;
+    (values + u64::from(b'0') * ONES + u64::from(b'a' - 10 - b'0') * letters).to_be_bytes()
+}
+
+/// One in each byte.
+const ONES: u64 = 0x0101_0101_0101_0101;
 
 /// What a thread has for itself.
 #[derive(Clone, Copy)]
 struct State {
-    name: u64,
+    name: [u8; 16],
     messages: u64,
     generator: [u64; 2],
 }
@@ -51,7 +63,7 @@ impl State {
     fn new() -> Self {
         // the system's own randomness, asked for once a thread
         let seed = || RandomState::new().hash_one(0_u8);
-        Self { name: seed(), messages: 0, generator: [seed() | 1, seed()] }
+        Self { name: hex(seed()), messages: 0, generator: [seed() | 1, seed()] }
     }
 
     /// xoroshiro128++ of Blackman and Vigna.
@@ -73,6 +85,8 @@ mod tests {
     use std::collections::HashSet;
     use std::thread;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -87,7 +101,7 @@ mod tests {
 
     #[test]
     fn generator_is_the_published_one() {
-        let mut state = State { name: 0, messages: 0, generator: [1, 2] };
+        let mut state = State { name: hex(0), messages: 0, generator: [1, 2] };
         let numbers = [(); 4].map(|()| state.next());
         assert_eq!(numbers, [0x60001, 0x2_60c0_0066_0007, 0x180a_cc04_7186_06d3, 0x9e22_6d35_036f_c4c7]);
     }
@@ -96,5 +110,12 @@ mod tests {
     fn digits_are_those_of_the_number() {
         assert_eq!(&hex(0x0123_4567_89ab_cdef), b"0123456789abcdef");
         assert_eq!(&hex(0xf), b"000000000000000f");
+    }
+
+    proptest! {
+        #[test]
+        fn digits_are_those_that_all_write(number: u64) {
+            prop_assert_eq!(hex(number).to_vec(), format!("{number:016x}").into_bytes());
+        }
     }
 }

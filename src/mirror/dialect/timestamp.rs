@@ -1,5 +1,6 @@
 //! Times as texts.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 /// `2026-11-22T11:40:52.123456789Z`
@@ -8,6 +9,16 @@ pub(super) const TIME_LEN: usize = 30;
 /// A time since the Unix epoch in UTC, with nanoseconds. RFC 3339 §5.6
 pub(super) fn rfc3339(unix: Duration) -> [u8; TIME_LEN] {
     let seconds = unix.as_secs().min(LAST_SECOND);
+    let (last, mut text) = LAST.get();
+    if last != seconds {
+        text = second(seconds);
+        LAST.set((seconds, text));
+    }
+    write_digits(&mut text[20..29], u64::from(unix.subsec_nanos()));
+    text
+}
+
+fn second(seconds: u64) -> [u8; TIME_LEN] {
     let (year, month, day) = date(seconds / 86_400);
     let mut text = *b"0000-00-00T00:00:00.000000000Z";
     for (from, digits, number) in [
@@ -17,15 +28,17 @@ pub(super) fn rfc3339(unix: Duration) -> [u8; TIME_LEN] {
         (11, 2, seconds / 3600 % 24),
         (14, 2, seconds / 60 % 60),
         (17, 2, seconds % 60),
-        (20, 9, u64::from(unix.subsec_nanos())),
     ] {
-        let mut rest = number;
-        for digit in text[from..from + digits].iter_mut().rev() {
-            *digit = b'0' + (rest % 10) as u8;
-            rest /= 10;
-        }
+        write_digits(&mut text[from..from + digits], number);
     }
     text
+}
+
+fn write_digits(text: &mut [u8], mut number: u64) {
+    for digit in text.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 /// A time since the Unix epoch in nanoseconds.
@@ -44,6 +57,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let year = era * 400 + year_of_era;
     if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
+}
+
+thread_local! {
+    /// The last second that was written, and how: there are many messages in one.
+    static LAST: Cell<(u64, [u8; TIME_LEN])> = Cell::new((0, second(0)));
 }
 
 /// 9999-12-31T23:59:59Z

@@ -23,6 +23,10 @@ impl<'a> TraceContext<'a> {
         str::from_utf8(&self.parent).unwrap_or_default()
     }
 
+    pub(super) fn parent_bytes(&self) -> &[u8] {
+        &self.parent
+    }
+
     pub(super) fn state(&self) -> Option<&'a str> {
         self.state
     }

@@ -115,8 +115,9 @@ impl Writer {
         let mut headers = self.subject((message, described.action), room, subject)?;
         headers::of_message(&mut headers, message, described);
         describe_payload(&mut headers, message, content_type);
-        let metadata = [("content_type", content_type), ("traceparent", Some(described.trace.parent()))];
-        let metadata = metadata.map(|(name, value)| (name, value.unwrap_or_default()));
+        let content_type = content_type.unwrap_or_default();
+        let metadata =
+            [("content_type", content_type.as_bytes()), ("traceparent", described.trace.parent_bytes())];
         // of a delivery, it is not known who published it
         let publisher = Some(message.client).filter(|_| message.action != Action::Deliver);
         let envelope = Envelope {
@@ -125,7 +126,7 @@ impl Writer {
             subtopic: &place.subtopic,
             publisher: publisher.map_or("", identity),
             protocol: described.protocol,
-            content_type: content_type.unwrap_or_default(),
+            content_type,
             payload: message.payload,
             created: nanos(message.now.unix),
             client_id: publisher.map_or("", |client| &client.client_id),
@@ -139,9 +140,8 @@ impl Writer {
 
 impl Dialect for Writer {
     fn message(&self, message: &Message<'_>, room: Vec<u8>) -> Result<Record, &'static str> {
-        let id = message_id();
         let described = Described {
-            id: str::from_utf8(&id).unwrap_or_default(),
+            id: message_id(),
             trace: TraceContext::of(&message.notes),
             content_type: self.content_type(message),
             action: message.action.as_str(),

@@ -419,10 +419,10 @@ impl Sender {
 }
 
 /// Time in which letters gather before they are written, so that they are written together.
-const BATCH_PAUSE: Duration = Duration::from_millis(5);
+const BATCH_PAUSE: Duration = Duration::from_millis(10);
 const SHORT_BATCH_PAUSE: Duration = Duration::from_millis(1);
 /// How long it looks by itself whether letters come: to be woken costs those who bring them.
-const AWAKE_FOR: Duration = Duration::from_millis(20);
+const AWAKE_FOR: Duration = Duration::from_millis(40);
 /// Time between two looks at what is refused, and at what is not answered.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const AWAY_PAUSE: Duration = Duration::from_millis(20);

@@ -48,6 +48,8 @@ pub(super) struct Wire {
     /// What the server says is more than it takes.
     pub(super) exceeded: Option<Exceeded>,
     incoming: Vec<u8>,
+    /// What is read into.
+    chunk: Box<[u8]>,
     /// What each PING that is not answered stands for.
     pings: VecDeque<usize>,
     needs_flush: bool,
@@ -131,6 +133,7 @@ impl Wire {
             max_subject: usize::MAX,
             exceeded: None,
             incoming,
+            chunk: vec![0; READ_BYTES].into(),
             pings: VecDeque::new(),
             needs_flush: false,
             moved: now,
@@ -248,8 +251,7 @@ impl Wire {
     }
 
     fn poll_read(&mut self, context: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<io::Result<()>> {
-        let mut chunk = [0; 16 * 1024];
-        let mut buffer = ReadBuf::new(&mut chunk);
+        let mut buffer = ReadBuf::new(&mut self.chunk);
         ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer))?;
         if buffer.filled().is_empty() {
             return Poll::Ready(Err(ErrorKind::UnexpectedEof.into()));
@@ -358,6 +360,8 @@ impl From<NotNats> for io::Error {
 }
 
 /// What may wait in memory for the server to take it.
+/// What is read at a time.
+const READ_BYTES: usize = 16 * 1024;
 const MAX_UNWRITTEN: usize = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which the server must take bytes that wait, and answer a ping.
