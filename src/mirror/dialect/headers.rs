@@ -37,7 +37,7 @@ pub(super) fn of_session(
     if let Some(client) = client {
         describe(headers, client, client.protocol.as_str());
     }
-    headers.push_plain("Mgate-Peer", &address(peer));
+    headers.push_plain("Mgate-Peer", address(peer));
 }
 
 /// An address with its port, as one knows it.
