@@ -39,9 +39,9 @@ struct Surroundings {
     control: Weak<Control>,
 }
 
-/// A route that serves.
+/// Routes that serve at one listener.
 pub(crate) struct Steered {
-    pub(crate) listening: Listening,
+    pub(crate) listening: Vec<Listening>,
     pub(crate) steering: Steering,
 }
 
@@ -113,7 +113,8 @@ impl Control {
     ) -> Arc<Self> {
         Arc::new_cyclic(|control| {
             let surroundings = Surroundings { runtime: Handle::current(), control: control.clone() };
-            let state = State::new(config, routes.len(), &surroundings);
+            let count = routes.iter().map(|route| route.listening.len()).sum();
+            let state = State::new(config, count, &surroundings);
             Self {
                 routes,
                 workers: Arc::downgrade(workers),
@@ -183,36 +184,29 @@ impl Control {
         let mut routes: HashMap<_, RouteConfig> =
             routes.map(|route| (Arc::clone(&route.name), route)).collect();
         // what is to speak another protocol goes on as if it were gone
-        let becomes = |route: &Steered| {
-            routes.get(&route.listening.route).is_some_and(|to| !route.steering.can_become(to))
+        let mut next_of = |Steered { listening, steering }: &Steered| -> Vec<Option<RouteConfig>> {
+            let next = |one: &Listening| routes.remove(&one.route).filter(|next| steering.can_become(next));
+            listening.iter().map(next).collect()
         };
-        let others: Vec<_> = self
-            .routes
-            .iter()
-            .filter(|route| becomes(route))
-            .map(|route| route.listening.route.clone())
-            .collect();
-        routes.retain(|name, _| !others.contains(name));
+        let renewed: Vec<_> = self.routes.iter().map(&mut next_of).collect();
         let is_admin_there = config.admin.as_ref().map(|admin| admin.listen) == self.fixed.admin;
         let mut state = self.state();
-        let mut next = State::new(config, self.routes.len(), &self.surroundings);
+        let mut next = State::new(config, renewed.iter().flatten().count(), &self.surroundings);
         if !is_admin_there {
             // who reaches the old address may be more than the new one lets in without a token
             next.token = state.token.take();
         }
-        for (index, route) in self.routes.iter().enumerate() {
+        for (index, route) in renewed.iter().flatten().enumerate() {
             // a route that is gone goes on with what it has, which is looked after as before
-            if !routes.contains_key(&route.listening.route) {
+            if route.is_none() {
                 std::mem::swap(&mut next.watching[index], &mut state.watching[index]);
             }
         }
         (next.is_stopping, next.last_reload) = (state.is_stopping, state.last_reload.take());
         *state = next;
         state.tell();
-        let told = self.told(self.routes.iter().map(|route| match routes.remove(&route.listening.route) {
-            Some(config) => route.steering.renew(config),
-            None => route.steering.revoke(&Scope::Everyone),
-        }));
+        let renewed = self.routes.iter().zip(renewed);
+        let told = self.told(renewed.map(|(route, renewed)| route.steering.renew(renewed)));
         self.start_authenticators();
         Reloaded { told, needs_restart, warnings }
     }
@@ -227,7 +221,7 @@ impl Control {
         self.state().last_reload.clone()
     }
 
-    /// The routes, as they serve.
+    /// The routes, as they serve, listener by listener.
     pub(crate) fn routes(&self) -> &[Steered] {
         &self.routes
     }
@@ -256,7 +250,7 @@ impl Control {
 
     /// Lets authenticators begin with what takes time, before a client waits for it.
     pub(crate) fn start_authenticators(&self) {
-        let start = |route: &Steered| route.steering.with_gate(|gate| gate.authenticators.start());
+        let start = |route: &Steered| drop(route.steering.with_gates(|gate| gate.authenticators.start()));
         if let Some(workers) = self.workers.upgrade() {
             workers.in_background(|| self.routes.iter().for_each(start));
         }

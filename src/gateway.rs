@@ -58,7 +58,7 @@ impl Gateway {
     pub fn start(mut config: Config) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let fixed = Fixed::of(&config);
-        let routes = std::mem::take(&mut config.routes).into_iter().map(listen);
+        let routes = by_listener(std::mem::take(&mut config.routes)).into_iter().map(listen);
         let (routes, listeners): (Vec<_>, Vec<_>) =
             routes.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
         let admin = config.admin.as_ref().map(|admin| admin::Listener::bind(admin.listen)).transpose()?;
@@ -70,7 +70,9 @@ impl Gateway {
         let (connection, connections) = mpsc::channel(1);
         let mut gateway = Self::idle(control, connections, workers);
         for (route, listener) in gateway.control.routes().iter().zip(listeners) {
-            info!(route = %route.listening.route, address = %route.listening.address, "listening");
+            for Listening { route, address } in &route.listening {
+                info!(%route, %address, "listening");
+            }
             let serving = Serving {
                 route: Arc::clone(route.steering.route()),
                 workers: Arc::clone(&gateway.workers),
@@ -113,7 +115,7 @@ impl Gateway {
     }
 
     fn idle(control: Arc<Control>, connections: mpsc::Receiver<Infallible>, workers: Arc<Workers>) -> Self {
-        let listening = control.routes().iter().map(|route| route.listening.clone()).collect();
+        let listening = control.routes().iter().flat_map(|route| route.listening.clone()).collect();
         Self { control, listening, accepting: JoinSet::new(), admin: JoinSet::new(), connections, workers }
     }
 }
@@ -162,12 +164,26 @@ struct Serving {
     connection: mpsc::Sender<Infallible>,
 }
 
-fn listen(config: RouteConfig) -> anyhow::Result<(Steered, Listener)> {
+/// The routes, with those behind each that share its listener.
+fn by_listener(routes: Vec<RouteConfig>) -> Vec<(RouteConfig, Vec<RouteConfig>)> {
+    let mut listeners: Vec<(RouteConfig, Vec<RouteConfig>)> = Vec::new();
+    for route in routes {
+        match listeners.iter_mut().find(|(first, _)| first.shares_listener(&route)) {
+            Some((_, others)) => others.push(route),
+            None => listeners.push((route, Vec::new())),
+        }
+    }
+    listeners
+}
+
+fn listen((config, others): (RouteConfig, Vec<RouteConfig>)) -> anyhow::Result<(Steered, Listener)> {
     let (address, route) = (config.listen_address, Arc::clone(&config.name));
-    let steering = Steering::new(config);
+    let names: Vec<_> = others.iter().map(|other| Arc::clone(&other.name)).collect();
+    let steering = Steering::new(config, others);
     let listener = Listener::bind(address, steering.admission().clone())
         .with_context(|| format!("route {route}: cannot listen at {address}"))?;
-    let listening = Listening { route, address: listener.local_addr()? };
+    let address = listener.local_addr()?;
+    let listening = [route].into_iter().chain(names).map(|route| Listening { route, address }).collect();
     Ok((Steered { listening, steering }, listener))
 }
 

@@ -1,4 +1,5 @@
-//! One listener and where it leads: transport, protocol and everything around a session.
+//! One listener and where it leads: transport, protocol and everything around a session. Routes of HTTP may share
+//! one.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -6,6 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use mgate_policies::Scope;
 use mgate_proxy::gate::{Gate, Limits, Observer};
+use mgate_proxy::http::Member;
 use mgate_proxy::listener::{Admission, Bounds, Permit};
 use mgate_proxy::mqtt::relay::Relaying;
 use mgate_proxy::signal::Signal;
@@ -18,36 +20,40 @@ use tracing::debug;
 use crate::config::{RouteConfig, Speech};
 use crate::observer::LogObserver;
 
-/// One route, as all its connections share it.
+/// The routes of one listener, as all its connections share them.
 pub(crate) struct Route {
-    name: Arc<str>,
+    /// Their names.
+    name: Box<str>,
     ways: RwLock<Arc<Ways>>,
     protocol: Protocol,
 }
 
-/// What changes a route while it serves; without it, the route's sessions end.
+/// What changes the routes of a listener while they serve; without it, their sessions end.
 pub(crate) struct Steering {
     route: Arc<Route>,
     sender: Sender,
     admission: Admission,
-    observer: Arc<dyn Observer>,
+    /// One for each of them.
+    observers: Vec<Arc<dyn Observer>>,
+    /// Where it listens, as written.
+    address: SocketAddr,
 }
 
 /// How new connections come and, where each has an upstream connection of its own, where they are led.
 struct Ways {
-    acceptor: Acceptor,
+    acceptor: Arc<Acceptor>,
     connector: Option<Arc<Connector>>,
 }
 
 /// What the sessions of a route watch, whatever they speak.
 enum Protocol {
-    Http(watch::Receiver<Signal<http::Endpoint>>),
+    Http(watch::Receiver<Signal<http::Routes>>),
     Mqtt(watch::Receiver<Signal<mqtt::Endpoint>>),
 }
 
 /// The other end of that.
 enum Sender {
-    Http(watch::Sender<Signal<http::Endpoint>>),
+    Http(watch::Sender<Signal<http::Routes>>),
     Mqtt(watch::Sender<Signal<mqtt::Endpoint>>),
 }
 
@@ -76,16 +82,22 @@ pub(crate) struct Counted {
 }
 
 impl Steering {
-    /// The route that the configuration describes.
-    pub(crate) fn new(config: RouteConfig) -> Self {
-        let observer: Arc<dyn Observer> = Arc::new(LogObserver::new(&config.name));
-        let admission = Admission::new(bounds(&config.limits), config.trusted.clone());
-        let name = Arc::clone(&config.name);
-        let Parts { ways, gate, speech, upstream } = Parts::of(config, &observer);
+    /// The route that the configuration describes, and others that share its listener.
+    pub(crate) fn new(config: RouteConfig, others: Vec<RouteConfig>) -> Self {
+        let observer = |name: &Arc<str>| Arc::new(LogObserver::new(name)) as Arc<dyn Observer>;
+        let names: Vec<_> =
+            [&config].into_iter().chain(&others).map(|config| Arc::clone(&config.name)).collect();
+        let observers: Vec<_> = names.iter().map(observer).collect();
+        let (admission, address) =
+            (Admission::new(bounds(&config.limits), config.trusted.clone()), config.listen_address);
+        let Parts { ways, gate, speech, upstream } = Parts::of(config, &observers[0]);
         let (sender, protocol) = match speech {
             Speech::Http(options) => {
-                let endpoint = http::Endpoint::new(gate, options, upstream);
-                let (sender, watched) = watch::channel(Signal::new(endpoint));
+                let first = Some(http::Endpoint::new(gate, *options, upstream));
+                let others = others.into_iter().zip(&observers[1..]);
+                let others = others.map(|(config, observer)| Parts::of(config, observer).endpoint());
+                let members = [first].into_iter().chain(others).flatten().map(stays).collect();
+                let (sender, watched) = watch::channel(Signal::new(http::Routes::new(members)));
                 (Sender::Http(sender), Protocol::Http(watched))
             }
             Speech::Mqtt(options) => {
@@ -93,11 +105,12 @@ impl Steering {
                 (Sender::Mqtt(sender), Protocol::Mqtt(watched))
             }
         };
+        let name = names.join(", ").into();
         let route = Arc::new(Route { name, ways: RwLock::new(Arc::new(ways)), protocol });
-        Self { route, sender, admission, observer }
+        Self { route, sender, admission, observers, address }
     }
 
-    /// Whether the route goes on to speak what it speaks: its sessions can take over nothing else.
+    /// Whether a route goes on to speak what it speaks: its sessions can take over nothing else.
     pub(crate) fn can_become(&self, config: &RouteConfig) -> bool {
         matches!(
             (&self.sender, &config.speech),
@@ -105,30 +118,46 @@ impl Steering {
         )
     }
 
-    /// Takes over what the configuration says: for new connections all of it, for live sessions what they ask
-    /// and are limited by. Returns the new epoch.
-    pub(crate) fn renew(&self, config: RouteConfig) -> u64 {
-        if !self.can_become(&config) {
+    /// Takes over what the configuration says of each route, or of some of them: for new connections all of it, for
+    /// live sessions what they ask and are limited by. Returns the new epoch.
+    pub(crate) fn renew(&self, configs: Vec<Option<RouteConfig>>) -> u64 {
+        let is_here = |config: &&RouteConfig| config.listen_address == self.address;
+        let mut given = configs.iter().flatten();
+        let Some(leader) = given.clone().find(is_here).or_else(|| given.next()) else {
             return self.revoke(&Scope::Everyone);
-        }
-        self.admission.limit(bounds(&config.limits));
-        let Parts { ways, gate, speech, upstream } = Parts::of(config, &self.observer);
-        *self.route.ways.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
-        match (&self.sender, speech) {
-            (Sender::Http(sender), Speech::Http(options)) => {
-                change(sender, |signal| signal.renew(http::Endpoint::new(gate, options, upstream)))
+        };
+        self.admission.limit(bounds(&leader.limits));
+        let acceptor = Arc::clone(&leader.acceptor);
+        let parts = configs.into_iter().zip(&self.observers).map(|(config, observer)| {
+            config.map(|config| (config.listen_address, Parts::of(config, observer)))
+        });
+        match &self.sender {
+            Sender::Http(sender) => {
+                self.lead(Ways { acceptor, connector: None });
+                let parts = parts.collect();
+                change(sender, |signal| {
+                    let routes = self.renewed(signal.endpoint(), parts);
+                    signal.renew(routes)
+                })
             }
-            (Sender::Mqtt(sender), Speech::Mqtt(options)) => change(sender, |signal| {
-                let endpoint = signal.endpoint().renewed(gate, options);
-                signal.renew(endpoint)
-            }),
-            _ => 0,
+            Sender::Mqtt(sender) => {
+                let Some((_, Parts { ways, gate, speech: Speech::Mqtt(options), .. })) =
+                    parts.flatten().next()
+                else {
+                    return self.revoke(&Scope::Everyone);
+                };
+                self.lead(ways);
+                change(sender, |signal| {
+                    let endpoint = signal.endpoint().renewed(gate, options);
+                    signal.renew(endpoint)
+                })
+            }
         }
     }
 
     /// Has its policies forget what they decided.
     pub(crate) fn forget(&self, scope: &Scope) {
-        self.with_gate(|gate| gate.policies.forget(scope));
+        self.with_gates(|gate| gate.policies.forget(scope));
     }
 
     /// Has live sessions ask again for all that they hold. Returns the new epoch.
@@ -155,18 +184,37 @@ impl Steering {
         &self.admission
     }
 
-    /// What its sessions ask, as it is now.
-    pub(crate) fn with_gate<T>(&self, look: impl FnOnce(&Gate) -> T) -> T {
+    /// What the sessions of each route ask, as it is now.
+    pub(crate) fn with_gates<T>(&self, mut look: impl FnMut(&Gate) -> T) -> Vec<T> {
         match &self.sender {
             Sender::Http(sender) => {
-                let endpoint = Arc::clone(sender.borrow().endpoint());
-                look(&endpoint.gate)
+                let routes = Arc::clone(sender.borrow().endpoint());
+                routes.endpoints().iter().map(|endpoint| look(&endpoint.gate)).collect()
             }
             Sender::Mqtt(sender) => {
                 let endpoint = Arc::clone(sender.borrow().endpoint());
-                look(&endpoint.gate)
+                vec![look(&endpoint.gate)]
             }
         }
+    }
+
+    /// The routes with what is new of them; what is not goes on as it is, and makes room where it must.
+    fn renewed(&self, routes: &http::Routes, parts: Vec<Option<(SocketAddr, Parts)>>) -> http::Routes {
+        let members = routes.endpoints().iter().zip(parts).map(|(old, parts)| {
+            let endpoint = parts.and_then(|(address, parts)| Some((address, parts.endpoint()?)));
+            match endpoint {
+                Some((address, endpoint)) => {
+                    Member { endpoint: Arc::new(endpoint), is_leaving: address != self.address }
+                }
+                None => Member { endpoint: Arc::clone(old), is_leaving: true },
+            }
+        });
+        http::Routes::new(members.collect())
+    }
+
+    /// Has new connections come and go on like this.
+    fn lead(&self, ways: Ways) {
+        *self.route.ways.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
     }
 }
 
@@ -229,6 +277,18 @@ impl Parts {
         };
         Self { ways: Ways { acceptor: config.acceptor, connector }, gate, speech: config.speech, upstream }
     }
+
+    /// What requests of HTTP share.
+    fn endpoint(self) -> Option<http::Endpoint> {
+        match self.speech {
+            Speech::Http(options) => Some(http::Endpoint::new(self.gate, *options, self.upstream)),
+            Speech::Mqtt(_) => None,
+        }
+    }
+}
+
+fn stays(endpoint: http::Endpoint) -> Member {
+    Member { endpoint: Arc::new(endpoint), is_leaving: false }
 }
 
 fn bounds(limits: &Limits) -> Bounds {

@@ -305,6 +305,96 @@ fn mistakes_in_routes_of_http_are_named() {
 }
 
 #[test]
+fn mistakes_in_paths_are_named() {
+    let directory = TempDir::new().unwrap();
+    let path = "http.path: must be a path as it is decoded, without a slash at its end, %, ? and #";
+    for (keys, expected) in [
+        ("path = 'api'", "http.path: a path begins with `/`".to_owned()),
+        ("path = '/api/'", path.to_owned()),
+        ("path = '/a%20b'", path.to_owned()),
+        ("path = '/a?b'", path.to_owned()),
+        ("path = '/a/../b'", "http.path: `.` or `..` as a segment of a path".into()),
+        ("path = '/a//b'", "http.path: empty segment in a path".into()),
+        ("upstream_path = '/v1/'", path.replace("http.path", "http.upstream_path")),
+        ("upstream_path = '/'", path.replace("http.path", "http.upstream_path")),
+        ("upstream_path = '/ä'", "http.upstream_path: has characters that a URL does not have".into()),
+        ("upstream_path = '/a/..'", "http.upstream_path: `.` or `..` as a segment of a path".into()),
+        ("strip_path = true", "http.strip_path: has no use without `path`".into()),
+        (
+            "hosts = ['a:80']",
+            "http.hosts: \"a:80\": is no name of a host, which has neither scheme nor port".into(),
+        ),
+    ] {
+        let text = format!("{HTTP_ROUTE}listen = 'http://127.0.0.1:0'\n[route.http]\n{keys}\n");
+        assert_eq!(
+            problems(&directory, &text, &[]),
+            [format!("mgate.toml:6: route.web.{expected}")],
+            "{keys}"
+        );
+    }
+}
+
+#[test]
+fn routes_of_http_share_a_listener_and_agree_about_it() {
+    let directory = with_certificates();
+    let tls = "tls = { cert = 'localhost.pem', key = 'localhost.key' }";
+    let first = "limits = { connections = 5, idle_timeout = '9s' }\nhttp = { headers = 10, trusted = ['10.0.0.0/8'] }";
+    let both = |first: &str, second: &str| {
+        let listen = "listen = 'https://127.0.0.1:4443'\n";
+        format!("{HTTP_ROUTE}{listen}{tls}\n{first}\n{}{listen}{second}\n", HTTP_ROUTE.replace("web", "api"))
+    };
+    let text = both(first, "http = { path = '/api' }");
+    let config =
+        load(&write(&directory, "mgate.toml", &text), &[]).unwrap_or_else(|problems| panic!("{problems}"));
+    let limits = &config.routes[1].limits;
+    assert_eq!((limits.connections, limits.idle_timeout), (5, Some(Duration::from_secs(9))));
+    let agreed = format!("{tls}\nlimits = {{ connections = 5 }}\nhttp = {{ path = '/api', headers = 10 }}");
+    assert_eq!(problems(&directory, &both(first, &agreed), &[]), Vec::<String>::new());
+    let path = "http = { path = '/api' }\n";
+    let other = |key: &str| {
+        format!("route.api.{key}: is other than for route web, which has the listener too: leave it out here")
+    };
+    for (second, expected) in [
+        (format!("{path}limits = {{ connections = 6 }}"), other("limits.connections")),
+        (format!("{path}limits = {{ idle_timeout = '8s' }}"), other("limits.idle_timeout")),
+        (format!("{path}limits = {{ tcp_keepalive = '8s' }}"), other("limits.tcp_keepalive")),
+        ("http = { path = '/api', headers = 11 }".into(), other("http.headers")),
+        ("http = { path = '/api', trusted = ['10.0.0.0/9'] }".into(), other("http.trusted")),
+        (format!("{path}tls = {{ cert = 'dev-1.pem', key = 'dev-1.key' }}"), other("tls")),
+        (
+            format!("{path}proxy_protocol = {{ accept = 'v1', trusted = ['10.0.0.0/8'] }}"),
+            other("proxy_protocol"),
+        ),
+        ("http = { hosts = ['a'] }".into(), String::new()),
+        (
+            "http = { path = '/' }".into(),
+            "route.api.http.path: route web serves / there, for the same host".into(),
+        ),
+    ] {
+        let found = problems(&directory, &both(first, &second), &[]);
+        match expected.is_empty() {
+            true => assert_eq!(found, Vec::<String>::new(), "{second}"),
+            false => assert!(matches!(&found[..], [one] if one.ends_with(&expected)), "{second}: {found:?}"),
+        }
+    }
+    let hosts = ["http = { hosts = ['A.example', 'b.example'] }", "http = { hosts = ['a.example.'] }"];
+    let found = problems(&directory, &both(hosts[0], hosts[1]), &[]);
+    assert!(
+        matches!(&found[..], [one] if one.ends_with("route web serves / there, for the same host")),
+        "{found:?}"
+    );
+    let api = HTTP_ROUTE.replace("web", "api");
+    let mixed = format!(
+        "{HTTP_ROUTE}listen = 'http://127.0.0.1:4443'\n{api}listen = 'https://127.0.0.1:4443'\n{tls}\n{path}"
+    );
+    let found = problems(&directory, &mixed, &[]);
+    assert!(
+        matches!(&found[..], [one] if one.ends_with("route.api.listen: route web listens there")),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn environment_overrides_the_file() {
     let directory = with_certificates();
     let path = write(&directory, "mgate.toml", ROUTE);
@@ -484,6 +574,9 @@ fn mgate(arguments: &[&str]) -> Output {
 
 const ROUTE: &str =
     "[[route]]\nname = 'my-devices'\nlisten = 'mqtt://127.0.0.1:1884'\nupstream = 'mqtt://127.0.0.1:1883'\n";
+
+/// A route of HTTP that lacks where it listens.
+const HTTP_ROUTE: &str = "[[route]]\nname = 'web'\nupstream = 'http://127.0.0.1:80'\n";
 
 /// The public key of RFC 8037 appendix A.2, with a name.
 const DEVICE_KEYS: &str = r#"{"keys": [

@@ -17,6 +17,7 @@ use super::answer::{Answer, Fault, json};
 use super::guard::{check_site, check_token, check_type};
 use crate::config::Problem;
 use crate::control::{Control, Reload, Reloaded, Steered, Told};
+use crate::gateway::Listening;
 use crate::health::Part;
 
 /// Answers one request.
@@ -71,19 +72,20 @@ fn health(control: &Control) -> Value {
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "parts": parts.collect::<Vec<_>>(),
-        "routes": control.routes().iter().map(json_route).collect::<Vec<_>>(),
+        "routes": control.routes().iter().flat_map(json_routes).collect::<Vec<_>>(),
         "last_reload": control.last_reload().as_ref().map(json_reload),
     })
 }
 
-fn json_route(route: &Steered) -> Value {
+fn json_routes(Steered { listening, steering }: &Steered) -> Vec<Value> {
     let policy = |Standing { policy, is_enforced }: &Standing| json!({ "name": policy.name(), "enforced": is_enforced });
-    json!({
-        "name": *route.listening.route,
-        "address": route.listening.address.to_string(),
-        "connections": route.steering.admission().connections(),
-        "policies": route.steering.with_gate(|gate| gate.policies.iter().map(policy).collect::<Vec<_>>()),
-    })
+    let policies = steering.with_gates(|gate| gate.policies.iter().map(policy).collect::<Vec<_>>());
+    let connections = steering.admission().connections();
+    let json = |(listening, policies): (&Listening, Vec<Value>)| {
+        let address = listening.address.to_string();
+        json!({ "name": *listening.route, "address": address, "connections": connections, "policies": policies })
+    };
+    listening.iter().zip(policies).map(json).collect()
 }
 
 /// Once begun, it is done, whether or not somebody waits for the answer; whoever leaves earlier leaves nothing

@@ -50,6 +50,8 @@ fn json_route(route: &RouteConfig) -> Value {
     json!({
         "name": *route.name,
         "listen": route.listen.to_string(),
+        "hosts": route.place().map(|place| &place.hosts),
+        "path": route.place().map(|place| &place.path),
         "upstream": route.upstream.as_ref().map(ToString::to_string),
         "authn": route.authn,
         "transforms": route.transform_names,
@@ -80,13 +82,25 @@ fn row(route: &RouteConfig) -> [String; 7] {
     let policies: Vec<String> = route.policy_names.iter().map(policy).collect();
     [
         route.name.to_string(),
-        route.listen.to_string(),
+        listen(route),
         route.upstream.as_ref().map_or_else(|| "-".into(), ToString::to_string),
         list(&route.authn, "(anonymous)"),
         list(&route.transform_names, "-"),
         list(&policies, "(deny all)"),
         route.mirror_name.clone().unwrap_or_else(|| "-".into()),
     ]
+}
+
+/// Where it listens, and what it takes of what comes there: `http://[::]:80/api (a.example)`.
+fn listen(route: &RouteConfig) -> String {
+    let mut text = route.listen.to_string();
+    if let Some(place) = route.place() {
+        text.push_str(place.path.trim_end_matches('/'));
+        if !place.hosts.is_empty() {
+            text.push_str(&format!(" ({})", place.hosts.join(", ")));
+        }
+    }
+    text
 }
 
 /// The names of policies that are only tried out.

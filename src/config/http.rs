@@ -1,9 +1,10 @@
 //! `http`: how a route speaks HTTP.
 
-use mgate_policies::Cidr;
+use mgate_policies::{Cidr, RequestPath};
 use mgate_proxy::gate::Limits;
-use mgate_proxy::http::{Options, Profile};
+use mgate_proxy::http::{Options, Place, Profile, Rewriting};
 
+use super::listener::Listener;
 use super::section::Section;
 
 /// The keys of the table.
@@ -11,6 +12,9 @@ pub(super) const KEYS: &[&str] = &[
     "profile",
     "content_types",
     "hosts",
+    "path",
+    "strip_path",
+    "upstream_path",
     "trusted",
     "forward_authorization",
     "query_credentials",
@@ -20,23 +24,33 @@ pub(super) const KEYS: &[&str] = &[
     "upstream_requests",
 ];
 
-/// How a route with these limits, and with or without authenticators, speaks HTTP.
-pub(super) fn read(mut section: Section<'_>, limits: &Limits, knows_clients: bool) -> Options {
-    let default = Options::of(limits);
-    let mut texts = |key| {
-        let texts = section.texts(key)?;
-        Some(texts.into_iter().map(|text| text.value).collect::<Vec<_>>())
-    };
-    let [hosts, query_credentials] = ["hosts", "query_credentials"].map(&mut texts);
+/// How a route with these limits, with or without authenticators, and maybe with others at its listener, speaks HTTP.
+pub(super) fn read(
+    mut section: Section<'_>,
+    limits: &Limits,
+    knows_clients: bool,
+    shared: Option<&Listener>,
+) -> Options {
+    let mut default = Options::of(limits);
+    if let Some(Listener { options, .. }) = shared {
+        (default.header_bytes, default.headers) = (options.header_bytes, options.headers);
+        default.trusted.clone_from(&options.trusted);
+    }
+    let query_credentials = section.texts("query_credentials");
+    let query_credentials = query_credentials.map(|names| names.into_iter().map(|name| name.value).collect());
     // where nobody looks at credentials here, they are meant for the upstream
     let looked_at = if knows_clients { default.query_credentials } else { Vec::new() };
     let profile = profile(&mut section);
     let most = if profile == Profile::Proxy { MAX_BODY_BYTES } else { MAX_MESSAGE_BYTES };
     let options = Options {
-        hosts: hosts.unwrap_or(default.hosts),
+        place: place(&mut section),
+        rewriting: rewriting(&mut section),
         query_credentials: query_credentials.unwrap_or(looked_at),
         profile,
-        trusted: section.parse_each("trusted", Cidr::parse),
+        trusted: match section.has("trusted") {
+            true => section.parse_each("trusted", Cidr::parse),
+            false => default.trusted,
+        },
         forward_authorization: section.boolean("forward_authorization").unwrap_or(!knows_clients),
         body_bytes: section.bytes("body_bytes", 1..=most).unwrap_or(default.body_bytes.min(most)),
         header_bytes: number(section.bytes("header_bytes", 1024..=128 * 1024))
@@ -45,8 +59,58 @@ pub(super) fn read(mut section: Section<'_>, limits: &Limits, knows_clients: boo
         upstream_requests: number(section.integer("upstream_requests", 1..=1_000_000))
             .unwrap_or(default.upstream_requests),
     };
+    if let Some(listener) = shared {
+        listener.check_options(&section, &options);
+    }
     section.finish();
     options
+}
+
+fn place(section: &mut Section<'_>) -> Place {
+    let path = section.parse("path", |text| match text {
+        "/" => Ok(text.to_owned()),
+        _ => path(text),
+    });
+    let path = path.map_or_else(|| Place::default().path, |path| path.value);
+    Place { hosts: section.parse_each("hosts", host), path }
+}
+
+fn rewriting(section: &mut Section<'_>) -> Rewriting {
+    let strip_path = section.boolean("strip_path").unwrap_or(false);
+    if strip_path && !section.has("path") {
+        section.problem("strip_path", "has no use without `path`");
+    }
+    let upstream_path = section.parse("upstream_path", upstream_path);
+    Rewriting { strip_path, upstream_path: upstream_path.map(|path| path.value).unwrap_or_default() }
+}
+
+/// A path that others are below.
+fn path(text: &str) -> Result<String, String> {
+    RequestPath::parse(text).map_err(|error| error.to_string())?;
+    match text.contains(['%', '?', '#']) || text.ends_with('/') {
+        true => Err("must be a path as it is decoded, without a slash at its end, %, ? and #".into()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+/// One that goes out as it is written.
+fn upstream_path(text: &str) -> Result<String, String> {
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte);
+    match text.bytes().all(is_good) {
+        true => path(text),
+        false => Err("has characters that a URL does not have".into()),
+    }
+}
+
+/// The name of a host, as it is compared.
+fn host(text: &str) -> Result<String, &'static str> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_address = name.starts_with('[') && name.ends_with(']');
+    match is_address || (!name.is_empty() && name.bytes().all(is_good)) {
+        true => Ok(name.to_ascii_lowercase()),
+        false => Err("is no name of a host, which has neither scheme nor port"),
+    }
 }
 
 fn profile(section: &mut Section<'_>) -> Profile {

@@ -13,6 +13,7 @@ mod hook;
 mod http;
 mod introspection;
 mod jwt;
+mod listener;
 mod mirror;
 mod mirror_dialect;
 mod payload;
@@ -78,7 +79,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Where operators and their programs ask and command; nowhere if it is `None`.
     pub admin: Option<AdminConfig>,
-    /// The listeners and where each leads; no two listen at one address.
+    /// The listeners and where each leads; only routes of HTTP listen at one address.
     pub routes: Vec<RouteConfig>,
     /// The plug-ins that policies and transforms are made of.
     #[cfg(feature = "wasm")]

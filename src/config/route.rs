@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::definitions::Definitions;
 use super::environment::variable_of;
 use super::files::Files;
 use super::http;
+use super::listener::{self, Front, Listen, Listener, Listeners};
 use super::problem::{Place, Report};
 use super::section::{Given, Section};
 use super::tls;
@@ -34,10 +35,12 @@ pub struct RouteConfig {
     /// Where it listens.
     pub listen_address: SocketAddr,
     pub(super) listen_place: Place,
+    /// Where `http.path` is, or would be.
+    pub(super) path_place: Place,
     /// Where it leads; `None` where messages are mirrored alone.
     pub upstream: Option<Address>,
-    /// Shakes hands with clients.
-    pub acceptor: Acceptor,
+    /// Shakes hands with clients; routes that share a listener share it.
+    pub acceptor: Arc<Acceptor>,
     /// Dials the upstream.
     pub connector: Option<Connector>,
     /// Load balancers in front, which speak for many clients.
@@ -64,11 +67,21 @@ pub struct RouteConfig {
     pub speech: Speech,
 }
 
+impl RouteConfig {
+    /// What it takes of the requests that come to its listener; `None` where it does not speak HTTP.
+    pub fn place(&self) -> Option<&mgate_proxy::http::Place> {
+        match &self.speech {
+            Speech::Http(options) => Some(&options.place),
+            Speech::Mqtt(_) => None,
+        }
+    }
+}
+
 /// What a route speaks, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Speech {
     /// HTTP.
-    Http(mgate_proxy::http::Options),
+    Http(Box<mgate_proxy::http::Options>),
     /// MQTT.
     Mqtt(mqtt::Options),
 }
@@ -89,51 +102,61 @@ pub(super) struct Authn {
     pub(super) needs_certificates: bool,
 }
 
-/// The half of a route that faces clients.
-struct Front {
-    listen: Address,
-    listen_place: Place,
-    address: SocketAddr,
-    acceptor: Acceptor,
-    trusted: Vec<Cidr>,
-}
-
 /// Reads all routes; what is wrong with one of them, or with them together, is recorded.
 pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<RouteConfig> {
     if !file.has("route") {
         file.problem("route", "is missing: without a [[route]] nothing is served");
     }
     file.forbid_empty("route");
-    let mut taken = HashMap::new();
+    let (mut taken, mut listeners) = (HashMap::new(), Listeners::default());
     let read = |mut section: Section<'_>| {
         let name = name(&mut section, &mut taken);
-        read(section, name, context)
+        read(section, name, context, &mut listeners)
     };
     let routes: Vec<_> = file.list("route", "name").into_iter().filter_map(read).collect();
-    for (index, route) in routes.iter().enumerate() {
-        let earlier =
-            routes[..index].iter().find(|earlier| collide(earlier.listen_address, route.listen_address));
-        if let Some(earlier) = earlier {
-            context.report.problem(&route.listen_place, format!("route {} listens there", earlier.name));
-        }
-    }
+    listener::check_all(&routes, context.report);
     routes
 }
 
-fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -> Option<RouteConfig> {
+fn read(
+    mut section: Section<'_>,
+    name: Option<String>,
+    context: &Context<'_>,
+    listeners: &mut Listeners,
+) -> Option<RouteConfig> {
     section.require(&["name", "listen"]);
-    let (limits, keepalive) = limits(section.section("limits"));
-    let asks_for_certificates = tls::asks_for_certificates(&mut section.section("tls"));
-    let front = front(&mut section, &limits, keepalive, context);
+    let listen = Listen::read(&mut section);
+    let scheme = listen.scheme();
+    let shared = listeners.find(&listen);
+    let (limits, keepalive) = limits(section.section("limits"), shared.as_deref());
+    let (asks_for_certificates, front) = match &shared {
+        Some(listener) => (listener.asks_for_certificates, listener.join(&mut section)),
+        None => (
+            tls::asks_for_certificates(&mut section.section("tls")),
+            front(&mut section, scheme, (&limits, keepalive), context),
+        ),
+    };
     let (authn, row) = authenticators(&mut section, asks_for_certificates, context);
     let (transform_names, transforms) = transform::of_route(&mut section, context);
     let (policy_names, policies) = policies(&mut section, context);
     let authenticators = Authenticators::new(with_charset(&mut section, row, &policies));
     let mirror_name = section.text("mirror");
     let mirror = mirror_name.as_ref().map(|name| context.mirrors.find(name, context.report).cloned());
-    let listen = front.as_ref().map(|front| front.listen.scheme);
-    let speech = speech(&mut section, listen, &limits, !authn.is_empty());
-    if listen.is_some_and(Scheme::is_http) && !transform_names.is_empty() {
+    let path_place = section.section("http").place_at("path");
+    let speech = speech(&mut section, scheme, &limits, !authn.is_empty(), shared.as_deref());
+    if let (None, Speech::Http(options), Some(key)) = (&shared, &speech, listen.key()) {
+        listeners.add(Listener {
+            key,
+            route: name.clone().unwrap_or_default(),
+            front: front.clone(),
+            asks_for_certificates,
+            limits: limits.clone(),
+            keepalive,
+            options: options.as_ref().clone(),
+            tables: listener::written(&mut section),
+        });
+    }
+    if scheme.is_some_and(Scheme::is_http) && !transform_names.is_empty() {
         section.problem("transforms", "have no use with HTTP");
     }
     let ends_here = matches!(&speech, Speech::Http(options) if options.profile != Profile::Proxy)
@@ -143,17 +166,19 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
         true => Some((None, None)),
         false => {
             section.require(&["upstream"]);
-            upstream(&mut section, listen, &limits, context.files)
+            upstream(&mut section, scheme, &limits, context.files)
                 .map(|(address, connector)| (Some(address), Some(connector)))
         }
     };
     section.finish();
     let (front, (upstream, connector)) = (front?, upstream?);
+    let (Given { value: written, place: listen_place }, listen_address) = (listen.written?, listen.address?);
     Some(RouteConfig {
         name: name?.into(),
-        listen: front.listen,
-        listen_address: front.address,
-        listen_place: front.listen_place,
+        listen: written,
+        listen_address,
+        listen_place,
+        path_place,
         upstream,
         acceptor: front.acceptor,
         connector,
@@ -173,12 +198,10 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
 
 fn front(
     section: &mut Section<'_>,
-    limits: &Limits,
-    keepalive: Option<Duration>,
+    scheme: Option<Scheme>,
+    (limits, keepalive): (&Limits, Option<Duration>),
     context: &Context<'_>,
 ) -> Option<Front> {
-    let listen = section.parse("listen", str::parse::<Address>);
-    let scheme = listen.as_ref().map(|listen| listen.value.scheme);
     let has_tls = check_use(section, "tls", tls::SERVER_KEYS, scheme, Scheme::is_tls);
     if let Some(scheme) = scheme.filter(|scheme| scheme.is_tls() && !has_tls) {
         section.problem("tls", format!("is missing: {scheme} needs a certificate"));
@@ -188,20 +211,18 @@ fn front(
     check_use(section, "websocket", WEBSOCKET_KEYS, scheme, Scheme::is_websocket);
     let websocket = websocket(section.section("websocket"), limits);
     let proxy_protocol = proxy_protocol(section.section("proxy_protocol"));
-    let address = listen.as_ref().and_then(|listen| section.check(&listen.place, resolve(&listen.value)));
-    let (Given { value: listen, place: listen_place }, address) = (listen?, address?);
     let trusted = proxy_protocol.as_ref().map(|proxy| proxy.trusted.clone()).unwrap_or_default();
     let options = AcceptorOptions {
         tls: match tls {
             Some(tls) => Some(tls?),
             None => None,
         },
-        websocket: listen.scheme.is_websocket().then_some(websocket),
+        websocket: scheme?.is_websocket().then_some(websocket),
         proxy_protocol,
         timeout: limits.handshake_timeout,
         keepalive,
     };
-    Some(Front { listen, listen_place, address, acceptor: Acceptor::new(options), trusted })
+    Some(Front { acceptor: Arc::new(Acceptor::new(options)), trusted })
 }
 
 fn upstream(
@@ -336,8 +357,8 @@ fn policies(section: &mut Section<'_>, context: &Context<'_>) -> (Vec<String>, C
 }
 
 /// The limits, and how long a client may be silent until TCP asks whether it is there.
-fn limits(mut section: Section<'_>) -> (Limits, Option<Duration>) {
-    let default = Limits::default();
+fn limits(mut section: Section<'_>, shared: Option<&Listener>) -> (Limits, Option<Duration>) {
+    let default = shared.map_or_else(Limits::default, Listener::default_limits);
     let connections = count(&mut section, "connections", default.connections);
     let mut time = |key, default| section.duration(key, SHORTEST..=LONGEST).unwrap_or(default);
     let limits = Limits {
@@ -364,9 +385,13 @@ fn limits(mut section: Section<'_>) -> (Limits, Option<Duration>) {
             .integer("subscriptions", Limits::SUBSCRIPTIONS)
             .and_then(|number| usize::try_from(number).ok())
             .unwrap_or(default.subscriptions),
-        idle_timeout: section.duration("idle_timeout", SECOND..=WEEK),
+        idle_timeout: section.duration("idle_timeout", SECOND..=WEEK).or(default.idle_timeout),
     };
     let keepalive = section.duration("tcp_keepalive", SECOND..=LONGEST);
+    let keepalive = keepalive.or(shared.and_then(|listener| listener.keepalive));
+    if let Some(listener) = shared {
+        listener.check_limits(&section, &limits, keepalive);
+    }
     section.finish();
     (limits, keepalive)
 }
@@ -377,13 +402,19 @@ fn count(section: &mut Section<'_>, key: &'static str, default: usize) -> usize 
 }
 
 /// What the route speaks, as its listener says; tables of other protocols are recorded.
-fn speech(section: &mut Section<'_>, listen: Option<Scheme>, limits: &Limits, knows_clients: bool) -> Speech {
+fn speech(
+    section: &mut Section<'_>,
+    listen: Option<Scheme>,
+    limits: &Limits,
+    knows_clients: bool,
+    shared: Option<&Listener>,
+) -> Speech {
     check_use(section, "http", http::KEYS, listen, Scheme::is_http);
     check_use(section, "mqtt", MQTT_KEYS, listen, |scheme| !scheme.is_http());
     let mqtt = mqtt(section.section("mqtt"));
-    let http = http::read(section.section("http"), limits, knows_clients);
+    let http = http::read(section.section("http"), limits, knows_clients, shared);
     match listen.is_some_and(Scheme::is_http) {
-        true => Speech::Http(http),
+        true => Speech::Http(Box::new(http)),
         false => Speech::Mqtt(mqtt),
     }
 }
@@ -415,23 +446,6 @@ fn name(section: &mut Section<'_>, taken: &mut HashMap<String, String>) -> Optio
 fn is_name(name: &str) -> bool {
     let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     (1..=64).contains(&name.len()) && name.bytes().all(is_good)
-}
-
-fn resolve(listen: &Address) -> Result<SocketAddr, String> {
-    if listen.path.is_some() {
-        return Err("the path belongs into `websocket.path`".into());
-    }
-    let mut addresses = (listen.host.as_str(), listen.port)
-        .to_socket_addrs()
-        .map_err(|error| format!("cannot find the address of \"{}\": {error}", listen.host))?;
-    addresses.next().ok_or_else(|| format!("\"{}\" has no address", listen.host))
-}
-
-/// Whether two listeners cannot both be: the unspecified address takes the port on all others of its family.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_host = one.ip() == other.ip()
-        || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()));
-    one.port() != 0 && one.port() == other.port() && same_host
 }
 
 /// A message of WebSocket may hold many small packets.

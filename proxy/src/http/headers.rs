@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
 /// Where a request came from, and what of it may go on.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(super) struct Origin<'a> {
     pub(super) peer: SocketAddr,
     pub(super) is_encrypted: bool,
@@ -20,6 +20,8 @@ pub(super) struct Origin<'a> {
     pub(super) forwards_authorization: bool,
     pub(super) host: &'a HeaderValue,
     pub(super) version: Version,
+    /// What was taken off the path, if anything was.
+    pub(super) prefix: Option<HeaderValue>,
 }
 
 /// Makes the headers of a request those that the upstream gets.
@@ -139,6 +141,9 @@ fn tell_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
             headers.insert(name, value);
         }
     }
+    if let Some(prefix) = origin.prefix.as_ref().and_then(|prefix| prefix.to_str().ok()) {
+        append(headers, X_FORWARDED_PREFIX, prefix);
+    }
 }
 
 /// Adds an element to a list that stands in one line.
@@ -152,6 +157,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 const FORWARDING: [&str; 12] = [
@@ -291,6 +297,16 @@ mod tests {
     }
 
     #[test]
+    fn prefix_is_told_behind_that_of_trusted_proxies() {
+        for (is_trusted, expected) in [(false, "/api"), (true, "/x, /api")] {
+            let mut headers = headers(LIES);
+            let prefix = Some(HeaderValue::from_static("/api"));
+            towards_upstream(&mut headers, &Origin { is_trusted, prefix, ..origin(&HOST_VALUE) });
+            assert_eq!(headers["x-forwarded-prefix"], expected);
+        }
+    }
+
+    #[test]
     fn credentials_go_on_only_where_that_is_said() {
         for forwards_authorization in [false, true] {
             let mut headers = headers(&[("authorization", "Bearer a"), ("proxy-authorization", "x")]);
@@ -308,6 +324,7 @@ mod tests {
             forwards_authorization: false,
             host,
             version: Version::HTTP_11,
+            prefix: None,
         }
     }
 

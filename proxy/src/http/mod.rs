@@ -5,8 +5,11 @@ mod credentials;
 mod headers;
 mod messages;
 mod path;
+mod place;
 mod problem;
 pub mod relay;
+mod rewrite;
+mod routes;
 mod session;
 
 use std::time::Duration;
@@ -16,6 +19,10 @@ use mgate_policies::Cidr;
 use crate::gate::{Gate, Limits};
 use crate::transport::Connector;
 use relay::{Rates, Upstream};
+
+pub use place::Place;
+pub use rewrite::Rewriting;
+pub use routes::{Member, Routes};
 
 /// What all requests of one route share.
 pub struct Endpoint {
@@ -33,8 +40,10 @@ pub struct Endpoint {
 pub struct Options {
     /// What requests are.
     pub profile: Profile,
-    /// The names that clients may call the route by, in small letters and without a port; none for any.
-    pub hosts: Vec<String>,
+    /// What it takes of the requests that come to its listener.
+    pub place: Place,
+    /// What becomes of the paths of its requests.
+    pub rewriting: Rewriting,
     /// Proxies in front: what they say of their clients is passed on.
     pub trusted: Vec<Cidr>,
     /// Whether the upstream sees the `Authorization` of requests.
@@ -69,7 +78,8 @@ impl Options {
     pub fn of(limits: &Limits) -> Self {
         Self {
             profile: Profile::default(),
-            hosts: Vec::new(),
+            place: Place::default(),
+            rewriting: Rewriting::default(),
             trusted: Vec::new(),
             forward_authorization: false,
             query_credentials: QUERY_CREDENTIALS.map(str::to_owned).into(),
@@ -78,6 +88,12 @@ impl Options {
             headers: 64,
             upstream_requests: 1000,
         }
+    }
+
+    /// Whether the head of a request means the same by both.
+    fn reads_alike(&self, other: &Self) -> bool {
+        let Self { profile, rewriting, place, .. } = self;
+        *profile == other.profile && *rewriting == other.rewriting && place.path == other.place.path
     }
 }
 

@@ -13,7 +13,7 @@ use super::headers::{Origin, has_token, towards_upstream};
 use super::messages;
 use super::path;
 use super::problem::Problem;
-use super::{Options, Profile};
+use super::{Options, Profile, Routes};
 use crate::gate::Credentials;
 use crate::transport::Accepted;
 
@@ -24,13 +24,19 @@ pub(super) struct Peer {
     pub(super) is_encrypted: bool,
 }
 
+/// Whom and what a request is for, by which its route is found.
+pub(super) struct Target {
+    pub(super) host: Authority,
+    /// Decoded.
+    pub(super) path: Box<str>,
+}
+
 /// What the head of a request means.
 pub(super) struct Head {
     pub(super) method: Method,
-    /// Decoded.
-    pub(super) path: Box<str>,
+    pub(super) target: Target,
     /// Path and query as they go on.
-    target: PathAndQuery,
+    forwarded: PathAndQuery,
     host: HeaderValue,
     version: Version,
     pub(super) shown: Shown,
@@ -58,21 +64,32 @@ impl Peer {
     }
 }
 
-impl Head {
-    /// Reads the head of a request, or says what keeps it from being one.
-    pub(super) fn read(parts: &Parts, options: &Options) -> Result<Self, Problem> {
-        if parts.headers.len() > options.headers {
+impl Target {
+    /// Finds it in the head of a request, which has so many headers at the most; or says why there is none.
+    pub(super) fn read(parts: &Parts, headers: usize) -> Result<Self, Problem> {
+        if parts.headers.len() > headers {
             return Err(Problem::HeadTooLarge);
         }
         check_method(&parts.method)?;
         check_framing(&parts.headers)?;
         let host = host(&parts.uri, &parts.headers)?;
-        check_name(&host, &options.hosts)?;
-        let path = path::decoded(parts.uri.path())?;
+        Ok(Self { host, path: path::decoded(parts.uri.path())? })
+    }
+
+    /// The number of the route that it is for.
+    pub(super) fn route(&self, routes: &Routes) -> Result<usize, Problem> {
+        routes.find(self.host.host(), &self.path)
+    }
+}
+
+impl Head {
+    /// Reads the head of a request, or says what keeps it from being one for its route.
+    pub(super) fn read(parts: &Parts, target: Target, options: &Options) -> Result<Self, Problem> {
         let (shown, query) = Shown::read(&parts.uri, &parts.headers, &options.query_credentials)?;
-        let target = match query {
-            Some(query) => format!("{}?{query}", parts.uri.path()),
-            None => parts.uri.path().to_owned(),
+        let path = options.rewriting.inward(parts.uri.path(), &options.place);
+        let forwarded = match query {
+            Some(query) => format!("{path}?{query}"),
+            None => path,
         };
         let content_length = match parts.headers.get(CONTENT_LENGTH) {
             Some(length) => Some(number(length).ok_or(Problem::BadRequest)?),
@@ -80,9 +97,9 @@ impl Head {
         };
         let head = Self {
             method: parts.method.clone(),
-            path,
-            target: target.parse().map_err(|_| Problem::BadPath)?,
-            host: HeaderValue::from_str(host.as_str()).map_err(|_| Problem::BadHost)?,
+            host: HeaderValue::from_str(target.host.as_str()).map_err(|_| Problem::BadHost)?,
+            target,
+            forwarded: forwarded.parse().map_err(|_| Problem::BadPath)?,
             version: parts.version,
             shown,
             content_length,
@@ -100,9 +117,9 @@ impl Head {
         options: &Options,
     ) -> Result<Query<'a>, Problem> {
         let (action, resource) = match options.profile {
-            Profile::Messages { .. } => (Action::Publish, Resource::Topic(self.topic()?)),
+            Profile::Messages { .. } => (Action::Publish, Resource::Topic(self.topic(options)?)),
             Profile::Proxy => {
-                let path = RequestPath::parse(&self.path).map_err(|_| Problem::BadPath)?;
+                let path = RequestPath::parse(&self.target.path).map_err(|_| Problem::BadPath)?;
                 (Action::Request, Resource::Request { method: self.method.as_str(), path })
             }
         };
@@ -110,8 +127,8 @@ impl Head {
     }
 
     /// Where its message is published to.
-    pub(super) fn topic(&self) -> Result<TopicName<'_>, Problem> {
-        messages::topic(&self.path)
+    pub(super) fn topic(&self, options: &Options) -> Result<TopicName<'_>, Problem> {
+        messages::topic(options.rewriting.rest(&self.target.path, &options.place))
     }
 
     /// The head as the upstream gets it.
@@ -123,13 +140,19 @@ impl Head {
             forwards_authorization: options.forward_authorization,
             host: &self.host,
             version: self.version,
+            prefix: options.rewriting.prefix(&options.place),
         };
         towards_upstream(&mut headers, &origin);
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.method.clone();
-        parts.uri = Uri::from(self.target.clone());
+        parts.uri = Uri::from(self.forwarded.clone());
         parts.headers = headers;
         parts
+    }
+
+    /// Has an answer of the upstream lead where the client finds it.
+    pub(super) fn redirect(&self, headers: &mut HeaderMap, options: &Options) {
+        options.rewriting.redirect(headers, &options.place, &self.host);
     }
 
     fn check_length(&self, options: &Options) -> Result<(), Problem> {
@@ -140,7 +163,7 @@ impl Head {
     /// A message is checked before anybody is asked: what is refused later was published already.
     fn check_profile(&self, headers: &HeaderMap, options: &Options) -> Result<(), Problem> {
         let Profile::Messages { content_types } = &options.profile else { return Ok(()) };
-        self.topic()?;
+        self.topic(options)?;
         if self.method != Method::POST {
             return Err(Problem::Method);
         }
@@ -158,7 +181,7 @@ impl Head {
 
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.path)
+        write!(f, "{} {}", self.method, self.target.path)
     }
 }
 
@@ -226,11 +249,6 @@ fn check_authority(authority: Authority) -> Result<Authority, Problem> {
     if is_host { Ok(authority) } else { Err(Problem::BadHost) }
 }
 
-fn check_name(host: &Authority, names: &[String]) -> Result<(), Problem> {
-    let is_known = names.is_empty() || names.iter().any(|name| name.eq_ignore_ascii_case(host.host()));
-    if is_known { Ok(()) } else { Err(Problem::WrongHost) }
-}
-
 fn number(value: &HeaderValue) -> Option<u64> {
     let text = value.to_str().ok()?;
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
@@ -253,7 +271,7 @@ mod tests {
             ("http://gate.example/a?b", "/a?b"),
         ] {
             let head = read(get(target), &options()).ok().unwrap();
-            assert_eq!(head.target.as_str(), forwarded, "{target}");
+            assert_eq!(head.forwarded.as_str(), forwarded, "{target}");
         }
     }
 
@@ -279,9 +297,6 @@ mod tests {
         }
         let request = Request::get("http://one.example/").header(HOST, "other.example");
         assert_eq!(read(request, &options()).err(), Some(Problem::BadHost));
-        let named = Options { hosts: vec!["api.example".into()], ..options() };
-        assert_eq!(read(get("/"), &named).err(), Some(Problem::WrongHost));
-        assert_eq!(read(Request::get("/").header(HOST, "API.example:80"), &named).err(), None);
     }
 
     #[test]
@@ -338,7 +353,8 @@ mod tests {
     }
 
     fn read(request: http::request::Builder, options: &Options) -> Result<Head, Problem> {
-        Head::read(&request.body(()).unwrap().into_parts().0, options)
+        let parts = request.body(()).unwrap().into_parts().0;
+        Head::read(&parts, Target::read(&parts, options.headers)?, options)
     }
 
     fn options() -> Options {

@@ -112,6 +112,11 @@ impl Arguments {
         if wanted.is_none() && given.iter().any(|resource| resource.is_some()) {
             bail!("`{}` has no use for the topic, filter or path that is given", self.action);
         }
+        if let (Some(path), Some(place)) = (&self.path, route.place())
+            && !place.takes_path(path)
+        {
+            bail!("no request for {path} comes to route {}, which serves {}", route.name, place.path);
+        }
         Ok(Question {
             client: self.client(route),
             action: self.action,

@@ -18,7 +18,7 @@ use super::identities::Identities;
 use super::patient::Patient;
 use crate::background::sleep_until;
 use crate::http::session::Peer;
-use crate::http::{Endpoint, Profile};
+use crate::http::{Endpoint, Routes};
 use crate::signal::Signal;
 use crate::transport::{ALPN_HTTP2, Accepted};
 
@@ -26,11 +26,11 @@ use crate::transport::{ALPN_HTTP2, Accepted};
 pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) identities: Identities,
-    pub(super) signal: watch::Receiver<Signal<Endpoint>>,
+    pub(super) signal: watch::Receiver<Signal<Routes>>,
     /// Held by who reads a message: its requests do so one after the other.
     pub(super) reading: AsyncMutex<()>,
-    /// What its requests may take of the places that the upstream has.
-    pub(super) share: Arc<Semaphore>,
+    /// What its requests may take of the places that the upstream of each route has.
+    shares: Box<[Arc<Semaphore>]>,
     in_flight: AtomicUsize,
     /// When the last request was done, and whether there was one.
     rest: Mutex<(Instant, bool)>,
@@ -49,24 +49,22 @@ pub(super) struct InFlight {
 struct Untaken(Mutex<Option<Instant>>);
 
 /// Serves the requests of one connection until it ends, or until the signal says so or goes away.
-pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoint>>) {
-    let share = signal.borrow().endpoint().options.upstream_requests / SHARES;
+pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes>>) {
+    let shares = signal.borrow().endpoint().endpoints().iter().map(|endpoint| share(endpoint)).collect();
     let connection = Arc::new(Connection {
         peer: Peer::of(&mut accepted),
         identities: Identities::default(),
         signal,
         reading: AsyncMutex::default(),
-        share: Arc::new(Semaphore::new(share.max(1))),
+        shares,
         in_flight: AtomicUsize::new(0),
         rest: Mutex::new((Instant::now(), false)),
         untaken: Mutex::default(),
     });
-    let (options, stall_timeout) = {
-        let endpoint = connection.endpoint();
-        (endpoint.options.clone(), endpoint.gate.limits.stall_timeout)
-    };
+    let routes = connection.routes();
+    let (options, limits) = (&routes.leader().options, &routes.leader().gate.limits);
     let speaks_http2 = accepted.stream.speaks(ALPN_HTTP2);
-    let io = TokioIo::new(Patient::new(accepted.stream, stall_timeout));
+    let io = TokioIo::new(Patient::new(accepted.stream, limits.stall_timeout));
     let shared = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&shared);
@@ -74,33 +72,45 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Endpoi
     });
     if speaks_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        let (streams, window_bytes) = streams(&options.profile);
+        let (streams, window_bytes) = streams(&routes);
         builder
             .max_concurrent_streams(streams)
             .max_header_list_size(options.header_bytes.try_into().unwrap_or(u32::MAX))
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(window_bytes)
             .max_send_buf_size(WINDOW_BYTES as usize);
+        drop(routes);
         let served = builder.serve_connection(io, service);
         drive(&connection, served, http2::Connection::graceful_shutdown).await;
     } else {
         let mut builder = http1::Builder::new();
         builder.max_headers(options.headers).max_header_size(options.header_bytes).max_buf_size(BUFFER_BYTES);
+        drop(routes);
         let served = builder.serve_connection(io, service);
         drive(&connection, served, http1::Connection::graceful_shutdown).await;
     }
 }
 
 impl Connection {
-    /// What the route asks and how it speaks, as it is now.
-    pub(super) fn endpoint(&self) -> Arc<Endpoint> {
+    /// The routes of the listener, as they are now.
+    pub(super) fn routes(&self) -> Arc<Routes> {
         Arc::clone(self.signal.borrow().endpoint())
     }
 
-    /// The same, with the epoch of the rights that it knows.
-    pub(super) fn endpoint_and_epoch(&self) -> (Arc<Endpoint>, u64) {
+    /// The same, with the epoch of the rights that they know.
+    pub(super) fn routes_and_epoch(&self) -> (Arc<Routes>, u64) {
         let signal = self.signal.borrow();
         (Arc::clone(signal.endpoint()), signal.epoch())
+    }
+
+    /// What its requests may take of the places that the upstream of a route has.
+    pub(super) fn share(&self, route: usize) -> Arc<Semaphore> {
+        Arc::clone(&self.shares[route])
+    }
+
+    /// What belongs to the listener, as it is now.
+    fn endpoint(&self) -> Arc<Endpoint> {
+        Arc::clone(self.signal.borrow().endpoint().leader())
     }
 
     /// Counts one more request.
@@ -208,15 +218,19 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 }
 
 /// Requests at a time, and how much of all of them may be on its way.
-fn streams(profile: &Profile) -> (u32, u32) {
-    match profile {
-        Profile::Messages { .. } => (MAX_MESSAGES, MAX_MESSAGES * WINDOW_BYTES),
-        Profile::Proxy => (MAX_STREAMS, 4 * WINDOW_BYTES),
+fn streams(routes: &Routes) -> (u32, u32) {
+    match routes.takes_messages() {
+        true => (MAX_MESSAGES, MAX_MESSAGES * WINDOW_BYTES),
+        false => (MAX_STREAMS, 4 * WINDOW_BYTES),
     }
 }
 
+fn share(endpoint: &Endpoint) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new((endpoint.options.upstream_requests / SHARES).max(1)))
+}
+
 /// Waits until sessions are to end.
-async fn stopped(mut signal: watch::Receiver<Signal<Endpoint>>) {
+async fn stopped(mut signal: watch::Receiver<Signal<Routes>>) {
     let _ = signal.wait_for(Signal::is_stopping).await;
 }
 

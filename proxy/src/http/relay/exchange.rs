@@ -21,22 +21,18 @@ use crate::gate::{
 use crate::http::credentials::Shown;
 use crate::http::headers::towards_client;
 use crate::http::problem::Problem;
-use crate::http::session::Head;
-use crate::http::{Endpoint, Profile};
+use crate::http::session::{Head, Target};
+use crate::http::{Endpoint, Profile, Routes};
+use crate::signal::Signal;
 use crate::transport::ConnectError;
 
 /// Answers one request: with what the upstream says, or with what keeps it from being asked.
 pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
     let in_flight = connection.begin();
-    let (endpoint, epoch) = connection.endpoint_and_epoch();
-    let mut exchange = Exchange { connection, endpoint, epoch };
-    let response = match exchange.run(request).await {
-        Ok(response) => response,
-        Err(problem) => {
-            let (route, peer) = (&exchange.endpoint.gate.route, exchange.connection.peer.address);
-            debug!(%route, %peer, status = problem.status().as_u16(), reason = problem.detail(), "not answered");
-            problem.response().map(Content::whole)
-        }
+    let (parts, incoming) = request.into_parts();
+    let response = match Exchange::of(&connection, &parts) {
+        Ok((exchange, target)) => exchange.answer(parts, target, incoming).await,
+        Err(problem) => refuse(problem, "", &connection),
     };
     response.map(|body| Answer::new(body, in_flight))
 }
@@ -45,15 +41,38 @@ pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incomin
 #[derive(Clone)]
 struct Exchange {
     connection: Arc<Connection>,
+    /// The number of its route.
+    route: usize,
     endpoint: Arc<Endpoint>,
     /// Of the rights that the endpoint knows.
     epoch: u64,
 }
 
 impl Exchange {
-    async fn run(&mut self, request: Request<Incoming>) -> Result<Response<Content>, Problem> {
-        let (mut parts, incoming) = request.into_parts();
-        let head = Arc::new(Head::read(&parts, &self.endpoint.options)?);
+    /// The exchange that a request begins, at the route that it is for.
+    fn of(connection: &Arc<Connection>, parts: &Parts) -> Result<(Self, Target), Problem> {
+        let (routes, epoch) = connection.routes_and_epoch();
+        let target = Target::read(parts, routes.leader().options.headers)?;
+        let route = target.route(&routes)?;
+        let (connection, endpoint) = (Arc::clone(connection), Arc::clone(routes.endpoint(route)));
+        Ok((Self { connection, route, endpoint, epoch }, target))
+    }
+
+    /// Answers it.
+    async fn answer(mut self, parts: Parts, target: Target, incoming: Incoming) -> Response<Content> {
+        match self.run(parts, target, incoming).await {
+            Ok(response) => response,
+            Err(problem) => refuse(problem, &self.endpoint.gate.route, &self.connection),
+        }
+    }
+
+    async fn run(
+        &mut self,
+        mut parts: Parts,
+        target: Target,
+        incoming: Incoming,
+    ) -> Result<Response<Content>, Problem> {
+        let head = Arc::new(Head::read(&parts, target, &self.endpoint.options)?);
         let client = self.identify(&head).await?;
         let client = self.identify_again(&head, client).await?;
         self.limit(&client)?;
@@ -82,7 +101,7 @@ impl Exchange {
 
     /// Who it is; asked once for each kind of credentials that the connection shows.
     async fn identify(&self, head: &Head) -> Result<Arc<Client>, Problem> {
-        let (now, key) = (Now::read(), self.connection.identities.key(&head.shown));
+        let (now, key) = (Now::read(), self.connection.identities.key(self.route, &head.shown));
         if let Some((client, epoch)) = self.connection.identities.find(key, now.unix)
             && !self.connection.signal.borrow().concerns(Some(&client), epoch)
         {
@@ -179,12 +198,10 @@ impl Exchange {
         let until = left.and_then(|left| Instant::now().checked_add(left));
         let mut signal = self.connection.signal.clone();
         loop {
-            let is_concerned = {
-                let signal = signal.borrow_and_update();
-                self.endpoint = Arc::clone(signal.endpoint());
-                let is_concerned = signal.concerns(Some(&client), self.epoch);
-                self.epoch = signal.epoch();
-                is_concerned
+            let is_concerned = self.catch_up(&head, &client, &signal.borrow_and_update());
+            let is_concerned = match is_concerned {
+                Ok(is_concerned) => is_concerned,
+                Err(problem) => return problem,
             };
             if is_concerned && let Err(problem) = self.decide(&head, &client, b"").await {
                 return problem;
@@ -241,19 +258,25 @@ impl Exchange {
 
     /// Goes by what holds now, after a wait; asks again who it is where that may have changed.
     async fn identify_again(&mut self, head: &Head, client: Arc<Client>) -> Result<Arc<Client>, Problem> {
-        let before;
-        let is_concerned = {
-            let signal = self.connection.signal.borrow();
-            let since = std::mem::replace(&mut self.epoch, signal.epoch());
-            before = std::mem::replace(&mut self.endpoint, Arc::clone(signal.endpoint()));
-            signal.concerns(Some(&client), since)
-        };
-        // the head was read as what it no longer is
-        if before.options.profile != self.endpoint.options.profile {
-            return Err(Problem::Unavailable);
-        }
+        let connection = Arc::clone(&self.connection);
+        let is_concerned = self.catch_up(head, &client, &connection.signal.borrow())?;
         let has_expired = client.principal.expires.is_some_and(|end| end <= Now::read().unix);
         if is_concerned || has_expired { self.identify(head).await } else { Ok(client) }
+    }
+
+    /// Goes by what holds now; says whether the rights of the client may have changed.
+    fn catch_up(&mut self, head: &Head, client: &Client, signal: &Signal<Routes>) -> Result<bool, Problem> {
+        let is_concerned = signal.concerns(Some(client), self.epoch);
+        self.epoch = signal.epoch();
+        let routes = signal.endpoint();
+        let (before, now) = (&self.endpoint.options, &routes.endpoint(self.route).options);
+        // the head was read as what it no longer is
+        let is_same = head.target.route(routes) == Ok(self.route) && before.reads_alike(now);
+        if !is_same {
+            return Err(Problem::Unavailable);
+        }
+        self.endpoint = Arc::clone(routes.endpoint(self.route));
+        Ok(is_concerned)
     }
 
     /// Lets the upstream answer.
@@ -266,7 +289,7 @@ impl Exchange {
     ) -> Result<Response<Content>, Problem> {
         let Some(upstream) = &self.endpoint.upstream else { return Err(Problem::NotFound) };
         let limits = &self.endpoint.gate.limits;
-        let share = Arc::clone(&self.connection.share);
+        let share = self.connection.share(self.route);
         lock(progress).since = Instant::now();
         let answered = tokio::select! {
             answered = upstream.send(request, share, limits.stall_timeout) => answered,
@@ -276,6 +299,7 @@ impl Exchange {
             Ok((response, lease)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
                 let (mut parts, incoming) = response.into_parts();
                 towards_client(&mut parts.headers);
+                head.redirect(&mut parts.headers, &self.endpoint.options);
                 let body = Download::new(incoming, limits.stall_timeout, lease);
                 let mut response = Response::new(Content::of(body));
                 *response.status_mut() = parts.status;
@@ -306,7 +330,7 @@ impl Exchange {
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
         let Gate { mirror, limits, .. } = &self.endpoint.gate;
-        let (Some(mirror), Ok(topic)) = (mirror, head.topic()) else { return Ok(()) };
+        let (Some(mirror), Ok(topic)) = (mirror, head.topic(&self.endpoint.options)) else { return Ok(()) };
         let message = Message {
             client,
             action: Action::Publish,
@@ -389,6 +413,12 @@ fn problem_of(error: BodyError) -> Problem {
         BodyError::Stalled => Problem::Slow,
         BodyError::TooLarge => Problem::TooLarge,
     }
+}
+
+fn refuse(problem: Problem, route: &str, connection: &Connection) -> Response<Content> {
+    let (peer, status) = (connection.peer.address, problem.status().as_u16());
+    debug!(route, %peer, status, reason = problem.detail(), "not answered");
+    problem.response().map(Content::whole)
 }
 
 fn accepted() -> Response<Content> {

@@ -21,9 +21,10 @@ struct Known {
 }
 
 impl Identities {
-    /// What stands for credentials: it tells nothing of them.
-    pub(super) fn key(&self, shown: &Shown) -> u128 {
-        let [high, low] = self.keys.each_ref().map(|key| key.hash_one(shown));
+    /// What stands for credentials that a route was shown: it tells nothing of them. What one route makes of them
+    /// means nothing to another.
+    pub(super) fn key(&self, route: usize, shown: &Shown) -> u128 {
+        let [high, low] = self.keys.each_ref().map(|key| key.hash_one((route, shown)));
         u128::from(high) << 64 | u128::from(low)
     }
 

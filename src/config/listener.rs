@@ -1,0 +1,202 @@
+//! What belongs to a listener: routes of HTTP may share one, and then the first of them says it for all.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mgate_policies::Cidr;
+use mgate_proxy::gate::Limits;
+use mgate_proxy::http::Options;
+use mgate_proxy::transport::Acceptor;
+
+use super::RouteConfig;
+use super::problem::Report;
+use super::section::{Given, Section};
+use super::tls;
+use super::values::{Address, Scheme};
+
+/// Where a route listens, as far as nothing is wrong with it.
+pub(super) struct Listen {
+    pub(super) written: Option<Given<Address>>,
+    pub(super) address: Option<SocketAddr>,
+}
+
+/// What tells listeners apart.
+pub(super) type Key = (Scheme, SocketAddr);
+
+/// How connections come to a listener.
+#[derive(Clone)]
+pub(super) struct Front {
+    pub(super) acceptor: Arc<Acceptor>,
+    pub(super) trusted: Vec<Cidr>,
+}
+
+/// A listener as the first of its routes says it.
+pub(super) struct Listener {
+    pub(super) key: Key,
+    /// The first of its routes.
+    pub(super) route: String,
+    /// `None` where something is wrong with it, which is recorded.
+    pub(super) front: Option<Front>,
+    pub(super) asks_for_certificates: bool,
+    pub(super) limits: Limits,
+    pub(super) keepalive: Option<Duration>,
+    pub(super) options: Options,
+    /// Its `tls` and `proxy_protocol`, as they are written.
+    pub(super) tables: [String; 2],
+}
+
+/// The listeners of the routes so far that others may share.
+#[derive(Default)]
+pub(super) struct Listeners(Vec<Rc<Listener>>);
+
+impl Listen {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let written = section.parse("listen", str::parse::<Address>);
+        let address =
+            written.as_ref().and_then(|listen| section.check(&listen.place, resolve(&listen.value)));
+        Self { written, address }
+    }
+
+    pub(super) fn scheme(&self) -> Option<Scheme> {
+        self.written.as_ref().map(|listen| listen.value.scheme)
+    }
+
+    pub(super) fn key(&self) -> Option<Key> {
+        self.scheme().zip(self.address)
+    }
+}
+
+impl Listeners {
+    /// The one that a route shares which listens like this.
+    pub(super) fn find(&self, listen: &Listen) -> Option<Rc<Listener>> {
+        let key = listen.key()?;
+        self.0.iter().find(|other| is_shared(other.key, key)).cloned()
+    }
+
+    pub(super) fn add(&mut self, listener: Listener) {
+        self.0.push(Rc::new(listener));
+    }
+}
+
+impl Listener {
+    /// How connections come to one more of its routes, which may leave out what the first says, or say the same.
+    pub(super) fn join(&self, section: &mut Section<'_>) -> Option<Front> {
+        for (written, (key, keys)) in self.tables.iter().zip(TABLES) {
+            let table = section.section(key);
+            if table.is_given(keys) && table.written() != *written {
+                section.problem(key, self.is_other());
+            }
+        }
+        self.front.clone()
+    }
+
+    /// What limits are where a route says nothing.
+    pub(super) fn default_limits(&self) -> Limits {
+        let Limits { connections, connections_per_address, .. } = self.limits;
+        let Limits { handshake_timeout, connect_timeout, idle_timeout, stall_timeout, .. } = self.limits;
+        Limits {
+            connections,
+            connections_per_address,
+            handshake_timeout,
+            connect_timeout,
+            idle_timeout,
+            stall_timeout,
+            ..Limits::default()
+        }
+    }
+
+    /// Records what a route says otherwise.
+    pub(super) fn check_limits(&self, section: &Section<'_>, limits: &Limits, keepalive: Option<Duration>) {
+        let ours = &self.limits;
+        let same = [
+            ("connections", limits.connections == ours.connections),
+            ("connections_per_address", limits.connections_per_address == ours.connections_per_address),
+            ("handshake_timeout", limits.handshake_timeout == ours.handshake_timeout),
+            ("connect_timeout", limits.connect_timeout == ours.connect_timeout),
+            ("idle_timeout", limits.idle_timeout == ours.idle_timeout),
+            ("stall_timeout", limits.stall_timeout == ours.stall_timeout),
+            ("tcp_keepalive", keepalive == self.keepalive),
+        ];
+        self.check(section, &same);
+    }
+
+    /// The same for what a route says of HTTP.
+    pub(super) fn check_options(&self, section: &Section<'_>, options: &Options) {
+        let same = [
+            ("trusted", options.trusted == self.options.trusted),
+            ("header_bytes", options.header_bytes == self.options.header_bytes),
+            ("headers", options.headers == self.options.headers),
+        ];
+        self.check(section, &same);
+    }
+
+    fn check(&self, section: &Section<'_>, same: &[(&str, bool)]) {
+        for (key, _) in same.iter().filter(|(_, is_same)| !is_same) {
+            section.problem(key, self.is_other());
+        }
+    }
+
+    fn is_other(&self) -> String {
+        format!("is other than for route {}, which has the listener too: leave it out here", self.route)
+    }
+}
+
+impl RouteConfig {
+    /// Whether the two are served by one listener.
+    pub(crate) fn shares_listener(&self, other: &Self) -> bool {
+        is_shared((self.listen.scheme, self.listen_address), (other.listen.scheme, other.listen_address))
+    }
+}
+
+/// What is written in the tables of a route that belong to its listener.
+pub(super) fn written(section: &mut Section<'_>) -> [String; 2] {
+    TABLES.map(|(key, _)| section.section(key).written())
+}
+
+/// Records where two routes could not both be.
+pub(super) fn check_all(routes: &[RouteConfig], report: &Report) {
+    for (index, route) in routes.iter().enumerate() {
+        let earlier = &routes[..index];
+        let taken = earlier.iter().find(|earlier| {
+            collide(earlier.listen_address, route.listen_address) && !earlier.shares_listener(route)
+        });
+        if let Some(earlier) = taken {
+            report.problem(&route.listen_place, format!("route {} listens there", earlier.name));
+        }
+        let Some(place) = route.place() else { continue };
+        let is_same = |earlier: &&RouteConfig| {
+            earlier.shares_listener(route) && earlier.place().is_some_and(|other| other.collides(place))
+        };
+        if let Some(earlier) = earlier.iter().find(is_same) {
+            let message = format!("route {} serves {} there, for the same host", earlier.name, place.path);
+            report.problem(&route.path_place, message);
+        }
+    }
+}
+
+fn resolve(listen: &Address) -> Result<SocketAddr, String> {
+    if listen.path.is_some() {
+        return Err("the path belongs into `websocket.path`".into());
+    }
+    let mut addresses = (listen.host.as_str(), listen.port)
+        .to_socket_addrs()
+        .map_err(|error| format!("cannot find the address of \"{}\": {error}", listen.host))?;
+    addresses.next().ok_or_else(|| format!("\"{}\" has no address", listen.host))
+}
+
+/// Whether two listeners cannot both be: the unspecified address takes the port on all others of its family.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_host = one.ip() == other.ip()
+        || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()));
+    one.port() != 0 && one.port() == other.port() && same_host
+}
+
+/// Whether requests tell for which of two routes they are; a port of 0 is another one each time.
+fn is_shared(one: Key, other: Key) -> bool {
+    one == other && one.0.is_http() && one.1.port() != 0
+}
+
+/// The tables of a route that belong to its listener, with their keys.
+const TABLES: [(&str, &[&str]); 2] = [("tls", tls::SERVER_KEYS), ("proxy_protocol", &["accept", "trusted"])];
