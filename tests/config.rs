@@ -305,9 +305,11 @@ fn mistakes_in_routes_of_http_are_named() {
 }
 
 #[test]
-fn mistakes_in_paths_are_named() {
+fn mistakes_in_paths_and_cors_are_named() {
     let directory = TempDir::new().unwrap();
     let path = "http.path: must be a path as it is decoded, without a slash at its end, %, ? and #";
+    let origin =
+        "is no origin as browsers write it: a scheme and a host in small letters, and nothing behind";
     for (keys, expected) in [
         ("path = 'api'", "http.path: a path begins with `/`".to_owned()),
         ("path = '/api/'", path.to_owned()),
@@ -324,6 +326,36 @@ fn mistakes_in_paths_are_named() {
             "hosts = ['a:80']",
             "http.hosts: \"a:80\": is no name of a host, which has neither scheme nor port".into(),
         ),
+        ("cors.methods = ['GET']", "http.cors.origins: is missing".into()),
+        ("cors.origins = []", "http.cors.origins: must not be empty".into()),
+        ("cors.origins = ['https://a/']", format!("http.cors.origins: \"https://a/\": {origin}")),
+        ("cors.origins = ['https://A']", format!("http.cors.origins: \"https://A\": {origin}")),
+        (
+            "cors.origins = ['a.example']",
+            "http.cors.origins: \"a.example\": is no origin: write https://app.example.org".into(),
+        ),
+        (
+            "cors.origins = ['https://a:443']",
+            "http.cors.origins: \"https://a:443\": has the port of its scheme, which browsers leave out"
+                .into(),
+        ),
+        (
+            "cors = { origins = ['null'], methods = ['get'] }",
+            "http.cors.methods: \"get\": is no method".into(),
+        ),
+        (
+            "cors = { origins = ['null'], headers = ['a b'] }",
+            "http.cors.headers: \"a b\": is no name of a header".into(),
+        ),
+        (
+            "cors = { origins = ['*'], credentials = true }",
+            "http.cors.origins: has `*`, which browsers do not take with `credentials`: name them".into(),
+        ),
+        (
+            "cors = { origins = ['null'], headers = ['*'], credentials = true }",
+            "http.cors.headers: has `*`, which browsers do not take with `credentials`: name them".into(),
+        ),
+        ("cors = { origins = ['null'], max_age = '2d' }", "http.cors.max_age: must be from 0s to 1d".into()),
     ] {
         let text = format!("{HTTP_ROUTE}listen = 'http://127.0.0.1:0'\n[route.http]\n{keys}\n");
         assert_eq!(

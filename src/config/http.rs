@@ -4,6 +4,7 @@ use mgate_policies::{Cidr, RequestPath};
 use mgate_proxy::gate::Limits;
 use mgate_proxy::http::{Options, Place, Profile, Rewriting};
 
+use super::cors;
 use super::listener::Listener;
 use super::section::Section;
 
@@ -15,6 +16,7 @@ pub(super) const KEYS: &[&str] = &[
     "path",
     "strip_path",
     "upstream_path",
+    "cors",
     "trusted",
     "forward_authorization",
     "query_credentials",
@@ -45,6 +47,7 @@ pub(super) fn read(
     let options = Options {
         place: place(&mut section),
         rewriting: rewriting(&mut section),
+        cors: cors::read(section.section("cors")),
         query_credentials: query_credentials.unwrap_or(looked_at),
         profile,
         trusted: match section.has("trusted") {

@@ -5,6 +5,7 @@
 
 mod admin;
 mod claims;
+mod cors;
 mod definitions;
 mod document;
 mod environment;

@@ -1,6 +1,7 @@
 //! HTTP/1.1 and HTTP/2: what a request asks for, who asks, what may go on to the upstream, and what is said where it
 //! may not.
 
+mod cors;
 mod credentials;
 mod headers;
 mod messages;
@@ -20,6 +21,7 @@ use crate::gate::{Gate, Limits};
 use crate::transport::Connector;
 use relay::{Rates, Upstream};
 
+pub use cors::Cors;
 pub use place::Place;
 pub use rewrite::Rewriting;
 pub use routes::{Member, Routes};
@@ -44,6 +46,8 @@ pub struct Options {
     pub place: Place,
     /// What becomes of the paths of its requests.
     pub rewriting: Rewriting,
+    /// Which pages of other sites may use it; `None` where the upstream says that.
+    pub cors: Option<Cors>,
     /// Proxies in front: what they say of their clients is passed on.
     pub trusted: Vec<Cidr>,
     /// Whether the upstream sees the `Authorization` of requests.
@@ -80,6 +84,7 @@ impl Options {
             profile: Profile::default(),
             place: Place::default(),
             rewriting: Rewriting::default(),
+            cors: None,
             trusted: Vec::new(),
             forward_authorization: false,
             query_credentials: QUERY_CREDENTIALS.map(str::to_owned).into(),

@@ -18,6 +18,7 @@ use crate::background::{sleep_until, timeout, timeout_at};
 use crate::gate::{
     Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
 };
+use crate::http::cors::is_preflight;
 use crate::http::credentials::Shown;
 use crate::http::headers::towards_client;
 use crate::http::problem::Problem;
@@ -58,12 +59,23 @@ impl Exchange {
         Ok((Self { connection, route, endpoint, epoch }, target))
     }
 
-    /// Answers it.
+    /// Answers it, and says which pages may read the answer.
     async fn answer(mut self, parts: Parts, target: Target, incoming: Incoming) -> Response<Content> {
-        match self.run(parts, target, incoming).await {
-            Ok(response) => response,
-            Err(problem) => refuse(problem, &self.endpoint.gate.route, &self.connection),
+        let endpoint = Arc::clone(&self.endpoint);
+        let asked = endpoint.options.cors.as_ref().map(|cors| (cors, cors.page(&parts.headers)));
+        if let Some((cors, page)) = &asked
+            && is_preflight(&parts.method, &parts.headers)
+        {
+            return cors.preflight(page).map(Content::whole);
         }
+        let mut response = match self.run(parts, target, incoming).await {
+            Ok(response) => response,
+            Err(problem) => refuse(problem, &endpoint.gate.route, &self.connection),
+        };
+        if let Some((cors, page)) = &asked {
+            cors.mark(response.headers_mut(), page);
+        }
+        response
     }
 
     async fn run(
