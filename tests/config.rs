@@ -415,6 +415,10 @@ fn routes_of_http_share_a_listener_and_agree_about_it() {
         matches!(&found[..], [one] if one.ends_with("route web serves / there, for the same host")),
         "{found:?}"
     );
+    let asks =
+        both("tls.client_ca = 'ca.pem'\ntls.client_auth = 'optional'", "authn = ['x']\nhttp.path = '/api'");
+    let asks = asks.replace(tls, "tls.cert = 'localhost.pem'\ntls.key = 'localhost.key'");
+    assert_eq!(problems(&directory, &format!("{asks}[authn.x]\ntype = 'x509'\n"), &[]), Vec::<String>::new());
     let api = HTTP_ROUTE.replace("web", "api");
     let mixed = format!(
         "{HTTP_ROUTE}listen = 'http://127.0.0.1:4443'\n{api}listen = 'https://127.0.0.1:4443'\n{tls}\n{path}"

@@ -340,6 +340,36 @@ fn reload_moves_paths_at_once_and_who_is_gone_makes_room() {
 }
 
 #[test]
+fn requests_on_their_way_end_where_they_would_lead_elsewhere() {
+    let (files, upstream) = (Files::new(&[("acl.toml", &acl("/#"))]), Upstream::start());
+    let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, upstream.port()));
+    let address = free_address();
+    let config = |http: &str| {
+        let one = Route { name: "one", http, more: "policies = ['acl']" }.text(address, behind);
+        let other = Route { name: "other", http: "", more: "policies = ['acl']" }.text(address, behind);
+        format!("{one}{other}[policy.acl]\ntype = 'static'\nfile = 'acl.toml'\n")
+    };
+    let mgate = Mgate::start(&files, &config("path = '/one'"));
+    let begin = || {
+        let mut client = tcp(address);
+        client.write_all(b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut behind = upstream.accept_tcp();
+        read_head(&mut behind);
+        (client, behind)
+    };
+    let reload = |http: &str| {
+        files.write("mgate.toml", &config(http));
+        mgate.reload();
+    };
+    let ((mut stays, mut behind_it), (mut leaves, _behind)) = (begin(), begin());
+    reload("path = '/one'\nhosts = ['a', 'b']");
+    behind_it.write_all(&answer("200 OK", "text/plain", "ok")).unwrap();
+    assert!(read_head(&mut stays).starts_with("HTTP/1.1 200 "));
+    reload("path = '/one'\nhosts = ['b']");
+    assert!(read_head(&mut leaves).starts_with("HTTP/1.1 503 "));
+}
+
+#[test]
 fn operators_are_shown_each_route() {
     let mut gate = Shared::start(&[("a", "hosts = ['x.example']\npath = '/a'", ""), ("b", "", "")]);
     let config = gate.config.clone() + "[admin]\nlisten = 'http://127.0.0.1:0'\n";

@@ -80,7 +80,7 @@ pub struct Config {
     pub log: LogConfig,
     /// Where operators and their programs ask and command; nowhere if it is `None`.
     pub admin: Option<AdminConfig>,
-    /// The listeners and where each leads; only routes of HTTP listen at one address.
+    /// The listeners and where each leads; only routes of HTTP share an address.
     pub routes: Vec<RouteConfig>,
     /// The plug-ins that policies and transforms are made of.
     #[cfg(feature = "wasm")]
