@@ -120,38 +120,13 @@ impl Steering {
 
     /// Takes over what the configuration says of each route, or of some of them: for new connections all of it, for
     /// live sessions what they ask and are limited by. Returns the new epoch.
-    pub(crate) fn renew(&self, configs: Vec<Option<RouteConfig>>) -> u64 {
-        let is_here = |config: &&RouteConfig| config.listen_address == self.address;
-        let mut given = configs.iter().flatten();
-        let Some(leader) = given.clone().find(is_here).or_else(|| given.next()) else {
-            return self.revoke(&Scope::Everyone);
-        };
-        self.admission.limit(bounds(&leader.limits));
-        let acceptor = Arc::clone(&leader.acceptor);
-        let parts = configs.into_iter().zip(&self.observers).map(|(config, observer)| {
-            config.map(|config| (config.listen_address, Parts::of(config, observer)))
-        });
+    pub(crate) fn renew(&self, mut configs: Vec<Option<RouteConfig>>) -> u64 {
         match &self.sender {
-            Sender::Http(sender) => {
-                self.lead(Ways { acceptor, connector: None });
-                let parts = parts.collect();
-                change(sender, |signal| {
-                    let routes = self.renewed(signal.endpoint(), parts);
-                    signal.renew(routes)
-                })
-            }
-            Sender::Mqtt(sender) => {
-                let Some((_, Parts { ways, gate, speech: Speech::Mqtt(options), .. })) =
-                    parts.flatten().next()
-                else {
-                    return self.revoke(&Scope::Everyone);
-                };
-                self.lead(ways);
-                change(sender, |signal| {
-                    let endpoint = signal.endpoint().renewed(gate, options);
-                    signal.renew(endpoint)
-                })
-            }
+            Sender::Http(sender) => self.renew_all(sender, configs),
+            Sender::Mqtt(_) => match configs.pop().flatten() {
+                Some(config) => self.renew_one(config),
+                None => self.revoke(&Scope::Everyone),
+            },
         }
     }
 
@@ -198,18 +173,48 @@ impl Steering {
         }
     }
 
-    /// The routes with what is new of them; what is not goes on as it is, and makes room where it must.
-    fn renewed(&self, routes: &http::Routes, parts: Vec<Option<(SocketAddr, Parts)>>) -> http::Routes {
-        let members = routes.endpoints().iter().zip(parts).map(|(old, parts)| {
-            let endpoint = parts.and_then(|(address, parts)| Some((address, parts.endpoint()?)));
-            match endpoint {
-                Some((address, endpoint)) => {
-                    Member { endpoint: Arc::new(endpoint), is_leaving: address != self.address }
-                }
-                None => Member { endpoint: Arc::clone(old), is_leaving: true },
-            }
-        });
-        http::Routes::new(members.collect())
+    /// Takes over what it says of a route that has its listener for itself.
+    fn renew_one(&self, config: RouteConfig) -> u64 {
+        self.admission.limit(bounds(&config.limits));
+        let Parts { ways, gate, speech, .. } = Parts::of(config, &self.observers[0]);
+        self.lead(ways);
+        match (&self.sender, speech) {
+            (Sender::Mqtt(sender), Speech::Mqtt(options)) => change(sender, |signal| {
+                let endpoint = signal.endpoint().renewed(gate, options);
+                signal.renew(endpoint)
+            }),
+            _ => 0,
+        }
+    }
+
+    /// Takes over what it says of routes that share a listener, all at once.
+    fn renew_all(
+        &self,
+        sender: &watch::Sender<Signal<http::Routes>>,
+        configs: Vec<Option<RouteConfig>>,
+    ) -> u64 {
+        let is_here = |config: &&RouteConfig| config.listen_address == self.address;
+        let mut given = configs.iter().flatten();
+        let Some(leader) = given.clone().find(is_here).or_else(|| given.next()) else {
+            return self.revoke(&Scope::Everyone);
+        };
+        self.admission.limit(bounds(&leader.limits));
+        self.lead(Ways { acceptor: Arc::clone(&leader.acceptor), connector: None });
+        let member = |(config, observer): (Option<RouteConfig>, &Arc<dyn Observer>)| {
+            let config = config?;
+            let is_leaving = config.listen_address != self.address;
+            let endpoint = Parts::of(config, observer).endpoint()?;
+            Some(Member { endpoint: Arc::new(endpoint), is_leaving })
+        };
+        let members: Vec<_> = configs.into_iter().zip(&self.observers).map(member).collect();
+        change(sender, |signal| {
+            let old = Arc::clone(signal.endpoint());
+            // one that is gone goes on as it is, and makes room where it must
+            let stays = |old: &Arc<_>| Member { endpoint: Arc::clone(old), is_leaving: true };
+            let members = members.into_iter().zip(old.endpoints());
+            let members = members.map(|(member, old)| member.unwrap_or_else(|| stays(old)));
+            signal.renew(http::Routes::new(members.collect()))
+        })
     }
 
     /// Has new connections come and go on like this.

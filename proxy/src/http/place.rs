@@ -15,7 +15,7 @@ pub struct Place {
 }
 
 /// The places of all routes of a listener.
-pub(super) struct Places {
+pub(super) struct Table {
     places: Vec<Place>,
     /// Their numbers, those first that win.
     order: Vec<usize>,
@@ -57,7 +57,7 @@ impl Place {
     }
 }
 
-impl Places {
+impl Table {
     /// Of routes by their numbers; where two collide, one that is leaving makes room.
     pub(super) fn new(places: Vec<Place>, is_leaving: &[bool]) -> Self {
         let mut order: Vec<usize> = (0..places.len()).collect();
@@ -127,8 +127,8 @@ mod tests {
     #[test]
     fn one_that_leaves_makes_room() {
         let both = vec![place("", "/a"), place("", "/a")];
-        assert_eq!(Places::new(both.clone(), &[true, false]).find("h", "/a"), Ok(1));
-        assert_eq!(Places::new(both, &[false, true]).find("h", "/a"), Ok(0));
+        assert_eq!(Table::new(both.clone(), &[true, false]).find("h", "/a"), Ok(1));
+        assert_eq!(Table::new(both, &[false, true]).find("h", "/a"), Ok(0));
     }
 
     #[test]
@@ -160,7 +160,7 @@ mod tests {
                     all.push(one);
                 }
             }
-            let found = Places::new(all.clone(), &vec![false; all.len()]).find(&host, &text(&path));
+            let found = Table::new(all.clone(), &vec![false; all.len()]).find(&host, &text(&path));
             prop_assert_eq!(found, by_looking_at_all(&all, &host, &path));
         }
     }
@@ -193,9 +193,9 @@ mod tests {
         format!("/{}", segments.join("/"))
     }
 
-    fn places(all: &[(&str, &str)]) -> Places {
+    fn places(all: &[(&str, &str)]) -> Table {
         let places = all.iter().map(|(hosts, path)| place(hosts, path)).collect();
-        Places::new(places, &vec![false; all.len()])
+        Table::new(places, &vec![false; all.len()])
     }
 
     fn place(hosts: &str, path: &str) -> Place {

@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
-use super::place::Places;
+use super::place::Table;
 use super::problem::Problem;
 use super::{Endpoint, Profile};
 
 /// The routes of one listener, by numbers that never change.
 pub struct Routes {
     endpoints: Vec<Arc<Endpoint>>,
-    places: Places,
+    places: Table,
     /// The number of the one that speaks for the listener.
     leader: usize,
 }
@@ -27,7 +27,7 @@ impl Routes {
         let leader = is_leaving.iter().position(|is_leaving| !is_leaving).unwrap_or_default();
         let endpoints: Vec<_> = members.into_iter().map(|member| member.endpoint).collect();
         let places = endpoints.iter().map(|endpoint| endpoint.options.place.clone()).collect();
-        Self { endpoints, places: Places::new(places, &is_leaving), leader }
+        Self { endpoints, places: Table::new(places, &is_leaving), leader }
     }
 
     /// All of them, in the order of their numbers.
