@@ -329,6 +329,7 @@ fn mistakes_in_paths_and_cors_are_named() {
         ("cors.methods = ['GET']", "http.cors.origins: is missing".into()),
         ("cors.origins = []", "http.cors.origins: must not be empty".into()),
         ("cors.origins = ['https://a/']", format!("http.cors.origins: \"https://a/\": {origin}")),
+        ("cors.origins = ['https://a://b']", format!("http.cors.origins: \"https://a://b\": {origin}")),
         ("cors.origins = ['https://A']", format!("http.cors.origins: \"https://A\": {origin}")),
         (
             "cors.origins = ['a.example']",

@@ -44,7 +44,7 @@ fn origin(text: &str) -> Result<String, &'static str> {
     let (scheme, host) = text.split_once("://").ok_or("is no origin: write https://app.example.org")?;
     let is_good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._:[]+".contains(&byte);
     let is_default = |known, port| scheme == known && host.ends_with(port);
-    if scheme.is_empty() || host.is_empty() || !text.replace("://", "").bytes().all(is_good) {
+    if [scheme, host].iter().any(|part| part.is_empty() || !part.bytes().all(is_good)) {
         return Err(
             "is no origin as browsers write it: a scheme and a host in small letters, and nothing behind",
         );
