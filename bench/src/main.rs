@@ -1,4 +1,4 @@
-//! The side-by-side benchmark: what a proxy costs, mgate next to nginx's `stream` module.
+//! The side-by-side benchmark: what a proxy costs, mgate next to nginx.
 //!
 //! One process is the load's two ends, clients and upstream; it starts the proxies, puts the same load through
 //! each, reads what they used from `/proc`, and stops them. It measures no latency and no peak throughput.
@@ -6,6 +6,7 @@
 mod arguments;
 mod client;
 mod clock;
+mod configuration;
 mod link;
 mod load;
 mod packet;
@@ -16,6 +17,7 @@ mod scenario;
 mod sink;
 mod table;
 mod tls;
+mod web;
 mod world;
 
 use std::io::{self, Write};
@@ -40,6 +42,7 @@ fn run() -> io::Result<()> {
     let mut arguments = Arguments::parse(words)?;
     let is_json = arguments.flag("json");
     let table = match command.as_str() {
+        "http" => scenario::http::run(arguments)?,
         "idle" => scenario::idle::run(arguments)?,
         "mirror" => scenario::mirror::run(arguments)?,
         "relay" => scenario::relay::run(arguments)?,
@@ -55,5 +58,4 @@ fn print(table: &Table, is_json: bool) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
-const USAGE: &str =
-    "usage: mgate-bench relay|idle|mirror|syscalls|unread [--OPTION VALUE]...; bench/README.md lists them";
+const USAGE: &str = "usage: mgate-bench relay|http|idle|mirror|syscalls|unread [--OPTION VALUE]...; bench/README.md lists them";

@@ -30,6 +30,7 @@ fn existing(mut places: impl Iterator<Item = PathBuf>, program: &Program) -> io:
     places.find(|path| Path::is_file(path)).ok_or_else(missing)
 }
 
+pub(crate) const HAPROXY: Program = Program { name: "haproxy", package: "haproxy" };
 pub(crate) const MOSQUITTO: Program = Program { name: "mosquitto", package: "mosquitto" };
 pub(crate) const NATS: Program = Program { name: "nats-server", package: "nats-server" };
 pub(crate) const NGINX: Program = Program { name: "nginx", package: "nginx-light" };

@@ -11,15 +11,20 @@ use tempfile::TempDir;
 
 use crate::arguments::Arguments;
 use crate::clock;
+use crate::configuration::{self, ACL_OF_HTTP, ACL_OF_MQTT};
 use crate::process;
-use crate::programs::{self, MOSQUITTO, NATS, NGINX, SETPRIV, STRACE};
+use crate::programs::{HAPROXY, MOSQUITTO, NATS, NGINX, SETPRIV, STRACE};
 use crate::tls::Identity;
 
 /// Which program stands between the clients and the upstream.
 pub(crate) enum Kind {
     /// Any command line with `{listen}` and `{upstream}` in it, both `address:port`.
     Command(String),
+    /// For HTTP.
+    Haproxy,
     Mgate(PathBuf),
+    /// mgate with a route of HTTP.
+    MgateHttp(PathBuf),
     /// mgate with a mirror of this mode on a message bus at this port.
     Mirroring {
         program: PathBuf,
@@ -29,7 +34,9 @@ pub(crate) enum Kind {
     Mosquitto,
     /// A message bus, with streams.
     Nats,
+    /// nginx's `stream` module.
     Nginx,
+    NginxHttp,
 }
 
 /// A server that this process started, and stops when it goes out of scope.
@@ -59,11 +66,12 @@ impl Kind {
     pub(crate) fn name(&self) -> &str {
         match self {
             Self::Command(command) => command.split_whitespace().next().unwrap_or_default(),
-            Self::Mgate(_) => "mgate",
+            Self::Haproxy => "haproxy",
+            Self::Mgate(_) | Self::MgateHttp(_) => "mgate",
             Self::Mirroring { .. } => "mgate with mirror",
             Self::Mosquitto => "mosquitto",
             Self::Nats => "nats-server",
-            Self::Nginx => "nginx",
+            Self::Nginx | Self::NginxHttp => "nginx",
         }
     }
 
@@ -123,21 +131,20 @@ impl Kind {
                 let command = command.replace("{upstream}", &format!("127.0.0.1:{upstream}"));
                 return Ok(command.split_whitespace().map(str::to_owned).collect());
             }
+            Self::Haproxy => {
+                fs::write(folder.join("haproxy.cfg"), configuration::haproxy(listen, upstream))?;
+                [HAPROXY.find()?, "-db".into(), "-f".into(), "haproxy.cfg".into()].to_vec()
+            }
             Self::Mgate(program) | Self::Mirroring { program, .. } => {
-                let mut text = mgate_configuration(listen, upstream, is_tls);
+                let mut text = configuration::mgate(listen, upstream, is_tls);
                 if let Self::Mirroring { mode, bus, .. } = self {
                     text = text.replacen("policies", "mirror = \"bus\"\npolicies", 1);
-                    text.push_str(&mirror_configuration(mode, *bus));
+                    text.push_str(&configuration::mirror(mode, *bus));
                 }
-                fs::write(folder.join("mgate.toml"), text)?;
-                fs::write(folder.join("acl.toml"), MGATE_ACL)?;
-                [
-                    fs::canonicalize(program).map_err(|error| at(program, &error))?,
-                    "run".into(),
-                    "-c".into(),
-                    "mgate.toml".into(),
-                ]
-                .to_vec()
+                mgate(program, folder, &text, ACL_OF_MQTT)?
+            }
+            Self::MgateHttp(program) => {
+                mgate(program, folder, &configuration::mgate_http(listen, upstream), ACL_OF_HTTP)?
             }
             Self::Mosquitto => {
                 let port = listen.port();
@@ -160,10 +167,8 @@ impl Kind {
                 ]
                 .to_vec()
             }
-            Self::Nginx => {
-                fs::write(folder.join("nginx.conf"), nginx_configuration(folder, listen, upstream, is_tls)?)?;
-                [NGINX.find()?, "-e".into(), "stderr".into(), "-c".into(), folder.join("nginx.conf")].to_vec()
-            }
+            Self::Nginx => nginx(folder, &configuration::nginx_stream(folder, listen, upstream, is_tls)?)?,
+            Self::NginxHttp => nginx(folder, &configuration::nginx_http(folder, listen, upstream)?)?,
         };
         Ok(words.iter().map(|word| word.display().to_string()).collect())
     }
@@ -234,72 +239,23 @@ fn free_address() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
-fn nginx_configuration(folder: &Path, listen: SocketAddr, upstream: u16, is_tls: bool) -> io::Result<String> {
-    let module = programs::stream_module()?;
-    let (module, folder) = (module.display(), folder.display());
-    let tls = if is_tls { " ssl; ssl_certificate server.pem; ssl_certificate_key server.key" } else { "" };
-    let files = process::open_files_limit()?;
-    Ok(format!(
-        "load_module {module};\n\
-         daemon off;\n\
-         pid {folder}/nginx.pid;\n\
-         error_log stderr error;\n\
-         worker_processes 1;\n\
-         events {{ worker_connections {files}; }}\n\
-         stream {{\n\
-         access_log off;\n\
-         server {{ listen {listen}{tls}; proxy_pass 127.0.0.1:{upstream}; }}\n\
-         }}\n"
-    ))
+/// Writes what mgate reads at its start, and says how to run it.
+fn mgate(program: &Path, folder: &Path, text: &str, acl: &str) -> io::Result<Vec<PathBuf>> {
+    fs::write(folder.join("mgate.toml"), text)?;
+    fs::write(folder.join("acl.toml"), acl)?;
+    let program = fs::canonicalize(program).map_err(|error| at(program, &error))?;
+    Ok(vec![program, "run".into(), "-c".into(), "mgate.toml".into()])
 }
 
-fn mgate_configuration(listen: SocketAddr, upstream: u16, is_tls: bool) -> String {
-    let (scheme, tls) = match is_tls {
-        true => ("mqtts", "tls = { cert = \"server.pem\", key = \"server.key\" }\n"),
-        false => ("mqtt", ""),
-    };
-    format!(
-        "workers = 1\n\
-         [[route]]\n\
-         name = \"bench\"\n\
-         listen = \"{scheme}://{listen}\"\n\
-         upstream = \"mqtt://127.0.0.1:{upstream}\"\n\
-         policies = [\"acl\"]\n\
-         limits = {{ connections = 1000000, connections_per_address = 1000000 }}\n\
-         {tls}\n\
-         [policy.acl]\n\
-         type = \"static\"\n\
-         file = \"acl.toml\"\n"
-    )
-}
-
-fn mirror_configuration(mode: &str, bus: u16) -> String {
-    let extra = match mode {
-        "acked" => "stream = { name = \"channels\", subjects = [\"channels.>\"], create = true }\n",
-        "spool" => "spool = { dir = \"spool\" }\n",
-        _ => "",
-    };
-    format!("[mirror.bus]\ntype = \"nats\"\nurl = \"nats://127.0.0.1:{bus}\"\nmode = \"{mode}\"\n{extra}")
+fn nginx(folder: &Path, text: &str) -> io::Result<Vec<PathBuf>> {
+    let file = folder.join("nginx.conf");
+    fs::write(&file, text)?;
+    Ok(vec![NGINX.find()?, "-e".into(), "stderr".into(), "-c".into(), file])
 }
 
 fn at(path: &Path, error: &io::Error) -> io::Error {
     io::Error::other(format!("{}: {error}", path.display()))
 }
-
-/// Every device its own topics: what a fleet's rules are mostly made of.
-const MGATE_ACL: &str = r#"version = 1
-
-[[statements]]
-effect = "allow"
-principals = ["*"]
-actions = ["connect"]
-
-[[statements]]
-effect = "allow"
-principals = ["*"]
-actions = ["publish", "subscribe", "deliver"]
-resources = ["topic:devices/${client_id}/#", "topic:channels/${client_id}/messages/#"]
-"#;
 
 const LOG_FILE: &str = "log";
 const SYSCALLS_FILE: &str = "syscalls";

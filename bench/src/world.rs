@@ -178,17 +178,7 @@ impl World {
 
     /// Handles what happened, waiting for it no longer than `patience`.
     fn turn(&mut self, patience: Duration) -> io::Result<()> {
-        // The kernel's poll counts in milliseconds: shorter waits would be rounded up, and paces with them.
-        let patience = if patience < Duration::from_millis(1) {
-            std::thread::sleep(patience);
-            Duration::ZERO
-        } else {
-            Duration::from_millis(patience.as_millis() as u64)
-        };
-        match self.poll.poll(&mut self.events, Some(patience)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
-            _ => {}
-        }
+        wait(&mut self.poll, &mut self.events, patience)?;
         let ready: Vec<_> = self.events.iter().map(|event| (event.token(), event.is_writable())).collect();
         for (token, is_writable) in ready {
             if token == LISTENER { self.accept()? } else { self.serve(token.0, is_writable)? }
@@ -245,6 +235,21 @@ impl World {
             Role::Client(_) => Err(io::Error::other("the proxy closed a client's connection")),
             Role::Sink(_) => Ok(()),
         }
+    }
+}
+
+/// Waits for something to happen, no longer than `patience`.
+pub(crate) fn wait(poll: &mut Poll, events: &mut Events, patience: Duration) -> io::Result<()> {
+    // The kernel's poll counts in milliseconds: shorter waits would be rounded up, and paces with them.
+    let patience = if patience < Duration::from_millis(1) {
+        std::thread::sleep(patience);
+        Duration::ZERO
+    } else {
+        Duration::from_millis(patience.as_millis() as u64)
+    };
+    match poll.poll(events, Some(patience)) {
+        Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! One file a scenario: each takes its options, runs, and returns a table.
 
+pub(crate) mod http;
 pub(crate) mod idle;
 pub(crate) mod mirror;
 pub(crate) mod relay;
