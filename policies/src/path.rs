@@ -27,18 +27,18 @@ impl<'a> RequestPath<'a> {
     /// Takes a path without percent-encoding and query.
     pub fn parse(text: &'a str) -> Result<Self, PathError> {
         let segments = text.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-        if text.contains('\\') {
+        if text.bytes().any(|byte| byte == b'\\') {
             return Err(PathError::Backslash);
         }
-        if text.contains(char::is_control) {
+        if has_control(text) {
             return Err(PathError::Control);
         }
-        let mut segments = segments.split('/').peekable();
+        let mut segments = segments.as_bytes().split(|byte| *byte == b'/').peekable();
         while let Some(segment) = segments.next() {
             if segment.is_empty() && segments.peek().is_some() {
                 return Err(PathError::EmptySegment);
             }
-            if matches!(segment.split(';').next(), Some("." | "..")) {
+            if matches!(segment, b"." | b".." | [b'.', b';', ..] | [b'.', b'.', b';', ..]) {
                 return Err(PathError::Dots);
             }
         }
@@ -48,6 +48,15 @@ impl<'a> RequestPath<'a> {
     /// The text, with the `/` at its beginning.
     pub fn as_str(self) -> &'a str {
         self.0
+    }
+}
+
+/// Characters that are not of ASCII are decoded only where there are some.
+fn has_control(text: &str) -> bool {
+    if text.is_ascii() {
+        text.bytes().any(|byte| byte.is_ascii_control())
+    } else {
+        text.contains(char::is_control)
     }
 }
 

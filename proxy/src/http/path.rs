@@ -8,6 +8,10 @@ use crate::transport::hex;
 /// The path that stands in a target as bytes. An encoded slash is refused: it is no separator here, and would be one
 /// for somebody who decodes again. RFC 3986 §2.1
 pub(super) fn decoded(path: &str) -> Result<Box<str>, Problem> {
+    if !path.contains('%') {
+        RequestPath::parse(path).map_err(|_| Problem::BadPath)?;
+        return Ok(path.into());
+    }
     let mut bytes = Vec::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let [first, after @ ..] = rest {
