@@ -1,8 +1,5 @@
 //! Headers as they go on: without those of this connection, and with word of where the request came from.
 
-use std::fmt::Write;
-use std::net::{IpAddr, SocketAddr};
-
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
@@ -12,7 +9,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 /// Where a request came from, and what of it may go on.
 #[derive(Clone)]
 pub(super) struct Origin<'a> {
-    pub(super) peer: SocketAddr,
+    /// The address of the peer.
+    pub(super) ip: &'a str,
     pub(super) is_encrypted: bool,
     /// Whether the peer is a proxy whose word counts.
     pub(super) is_trusted: bool,
@@ -71,6 +69,10 @@ pub(super) fn has_token(value: &HeaderValue, token: &str) -> bool {
 
 /// RFC 9110 §7.6.1
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // most messages have none
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> =
         headers.get_all(CONNECTION).iter().flat_map(tokens).filter_map(|name| name.parse().ok()).collect();
     // RFC 9112 §6.3: of the two, the length is wrong
@@ -81,10 +83,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named.iter().filter(|name| **name != CONTENT_LENGTH) {
         headers.remove(name);
     }
-    for name in [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    for name in ["http2-settings", "keep-alive", "proxy-connection"] {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
 }
@@ -103,54 +102,53 @@ fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
 }
 
-fn remove_all(headers: &mut HeaderMap, is_bad: impl Fn(&str) -> bool) {
-    // some upstreams take `_` for `-`
+fn remove_all(headers: &mut HeaderMap, is_bad: impl Fn(&[u8]) -> bool) {
     let bad: Vec<HeaderName> =
-        headers.keys().filter(|name| is_bad(&name.as_str().replace('_', "-"))).cloned().collect();
+        headers.keys().filter(|name| is_bad(name.as_str().as_bytes())).cloned().collect();
     for name in bad {
         headers.remove(name);
     }
 }
 
 /// What is authorized is this method and this path: nobody may say another one behind our back.
-fn is_override(name: &str) -> bool {
-    OVERRIDES.contains(&name)
+fn is_override(name: &[u8]) -> bool {
+    OVERRIDES.iter().any(|known| is_same(name, known))
 }
 
-fn is_forwarding(name: &str) -> bool {
-    FORWARDING.contains(&name) || name.starts_with("x-forwarded-")
+fn is_forwarding(name: &[u8]) -> bool {
+    let is_prefixed = name.get(..X_FORWARDED.len()).is_some_and(|prefix| is_same(prefix, X_FORWARDED));
+    is_prefixed || FORWARDING.iter().any(|known| is_same(name, known))
+}
+
+/// Whether a name is a known one for those who take `_` for `-`, as some upstreams do.
+fn is_same(name: &[u8], known: &str) -> bool {
+    let is_same = |(given, known): (&u8, u8)| *given == known || (*given == b'_' && known == b'-');
+    name.len() == known.len() && name.iter().zip(known.bytes()).all(is_same)
 }
 
 /// RFC 7239 §4, and what was there before it.
 fn tell_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
     let proto = if origin.is_encrypted { "https" } else { "http" };
     let host = origin.host.to_str().unwrap_or_default();
-    let ip = origin.peer.ip().to_canonical();
-    let mut forwarded = String::new();
-    let written = match ip {
-        IpAddr::V4(ip) => write!(forwarded, "for={ip}"),
-        IpAddr::V6(ip) => write!(forwarded, "for=\"[{ip}]\""),
-    };
-    let written = written.and_then(|()| write!(forwarded, ";host=\"{host}\";proto={proto}"));
-    if written.is_ok() {
-        append(headers, FORWARDED, &forwarded);
-    }
-    append(headers, X_FORWARDED_FOR, &ip.to_string());
-    for (name, value) in [(X_FORWARDED_HOST, host), (X_FORWARDED_PROTO, proto)] {
-        if let (false, Ok(value)) = (headers.contains_key(&name), HeaderValue::from_str(value)) {
-            headers.insert(name, value);
-        }
-    }
+    let ip = origin.ip;
+    let (open, close) = if ip.contains(':') { ("\"[", "]\"") } else { ("", "") };
+    append(headers, FORWARDED, ["for=", open, ip, close, ";host=\"", host, "\";proto=", proto].concat());
+    append(headers, X_FORWARDED_FOR, ip.to_owned());
+    headers.entry(X_FORWARDED_HOST).or_insert_with(|| origin.host.clone());
+    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(proto));
     if let Some(prefix) = origin.prefix.as_ref().and_then(|prefix| prefix.to_str().ok()) {
-        append(headers, X_FORWARDED_PREFIX, prefix);
+        append(headers, X_FORWARDED_PREFIX, prefix.to_owned());
     }
 }
 
 /// Adds an element to a list that stands in one line.
-fn append(headers: &mut HeaderMap, name: HeaderName, element: &str) {
-    let mut list: Vec<&str> = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok()).collect();
-    list.push(element);
-    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
+fn append(headers: &mut HeaderMap, name: HeaderName, element: String) {
+    let mut list = element;
+    if headers.contains_key(&name) {
+        let known = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok());
+        list = known.chain([&*list]).collect::<Vec<_>>().join(", ");
+    }
+    if let Ok(value) = HeaderValue::try_from(list) {
         headers.insert(name, value);
     }
 }
@@ -159,6 +157,20 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+const X_FORWARDED: &str = "x-forwarded-";
 
 const FORWARDING: [&str; 12] = [
     "client-cert",
@@ -284,8 +296,8 @@ mod tests {
     #[test]
     fn word_of_trusted_proxies_is_kept_and_added_to() {
         let mut headers = headers(LIES);
-        let peer = "[2001:db8::7]:80".parse().unwrap();
-        towards_upstream(&mut headers, &Origin { is_trusted: true, peer, ..origin(&HOST_VALUE) });
+        let origin = Origin { is_trusted: true, ip: "2001:db8::7", ..origin(&HOST_VALUE) };
+        towards_upstream(&mut headers, &origin);
         assert_eq!(
             headers["forwarded"],
             "for=1.1.1.1, for=\"[2001:db8::7]\";host=\"gate.example\";proto=https"
@@ -318,7 +330,7 @@ mod tests {
 
     fn origin(host: &HeaderValue) -> Origin<'_> {
         Origin {
-            peer: "192.0.2.1:4000".parse().unwrap(),
+            ip: "192.0.2.1",
             is_encrypted: true,
             is_trusted: false,
             forwards_authorization: false,

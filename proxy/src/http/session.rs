@@ -20,6 +20,8 @@ use crate::transport::Accepted;
 /// The connection that requests come by.
 pub(super) struct Peer {
     pub(super) address: std::net::SocketAddr,
+    /// That of its address as it is told to others.
+    ip: Box<str>,
     pub(super) certificate: Option<Vec<u8>>,
     pub(super) is_encrypted: bool,
 }
@@ -47,7 +49,8 @@ pub(super) struct Head {
 impl Peer {
     pub(super) fn of(accepted: &mut Accepted) -> Self {
         let Accepted { peer, is_encrypted, .. } = *accepted;
-        Self { address: peer, certificate: accepted.certificate.take(), is_encrypted }
+        let ip = peer.ip().to_canonical().to_string().into();
+        Self { address: peer, ip, certificate: accepted.certificate.take(), is_encrypted }
     }
 
     /// What an authenticator is shown.
@@ -134,7 +137,7 @@ impl Head {
     /// The head as the upstream gets it.
     pub(super) fn forward(&self, mut headers: HeaderMap, peer: &Peer, options: &Options) -> Parts {
         let origin = Origin {
-            peer: peer.address,
+            ip: &peer.ip,
             is_encrypted: peer.is_encrypted,
             is_trusted: options.trusted.iter().any(|block| block.contains(peer.address.ip())),
             forwards_authorization: options.forward_authorization,
