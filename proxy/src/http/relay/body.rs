@@ -1,6 +1,5 @@
 use std::error::Error;
 use std::fmt;
-use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -57,12 +56,10 @@ pub(super) struct Download {
 }
 
 /// A body of any kind.
-pub(super) struct Content(UnsyncBoxBody<Bytes, BodyError>);
-
-/// A body that ends too early when its client may no longer have it.
-struct Revocable {
-    content: Content,
-    revoked: BoxFuture<'static, Problem>,
+pub(super) struct Content {
+    body: UnsyncBoxBody<Bytes, BodyError>,
+    /// Ends it too early, when its client may no longer have it.
+    revoked: Option<BoxFuture<'static, Problem>>,
 }
 
 /// A body that is told to a client, while its request counts.
@@ -182,12 +179,12 @@ impl Drop for Download {
 
 impl Content {
     pub(super) fn of(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
-        Self(body.boxed_unsync())
+        Self { body: body.boxed_unsync(), revoked: None }
     }
 
     /// The same until `revoked` is done.
     pub(super) fn until(self, revoked: BoxFuture<'static, Problem>) -> Self {
-        Self::of(Revocable { content: self, revoked })
+        Self { revoked: Some(revoked), ..self }
     }
 
     pub(super) fn empty() -> Self {
@@ -207,40 +204,20 @@ impl Body for Content {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        Pin::new(&mut self.0).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.size_hint()
-    }
-}
-
-impl Body for Revocable {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.revoked.as_mut().poll(cx).is_ready() {
+        if self.revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(cx).is_ready()) {
             // no more is asked for after that
-            self.revoked = Box::pin(pending());
+            self.revoked = None;
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
-        Pin::new(&mut self.content).poll_frame(cx)
+        Pin::new(&mut self.body).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream()
+        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.content.size_hint()
+        self.body.size_hint()
     }
 }
 

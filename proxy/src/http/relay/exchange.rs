@@ -175,7 +175,7 @@ impl Exchange {
     /// Asks all policies whether the request may pass.
     async fn decide(&self, head: &Head, client: &Client, payload: &[u8]) -> Result<(), Problem> {
         let gate = &self.endpoint.gate;
-        let deadline = Instant::now() + gate.limits.decision_timeout;
+        let mut deadline = None;
         let query = head.query(client, payload, &self.endpoint.options)?;
         let mut outcome = gate.policies.evaluate(&query, Now::read());
         loop {
@@ -194,6 +194,8 @@ impl Exchange {
                 }
                 Outcome::Denied(reason) => return Err(self.denied(head, &query, &reason)),
                 Outcome::Pending(suspended, future) => {
+                    let deadline =
+                        *deadline.get_or_insert_with(|| Instant::now() + gate.limits.decision_timeout);
                     let decision =
                         timeout_at(deadline, future).await.unwrap_or_else(|_| Decision::Deny(late()));
                     outcome = gate.policies.resume(suspended, decision, &query, Now::read());
@@ -205,8 +207,7 @@ impl Exchange {
     /// Waits until the client may no longer have what it was allowed in this epoch: its credentials expire, or its
     /// rights change and the answer is no. Returns which.
     async fn revoked(mut self, head: Arc<Head>, client: Arc<Client>) -> Problem {
-        let unix = Now::read().unix;
-        let left = client.principal.expires.map(|expires| expires.saturating_sub(unix));
+        let left = client.principal.expires.map(|expires| expires.saturating_sub(Now::read().unix));
         let until = left.and_then(|left| Instant::now().checked_add(left));
         let mut signal = self.connection.signal.clone();
         loop {
@@ -215,7 +216,8 @@ impl Exchange {
                 Ok(is_concerned) => is_concerned,
                 Err(problem) => return problem,
             };
-            if is_concerned && let Err(problem) = self.decide(&head, &client, b"").await {
+            // boxed: it is seldom asked
+            if is_concerned && let Err(problem) = Box::pin(self.decide(&head, &client, b"")).await {
                 return problem;
             }
             let changed = match until {
