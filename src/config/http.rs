@@ -2,7 +2,7 @@
 
 use mgate_policies::{Cidr, RequestPath};
 use mgate_proxy::gate::Limits;
-use mgate_proxy::http::{Options, Place, Profile, Rewriting};
+use mgate_proxy::http::{Options, Place, Profile, Rewriting, UpstreamProtocol};
 
 use super::cors;
 use super::listener::Listener;
@@ -24,6 +24,7 @@ pub(super) const KEYS: &[&str] = &[
     "header_bytes",
     "headers",
     "upstream_requests",
+    "upstream_protocol",
 ];
 
 /// How a route with these limits, with or without authenticators, and maybe with others at its listener, speaks HTTP.
@@ -61,6 +62,7 @@ pub(super) fn read(
         headers: number(section.integer("headers", 8..=1000)).unwrap_or(default.headers),
         upstream_requests: number(section.integer("upstream_requests", 1..=1_000_000))
             .unwrap_or(default.upstream_requests),
+        upstream_protocol: section.one_of("upstream_protocol", PROTOCOLS).unwrap_or_default(),
     };
     if let Some(listener) = shared {
         listener.check_options(&section, &options);
@@ -136,6 +138,12 @@ fn profile(section: &mut Section<'_>) -> Profile {
 fn number(number: Option<u64>) -> Option<usize> {
     number.and_then(|number| number.try_into().ok())
 }
+
+const PROTOCOLS: &[(&str, UpstreamProtocol)] = &[
+    ("auto", UpstreamProtocol::Negotiated),
+    ("http/1.1", UpstreamProtocol::Http1),
+    ("h2", UpstreamProtocol::Http2),
+];
 
 /// Those of Mainflux.
 const CONTENT_TYPES: [&str; 3] = ["application/json", "application/senml+cbor", "application/senml+json"];

@@ -18,11 +18,17 @@ pub(crate) struct Nginx {
 
 impl Nginx {
     pub(crate) fn start() -> Self {
-        // somebody else may take the free port first
-        (0..5).find_map(|_| Self::try_start()).expect("nginx starts with its configuration")
+        Self::start_with("", "")
     }
 
-    fn try_start() -> Option<Self> {
+    /// One that listens with these options, and has more to go by.
+    pub(crate) fn start_with(options: &str, more: &str) -> Self {
+        // somebody else may take the free port first
+        let started = (0..5).find_map(|_| Self::try_start(options, more));
+        started.expect("nginx starts with its configuration")
+    }
+
+    fn try_start(options: &str, more: &str) -> Option<Self> {
         let (port, files) = (free_port(), Files::new(&[("secret.txt", "secret")]));
         let root = files.path("");
         let root = root.to_str().unwrap().trim_end_matches('/').to_owned();
@@ -30,7 +36,7 @@ impl Nginx {
             "daemon off; pid {root}/pid; error_log {root}/error.log; user root; events {{}}\n\
              http {{ access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b; fastcgi_temp_path {root}/c;\n\
              uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;\n\
-             server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+             server {{ listen 127.0.0.1:{port} {options}; root {root}; {more} }} }}\n"
         );
         let file = files.write("nginx.conf", &config);
         let mut process = Process::start(Command::new("nginx").arg("-p").arg(&root).arg("-c").arg(file));

@@ -7,6 +7,7 @@ pub(crate) mod admin;
 pub(crate) mod broker;
 pub(crate) mod grpc;
 pub(crate) mod http;
+pub(crate) mod http2;
 pub(crate) mod https;
 pub(crate) mod issuer;
 pub(crate) mod nats;

@@ -62,6 +62,8 @@ pub struct Options {
     pub headers: usize,
     /// The most requests that the upstream is given at a time; more wait for `upstream_timeout`.
     pub upstream_requests: usize,
+    /// What the upstream speaks.
+    pub upstream_protocol: UpstreamProtocol,
 }
 
 /// What the requests of a route are.
@@ -75,6 +77,18 @@ pub enum Profile {
     /// Requests for the upstream, judged by method and path.
     #[default]
     Proxy,
+}
+
+/// What an upstream speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, over TCP from the first byte on (RFC 9113 §3.3).
+    Http2,
+    /// Over TLS what it chooses (RFC 7301), otherwise HTTP/1.1.
+    #[default]
+    Negotiated,
 }
 
 impl Options {
@@ -92,6 +106,7 @@ impl Options {
             header_bytes: 16 * 1024,
             headers: 64,
             upstream_requests: 1000,
+            upstream_protocol: UpstreamProtocol::default(),
         }
     }
 
@@ -105,7 +120,7 @@ impl Options {
 impl Endpoint {
     /// An endpoint that nobody has asked anything yet.
     pub fn new(gate: Gate, options: Options, upstream: Option<Connector>) -> Self {
-        let upstream = upstream.map(|connector| Upstream::new(connector, options.upstream_requests));
+        let upstream = upstream.map(|connector| Upstream::new(connector, &options));
         let rates = Rates::new(gate.limits.connections);
         Self { gate, options, upstream, rates }
     }

@@ -80,22 +80,32 @@ impl Connector {
         Ok(Self { host, port, tls, websocket, timeout })
     }
 
+    /// Whether it speaks TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Makes one connection.
     pub async fn connect(&self) -> Result<Stream, ConnectError> {
+        self.connect_offering(&[]).await
+    }
+
+    /// Makes one connection; over TLS, the upstream may choose one of these application protocols (RFC 7301).
+    pub(crate) async fn connect_offering(&self, protocols: &[&str]) -> Result<Stream, ConnectError> {
         let deadline = Instant::now() + self.timeout;
         // Boxed, so that what handshakes need is freed with them and does not stay in the connection's task.
-        match timeout_at(deadline, Box::pin(self.connect_until(deadline))).await {
+        match timeout_at(deadline, Box::pin(self.connect_until(deadline, protocols))).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ConnectError::TimedOut),
         }
     }
 
-    async fn connect_until(&self, deadline: Instant) -> Result<Stream, ConnectError> {
+    async fn connect_until(&self, deadline: Instant, protocols: &[&str]) -> Result<Stream, ConnectError> {
         let tcp = tcp::connect(&self.host, self.port, deadline).await.map_err(ConnectError::Tcp)?;
         tcp::tune(&tcp, Some(KEEPALIVE)).map_err(ConnectError::Tcp)?;
         let stream = match &self.tls {
             Some((tls, name)) => {
-                let stream = tls.connect(name.clone(), tcp).await.map_err(ConnectError::Tls)?;
+                let stream = tls.connect(name.clone(), tcp, protocols).await.map_err(ConnectError::Tls)?;
                 Stream::Tls(Box::new(stream))
             }
             None => Stream::Tcp(tcp),

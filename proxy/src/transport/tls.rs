@@ -175,15 +175,21 @@ impl ClientTls {
     /// Begins TLS on a connection to `host`, whose certificate must bear that name.
     pub async fn connect_to(&self, host: &str, tcp: TcpStream) -> io::Result<Stream> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        Ok(Stream::Tls(Box::new(self.connect(name, tcp).await?)))
+        Ok(Stream::Tls(Box::new(self.connect(name, tcp, &[]).await?)))
     }
 
     pub(super) async fn connect(
         &self,
         name: ServerName<'static>,
         tcp: TcpStream,
+        protocols: &[&str],
     ) -> io::Result<TlsStream<TcpStream>> {
-        let connector = TlsConnector::from(Arc::clone(&self.0));
+        let mut config = Arc::clone(&self.0);
+        if !protocols.is_empty() {
+            Arc::make_mut(&mut config).alpn_protocols =
+                protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        }
+        let connector = TlsConnector::from(config);
         let limit = |connection: &mut tokio_rustls::rustls::ClientConnection| {
             connection.set_buffer_limit(Some(BUFFER_BYTES));
         };
@@ -278,7 +284,7 @@ mod tests {
         };
         let connect = async {
             let name = ServerName::try_from("gate.example").unwrap();
-            let mut stream = client.connect(name, TcpStream::connect(address).await?).await?;
+            let mut stream = client.connect(name, TcpStream::connect(address).await?, &[]).await?;
             stream.read_u8().await
         };
         let (accepted, _) = tokio::join!(accept, connect);
