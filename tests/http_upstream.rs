@@ -3,17 +3,17 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use support::broker::python;
-use support::http::{Nginx, curl, exchange, expect, read_head};
+use support::http::{Nginx, curl, exchange, expect, read_head, run_curl};
 use support::http2::{
     DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Http2, INTERNAL_ERROR, REFUSED_STREAM, RST_STREAM,
 };
 use support::peer::{Upstream, tcp};
 use support::process::Process;
-use support::service::{Service, answer};
+use support::service::{Accepting, Service, answer};
 use support::{ACL, Files, Mgate, manifest};
 
 #[test]
@@ -322,6 +322,82 @@ fn upstream_that_speaks_something_else_is_no_upstream() {
     assert!(exchange(mgate.address(), GET).starts_with("HTTP/1.1 502 "));
 }
 
+#[test]
+fn upstream_that_breaks_off_is_not_believed() {
+    let files = files();
+    // what it says, whether it closes then, what the client sees, and whether that is not all
+    for (said, closes, status, ends_early) in [
+        ("", true, "502", false),
+        ("HTTP/1.1 200 OK\r\nContent-Le", true, "502", false),
+        ("what is this\r\n\r\n", false, "502", false),
+        ("HTTP/1.1 99999 Odd\r\n\r\n", false, "502", false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx", false, "502", false),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", true, "200", true),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", true, "200", true),
+        // it is read with the head, which goes no further then
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnumber\r\nhalf\r\n", false, "000", true),
+        ("HTTP/1.1 200 OK\r\n\r\nall until it closes", true, "200", false),
+    ] {
+        let service = Service::start(move |_, tcp| {
+            tcp.write_all(said.as_bytes())?;
+            if closes { tcp.shutdown(Shutdown::Both) } else { Ok(()) }
+        });
+        let mgate = Mgate::start(&files, &web(service.address().port(), ""));
+        let url = format!("http://{}/any/a", mgate.address());
+        // nothing of it is used again, and nothing is sent twice
+        for connections in 1..=2 {
+            let output = run_curl(&["-X", "PUT", "-w", "\n%{http_code} %{exitcode}", &url]);
+            let (heard, exit) = output.rsplit_once('\n').unwrap().1.split_once(' ').unwrap();
+            assert_eq!((heard, exit != "0"), (status, ends_early), "{said:?}: {output}");
+            assert_eq!(service.connections(), connections, "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn upstream_that_takes_nothing_is_not_waited_for() {
+    let (files, upstream) = (files(), Upstream::start());
+    let more =
+        "limits = { upstream_timeout = '500ms', stall_timeout = '500ms' }\nhttp = { body_bytes = '64MiB' }\n";
+    let mgate = Mgate::start(&files, &web(upstream.port(), more));
+    let (file, url) =
+        (files.write("upload", &"x".repeat(LARGE)), format!("http://{}/any/a", mgate.address()));
+    let output = run_curl(&["-H", "Expect:", "-w", "\n%{http_code}", "-T", file.to_str().unwrap(), &url]);
+    let status = output.rsplit_once('\n').unwrap().1;
+    assert!(["502", "504"].contains(&status), "{output}");
+}
+
+#[test]
+fn upstream_that_says_no_more_has_no_answer() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), ""));
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    behind.shutdown(Shutdown::Write).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 502 "));
+    assert_eq!(behind.read(&mut [0]).unwrap_or_default(), 0, "it is closed");
+}
+
+#[test]
+fn bodies_of_any_length_pass_and_nothing_is_kept() {
+    let endless = Accepting::start(SocketAddr::from(([127, 0, 0, 1], 0)), |tcp, _| serve_endless(tcp));
+    let files = files();
+    std::fs::File::create(files.path("upload")).unwrap().set_len(ENDLESS).unwrap();
+    let more = "http = { body_bytes = '2GiB' }\n";
+    let mgate = Mgate::start(&files, &web(endless.address().port(), more));
+    let (url, upload) = (format!("http://{}/any/a", mgate.address()), files.path("upload"));
+    assert_eq!(run_curl(&["-X", "PUT", &url]), "took 0");
+    let before = mgate.resident_kib();
+    let sent = run_curl(&["-H", "Expect:", "-T", upload.to_str().unwrap(), &url]);
+    assert_eq!(sent, format!("took {ENDLESS}"));
+    let came = run_curl(&["-o", "/dev/null", "-w", "%{size_download}", &url]);
+    assert_eq!(came, ENDLESS.to_string());
+    let grown = mgate.peak_kib().saturating_sub(before);
+    assert!(grown < 4 * 1024, "{grown} KiB");
+}
+
 /// Whoever sends events.
 enum Events {
     Http1(TcpStream),
@@ -349,6 +425,21 @@ impl Events {
             Self::Http1(tcp) => tcp.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).unwrap(),
             Self::Http2(http2, stream) => http2.send(DATA, 0, *stream, text.as_bytes()),
         }
+    }
+}
+
+/// Takes what comes and says how much it was, or gives as much.
+fn serve_endless(mut tcp: TcpStream) {
+    let head = read_head(&mut tcp).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let zeros = std::io::repeat(0);
+    if head.starts_with("get ") {
+        write!(tcp, "HTTP/1.1 200 OK\r\nContent-Length: {ENDLESS}\r\n\r\n").unwrap();
+        std::io::copy(&mut zeros.take(ENDLESS), &mut tcp).unwrap();
+    } else {
+        let took = std::io::copy(&mut (&mut tcp).take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
+        let said = format!("took {took}");
+        write!(tcp, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()).unwrap();
     }
 }
 
@@ -409,6 +500,7 @@ fn files() -> Files {
 const H2: &str = "http = { upstream_protocol = 'h2' }\n";
 const GET: &[u8] = b"GET /any/a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 const LARGE: usize = 20 * 1024 * 1024;
+const ENDLESS: u64 = 1024 * 1024 * 1024;
 const DAV: &str = "client_max_body_size 100m; dav_methods PUT; create_full_put_path on;";
 
 /// RFC 9113 §6.5.2
