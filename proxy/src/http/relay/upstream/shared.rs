@@ -1,21 +1,19 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::HOST;
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Uri};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::time::Instant;
 
 use super::life::Life;
-use crate::http::relay::body::{BodyError, Content};
+use crate::http::relay::body::Content;
 use crate::http::relay::patient::Patient;
 
 /// A connection of HTTP/2, which has many requests at a time.
@@ -41,14 +39,6 @@ struct Streams {
 pub(super) struct Place {
     shared: Arc<Shared>,
     is_answered: bool,
-    /// What the request sends ends with it.
-    tie: Arc<()>,
-}
-
-/// What a request sends, as long as somebody waits for the answer.
-struct Tied {
-    content: Content,
-    tie: Weak<()>,
 }
 
 impl Shared {
@@ -76,7 +66,7 @@ impl Shared {
         });
         let (heard, is_spent) = (Mutex::new(Instant::now()), AtomicBool::new(false));
         let shared = Self { sender, scheme, life, streams, heard, is_spent };
-        Ok(Place { shared: Arc::new(shared), is_answered: false, tie: Arc::default() })
+        Ok(Place { shared: Arc::new(shared), is_answered: false })
     }
 
     /// Whether it may have requests, now or later.
@@ -95,7 +85,7 @@ impl Shared {
             if was_idle {
                 *lock(&self.heard) = Instant::now();
             }
-            Place { shared: Arc::clone(self), is_answered: false, tie: Arc::default() }
+            Place { shared: Arc::clone(self), is_answered: false }
         })
     }
 }
@@ -111,11 +101,7 @@ impl Place {
         &mut self,
         request: Request<Content>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Content>>> {
-        let tie = Arc::downgrade(&self.tie);
-        let request = in_http2(request, &self.shared.scheme).map(|content| match content.is_end_stream() {
-            true => content,
-            false => Content::of(Tied { content, tie }),
-        });
+        let request = in_http2(request, &self.shared.scheme);
         let mut sender = self.shared.sender.clone();
         let answered = sender.try_send_request(request).await;
         self.is_answered = true;
@@ -149,29 +135,6 @@ impl Streams {
         if self.are_known.load(Ordering::Relaxed) {
             self.most.store(most.clamp(1, MAX_STREAMS as usize), Ordering::Relaxed);
         }
-    }
-}
-
-impl Body for Tied {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.tie.strong_count() == 0 {
-            return Poll::Ready(Some(Err(BodyError::Broken)));
-        }
-        Pin::new(&mut self.content).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.content.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.content.size_hint()
     }
 }
 
