@@ -93,7 +93,8 @@ impl Exchange {
         let limits = &self.endpoint.gate.limits;
         let upload = Upload::new(incoming, self.endpoint.options.body_bytes, limits.stall_timeout);
         match self.endpoint.options.profile {
-            Profile::Messages { .. } => self.publish(&head, client, forwarded, upload).await,
+            // boxed: others need no room for it
+            Profile::Messages { .. } => Box::pin(self.publish(&head, client, forwarded, upload)).await,
             Profile::Proxy => {
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
@@ -119,7 +120,8 @@ impl Exchange {
         {
             return Ok(client);
         }
-        match self.authenticate(&head.shown, now).await {
+        // boxed: it is asked once a connection
+        match Box::pin(self.authenticate(&head.shown, now)).await {
             Ok(principal) => {
                 let client = Arc::new(self.client(principal, &head.shown));
                 self.connection.identities.keep(key, Arc::clone(&client), self.epoch);

@@ -104,19 +104,36 @@ impl Upstream {
         let lease = |held| Lease { held, row: Arc::clone(&row), _places: [share, place] };
         let mut held = match row.take() {
             Some(held) => held,
-            None => self.connect(&row, stall_timeout).await?,
+            None => Box::pin(self.connect(&row, stall_timeout)).await?,
         };
-        let mut request = request;
-        for _ in 0..MAX_REPEATS {
-            let again = held.may_repeat(&request).then(|| repeat(&request));
-            match held.send(request).await {
-                Ok(response) => return Ok((response, lease(held))),
-                Err(error) => request = held.unsent(error, again)?,
+        let again = held.may_repeat(&request).then(|| repeat(&request));
+        match held.send(request).await {
+            Ok(response) => Ok((response, lease(held))),
+            Err(error) => {
+                let repeated = self.send_again(&row, stall_timeout, held, (error, again));
+                Box::pin(repeated).await.map(|(response, held)| (response, lease(held)))
             }
-            held = self.connect(&row, stall_timeout).await?;
         }
-        let response = held.send(request).await.map_err(|error| UpstreamError::Http(error.into_error()))?;
-        Ok((response, lease(held)))
+    }
+
+    /// Sends a request once more, or a few times, if it may be.
+    async fn send_again(
+        &self,
+        row: &Row,
+        stall_timeout: Duration,
+        mut held: Held,
+        (mut error, mut again): (TrySendError<Request<Content>>, Option<Request<Content>>),
+    ) -> Result<(Response<Incoming>, Held), UpstreamError> {
+        for _ in 0..MAX_REPEATS {
+            let request = held.unsent(error, again)?;
+            held = self.connect(row, stall_timeout).await?;
+            again = held.may_repeat(&request).then(|| repeat(&request));
+            match held.send(request).await {
+                Ok(response) => return Ok((response, held)),
+                Err(another) => error = another,
+            }
+        }
+        Err(UpstreamError::Http(error.into_error()))
     }
 
     /// The connections of this thread.
@@ -228,7 +245,8 @@ impl Held {
     ) -> Result<Response<Incoming>, TrySendError<Request<Content>>> {
         match &mut self.by {
             Means::Alone(connection) => connection.sender.try_send_request(request).await,
-            Means::Shared(place) => place.send(request).await,
+            // boxed: HTTP/1.1 needs no room for it
+            Means::Shared(place) => Box::pin(place.send(request)).await,
         }
     }
 
