@@ -235,7 +235,8 @@ fn messages_with_two_ends_are_refused() {
         ("X: a\rb", "400"),
         ("X: a\0b", "400"),
         ("Host: b", "400"),
-        ("Upgrade: websocket\r\nConnection: upgrade", "501"),
+        ("Upgrade: h2c\r\nConnection: upgrade", "501"),
+        ("Upgrade: websocket\r\nConnection: upgrade", "426"),
         ("Expect: more", "417"),
     ] {
         let request = format!("POST /any/a HTTP/1.1\r\nHost: a\r\n{head}\r\n\r\n{hidden}");

@@ -17,6 +17,7 @@ pub(super) const KEYS: &[&str] = &[
     "strip_path",
     "upstream_path",
     "cors",
+    "origins",
     "trusted",
     "forward_authorization",
     "query_credentials",
@@ -39,8 +40,11 @@ pub(super) fn read(
         (default.header_bytes, default.headers) = (options.header_bytes, options.headers);
         default.trusted.clone_from(&options.trusted);
     }
-    let query_credentials = section.texts("query_credentials");
-    let query_credentials = query_credentials.map(|names| names.into_iter().map(|name| name.value).collect());
+    let mut texts = |key| {
+        let texts = section.texts(key)?;
+        Some(texts.into_iter().map(|text| text.value).collect::<Vec<_>>())
+    };
+    let [origins, query_credentials] = ["origins", "query_credentials"].map(&mut texts);
     // where nobody looks at credentials here, they are meant for the upstream
     let looked_at = if knows_clients { default.query_credentials } else { Vec::new() };
     let profile = profile(&mut section);
@@ -49,6 +53,7 @@ pub(super) fn read(
         place: place(&mut section),
         rewriting: rewriting(&mut section),
         cors: cors::read(section.section("cors")),
+        origins: origins.unwrap_or(default.origins),
         query_credentials: query_credentials.unwrap_or(looked_at),
         profile,
         trusted: match section.has("trusted") {

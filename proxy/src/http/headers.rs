@@ -98,7 +98,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
+/// The elements of a list.
+pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
 }
 

@@ -12,6 +12,7 @@ pub mod relay;
 mod rewrite;
 mod routes;
 mod session;
+mod websocket;
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use mgate_policies::Cidr;
 
 use crate::gate::{Gate, Limits};
 use crate::transport::Connector;
-use relay::{Rates, Upstream};
+use relay::{Places, Rates, Upstream};
 
 pub use cors::Cors;
 pub use place::Place;
@@ -35,6 +36,7 @@ pub struct Endpoint {
     /// Where it leads; nowhere if messages are mirrored alone.
     upstream: Option<Upstream>,
     rates: Rates,
+    websockets: Places,
 }
 
 /// How a route speaks HTTP.
@@ -48,6 +50,9 @@ pub struct Options {
     pub rewriting: Rewriting,
     /// Which pages of other sites may use it; `None` where the upstream says that.
     pub cors: Option<Cors>,
+    /// The web sites whose pages may open a WebSocket; `*` allows each. A page of the very host that it connects to
+    /// always may, and so may a client that names no origin.
+    pub origins: Vec<String>,
     /// Proxies in front: what they say of their clients is passed on.
     pub trusted: Vec<Cidr>,
     /// Whether the upstream sees the `Authorization` of requests.
@@ -99,6 +104,7 @@ impl Options {
             place: Place::default(),
             rewriting: Rewriting::default(),
             cors: None,
+            origins: Vec::new(),
             trusted: Vec::new(),
             forward_authorization: false,
             query_credentials: QUERY_CREDENTIALS.map(str::to_owned).into(),
@@ -122,7 +128,8 @@ impl Endpoint {
     pub fn new(gate: Gate, options: Options, upstream: Option<Connector>) -> Self {
         let upstream = upstream.map(|connector| Upstream::new(connector, &options));
         let rates = Rates::new(gate.limits.connections);
-        Self { gate, options, upstream, rates }
+        let websockets = Places::new(gate.limits.connections);
+        Self { gate, options, upstream, rates, websockets }
     }
 
     /// How long a connection may be without a request.

@@ -1,7 +1,10 @@
 //! What a client is told where its request goes no further: the kind, and nothing that operators configured.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE,
+    WWW_AUTHENTICATE,
+};
 use http::{HeaderValue, Response, StatusCode};
 use mgate_policies::Cause;
 
@@ -30,6 +33,8 @@ pub(super) enum Problem {
     HeadTooLarge,
     /// The method has no meaning here.
     Method,
+    /// MQTT over WebSocket, which has routes of its own.
+    MqttElsewhere,
     /// The path is none that the profile has.
     NotFound,
     /// A method or an upgrade that is not passed on.
@@ -44,6 +49,8 @@ pub(super) enum Problem {
     Unavailable,
     /// A message of another media type.
     UnsupportedMediaType,
+    /// A request for a WebSocket that is not of version 13.
+    UpgradeRequired,
     /// The upstream did not answer in time.
     UpstreamSlow,
     /// The route does not go by this name.
@@ -75,12 +82,13 @@ impl Problem {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound => StatusCode::NOT_FOUND,
-            Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+            Self::MqttElsewhere | Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::UpstreamSlow => StatusCode::GATEWAY_TIMEOUT,
             Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
         }
@@ -109,6 +117,12 @@ impl Problem {
                 headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::Method => drop(headers.insert(ALLOW, HeaderValue::from_static("POST"))),
+            // RFC 9110 §15.5.22, RFC 6455 §4.4; the connection ends with the answer
+            Self::UpgradeRequired => {
+                headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                headers.insert(CONNECTION, HeaderValue::from_static("Upgrade, close"));
+            }
             // what follows in the connection may be a part of what was not understood, or not heard out
             _ if self.ends_connection() => {
                 headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -145,6 +159,7 @@ impl Problem {
             Self::Forbidden => "not authorized",
             Self::HeadTooLarge => "there are too many headers",
             Self::Method => "this takes messages alone",
+            Self::MqttElsewhere => "this route takes no MQTT over WebSocket",
             Self::NotFound => "there is nothing here",
             Self::NotImplemented => "not implemented",
             Self::Slow => "the request took too long",
@@ -152,6 +167,7 @@ impl Problem {
             Self::TooMany(_) => "too many requests",
             Self::Unavailable => "no decision to be had",
             Self::UnsupportedMediaType => "messages of this type are not taken",
+            Self::UpgradeRequired => "this takes WebSockets of version 13",
             Self::UpstreamSlow => "the upstream did not answer in time",
             Self::WrongHost => "unknown host",
         }

@@ -7,7 +7,9 @@ mod identities;
 mod patient;
 mod rates;
 mod upstream;
+mod websocket;
 
 pub use connection::serve;
 pub(super) use rates::Rates;
 pub(super) use upstream::Upstream;
+pub(super) use websocket::Places;

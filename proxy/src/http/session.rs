@@ -2,17 +2,18 @@
 
 use std::fmt;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
-use mgate_policies::{Action, Client, Protocol, Query, RequestPath, Resource, TopicName};
+use mgate_policies::{Action, Client, Protocol, Query, RequestPath, Resource, TopicFilter, TopicName};
 
 use super::credentials::Shown;
-use super::headers::{Origin, has_token, towards_upstream};
+use super::headers::{Origin, towards_upstream};
 use super::messages;
 use super::path;
 use super::problem::Problem;
+use super::websocket::{Asked, check_origin};
 use super::{Options, Profile, Routes};
 use crate::gate::Credentials;
 use crate::transport::Accepted;
@@ -28,14 +29,17 @@ pub(super) struct Peer {
 
 /// Whom and what a request is for, by which its route is found.
 pub(super) struct Target {
+    /// That of HTTP/1.1, for what HTTP/2 says otherwise.
+    pub(super) method: Method,
     pub(super) host: Authority,
     /// Decoded.
     pub(super) path: Box<str>,
+    /// What it asks for, if that is a WebSocket.
+    pub(super) websocket: Option<Asked>,
 }
 
 /// What the head of a request means.
 pub(super) struct Head {
-    pub(super) method: Method,
     pub(super) target: Target,
     /// Path and query as they go on.
     forwarded: PathAndQuery,
@@ -73,10 +77,13 @@ impl Target {
         if parts.headers.len() > headers {
             return Err(Problem::HeadTooLarge);
         }
-        check_method(&parts.method)?;
+        let websocket = Asked::read(parts)?;
+        // RFC 8441 §4: what is a GET in HTTP/1.1 is a CONNECT in HTTP/2
+        let method = if websocket.is_some() { Method::GET } else { parts.method.clone() };
+        check_method(&method)?;
         check_framing(&parts.headers)?;
         let host = host(&parts.uri, &parts.headers)?;
-        Ok(Self { host, path: path::decoded(parts.uri.path())? })
+        Ok(Self { method, host, path: path::decoded(parts.uri.path())?, websocket })
     }
 
     /// The number of the route that it is for.
@@ -99,7 +106,6 @@ impl Head {
             None => None,
         };
         let head = Self {
-            method: parts.method.clone(),
             host: HeaderValue::from_str(target.host.as_str()).map_err(|_| Problem::BadHost)?,
             target,
             forwarded: forwarded.parse().map_err(|_| Problem::BadPath)?,
@@ -108,6 +114,7 @@ impl Head {
             content_length,
         };
         head.check_length(options)?;
+        head.check_websocket(&parts.headers, options)?;
         head.check_profile(&parts.headers, options)?;
         Ok(head)
     }
@@ -120,10 +127,14 @@ impl Head {
         options: &Options,
     ) -> Result<Query<'a>, Problem> {
         let (action, resource) = match options.profile {
+            Profile::Messages { .. } if self.target.websocket.is_some() => {
+                let filter = TopicFilter::parse(self.topic(options)?.as_str()).map_err(|_| Problem::BadMessage)?;
+                (Action::Subscribe, Resource::Filter(filter))
+            }
             Profile::Messages { .. } => (Action::Publish, Resource::Topic(self.topic(options)?)),
             Profile::Proxy => {
                 let path = RequestPath::parse(&self.target.path).map_err(|_| Problem::BadPath)?;
-                (Action::Request, Resource::Request { method: self.method.as_str(), path })
+                (Action::Request, Resource::Request { method: self.target.method.as_str(), path })
             }
         };
         Ok(Query { client, action, resource, payload, qos: 0, retain: false })
@@ -132,6 +143,18 @@ impl Head {
     /// Where its message is published to.
     pub(super) fn topic(&self, options: &Options) -> Result<TopicName<'_>, Problem> {
         messages::topic(options.rewriting.rest(&self.target.path, &options.place))
+    }
+
+    /// The topic of the messages of its WebSocket: that of the channel, or its path.
+    pub(super) fn websocket_topic(&self, options: &Options) -> Result<TopicName<'_>, Problem> {
+        match options.profile {
+            Profile::Messages { .. } => self.topic(options),
+            Profile::Proxy => {
+                let path = &*self.target.path;
+                let topic = path.strip_prefix('/').filter(|topic| !topic.is_empty());
+                TopicName::parse(topic.unwrap_or(path)).map_err(|_| Problem::BadPath)
+            }
+        }
     }
 
     /// The head as the upstream gets it.
@@ -147,7 +170,7 @@ impl Head {
         };
         towards_upstream(&mut headers, &origin);
         let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method = self.method.clone();
+        parts.method = self.target.method.clone();
         parts.uri = Uri::from(self.forwarded.clone());
         parts.headers = headers;
         parts
@@ -163,11 +186,22 @@ impl Head {
         if is_too_large { Err(Problem::TooLarge) } else { Ok(()) }
     }
 
+    fn check_websocket(&self, headers: &HeaderMap, options: &Options) -> Result<(), Problem> {
+        if self.target.websocket.is_none() {
+            return Ok(());
+        }
+        self.websocket_topic(options)?;
+        check_origin(headers, &options.origins, &self.host)
+    }
+
     /// A message is checked before anybody is asked: what is refused later was published already.
     fn check_profile(&self, headers: &HeaderMap, options: &Options) -> Result<(), Problem> {
         let Profile::Messages { content_types } = &options.profile else { return Ok(()) };
         self.topic(options)?;
-        if self.method != Method::POST {
+        if self.target.websocket.is_some() {
+            return Ok(());
+        }
+        if self.target.method != Method::POST {
             return Err(Problem::Method);
         }
         if headers.get_all(CONTENT_TYPE).iter().count() > 1 {
@@ -184,7 +218,7 @@ impl Head {
 
 impl fmt::Display for Head {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.method, self.target.path)
+        write!(f, "{} {}", self.target.method, self.target.path)
     }
 }
 
@@ -218,10 +252,6 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
     let is_expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if !headers.get_all(EXPECT).iter().all(is_expected) {
         return Err(Problem::Expectation);
-    }
-    let wants_upgrade = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
-    if wants_upgrade && headers.contains_key(UPGRADE) {
-        return Err(Problem::NotImplemented);
     }
     Ok(())
 }
@@ -318,8 +348,8 @@ mod tests {
         }
         let both = get("/").header("transfer-encoding", "chunked").header("content-length", "1");
         assert_eq!(read(both, &options()).err(), Some(Problem::BadRequest));
-        let upgrade = get("/").header("connection", "keep-alive, Upgrade").header("upgrade", "websocket");
-        assert_eq!(read(upgrade, &options()).err(), Some(Problem::NotImplemented));
+        let upgrade = get("/").header("connection", "keep-alive, Upgrade");
+        assert_eq!(read(upgrade.header("upgrade", "h2c"), &options()).err(), Some(Problem::NotImplemented));
         assert_eq!(read(get("/").method("PURGE"), &options()).err(), None);
     }
 
@@ -328,6 +358,30 @@ mod tests {
         let two = Options { headers: 2, ..options() };
         assert_eq!(read(get("/").header("a", "1"), &two).err(), None);
         assert_eq!(read(get("/").header("a", "1").header("a", "2"), &two).err(), Some(Problem::HeadTooLarge));
+    }
+
+    #[test]
+    fn websocket_is_asked_about_by_its_path() {
+        let (client, messages) =
+            (client(), Options { profile: Profile::Messages { content_types: vec![] }, ..options() });
+        for (options, path, asked, topic) in [
+            (options(), "/a/b", "request GET /a/b", "a/b"),
+            (options(), "/a/", "request GET /a/", "a/"),
+            (options(), "/", "request GET /", "/"),
+            (messages, "/channels/7/messages/x", "subscribe channels/7/messages/x", "channels/7/messages/x"),
+        ] {
+            let head = read(websocket(path), &options).ok().unwrap();
+            let query = head.query(&client, b"", &options).ok().unwrap();
+            assert_eq!(format!("{} {}", query.action, query.resource), asked);
+            assert_eq!(head.websocket_topic(&options).map(TopicName::as_str), Ok(topic));
+        }
+        assert_eq!(
+            read(websocket("/a/%23"), &options()).err(),
+            Some(Problem::BadPath),
+            "no topic has a wildcard"
+        );
+        let foreign = websocket("/a").header("origin", "https://evil.example");
+        assert_eq!(read(foreign, &options()).err(), Some(Problem::Forbidden));
     }
 
     #[test]
@@ -353,6 +407,26 @@ mod tests {
 
     fn get(target: &str) -> http::request::Builder {
         Request::get(target).header(HOST, "gate.example")
+    }
+
+    fn websocket(target: &str) -> http::request::Builder {
+        get(target)
+            .header("connection", "keep-alive, Upgrade")
+            .header("upgrade", "websocket")
+            .header("sec-websocket-version", "13")
+            .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+    }
+
+    fn client() -> Client {
+        Client {
+            principal: mgate_policies::Principal::default(),
+            client_id: "".into(),
+            username: None,
+            peer: "192.0.2.1:4000".parse().unwrap(),
+            route: "api".into(),
+            protocol: Protocol::Http,
+            is_encrypted: false,
+        }
     }
 
     fn read(request: http::request::Builder, options: &Options) -> Result<Head, Problem> {

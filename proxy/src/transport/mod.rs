@@ -24,5 +24,6 @@ pub use tls::{
 };
 pub use upgrade::Upgrade;
 pub(crate) use upgrade::{form_decoded, hex, read_basic};
+pub(crate) use websocket::may_connect;
 pub use websocket::{WebSocket, WebSocketError, WebSocketOptions, WebSocketTarget};
 pub(crate) use wire::Wire;

@@ -198,7 +198,8 @@ impl WebSocketOptions {
         if request.uri().path() != self.path {
             return Err(WebSocketError::Refused(404, "no such path"));
         }
-        if !self.may_connect(request.headers().get(ORIGIN), request.headers().get(HOST)) {
+        let (origin, host) = (request.headers().get(ORIGIN), request.headers().get(HOST));
+        if !may_connect(&self.origins, origin, host) {
             return Err(WebSocketError::Refused(403, "origin not allowed"));
         }
         let mut response = create_response(request).map_err(request_error)?;
@@ -209,12 +210,18 @@ impl WebSocketOptions {
         let upgrade = Upgrade::of(request).map_err(|reason| WebSocketError::Refused(400, reason))?;
         Ok((response, upgrade))
     }
+}
 
-    fn may_connect(&self, origin: Option<&HeaderValue>, host: Option<&HeaderValue>) -> bool {
-        let Some(origin) = origin.map(HeaderValue::as_bytes) else { return true };
-        let is_origin = |allowed: &String| allowed == "*" || allowed.as_bytes().eq_ignore_ascii_case(origin);
-        self.origins.iter().any(is_origin) || host.is_some_and(|host| is_same_host(origin, host.as_bytes()))
-    }
+/// Whether a page of this origin may connect to this host: if its site is one of `origins`, or the very host. What names
+/// no origin is no browser. RFC 6455 §10.2
+pub(crate) fn may_connect(
+    origins: &[String],
+    origin: Option<&HeaderValue>,
+    host: Option<&HeaderValue>,
+) -> bool {
+    let Some(origin) = origin.map(HeaderValue::as_bytes) else { return true };
+    let is_origin = |allowed: &String| allowed == "*" || allowed.as_bytes().eq_ignore_ascii_case(origin);
+    origins.iter().any(is_origin) || host.is_some_and(|host| is_same_host(origin, host.as_bytes()))
 }
 
 /// Whether an origin is of this host and port, whatever its scheme: TLS may end in front of mgate.

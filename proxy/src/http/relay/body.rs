@@ -137,6 +137,11 @@ impl Download {
         Self { patient: Awaited { incoming, timeout, timer: None }, lease: Some(lease) }
     }
 
+    /// The last one of its connection.
+    pub(super) fn last(incoming: Incoming, timeout: Duration) -> Self {
+        Self { patient: Awaited { incoming, timeout, timer: None }, lease: None }
+    }
+
     fn give_back(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.give_back();

@@ -16,6 +16,7 @@ use tracing::debug;
 use super::exchange;
 use super::identities::Identities;
 use super::patient::Patient;
+use super::websocket::GoOver;
 use crate::background::sleep_until;
 use crate::http::session::Peer;
 use crate::http::{Endpoint, Routes};
@@ -31,6 +32,8 @@ pub(super) struct Connection {
     pub(super) reading: AsyncMutex<()>,
     /// What its requests may take of the places that the upstream of each route has.
     shares: Box<[Arc<Semaphore>]>,
+    /// What becomes of it behind the last request of HTTP/1.1.
+    pub(super) go_over: GoOver,
     in_flight: AtomicUsize,
     /// When the last request was done, and whether there was one.
     rest: Mutex<(Instant, bool)>,
@@ -57,6 +60,7 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes
         signal,
         reading: AsyncMutex::default(),
         shares,
+        go_over: GoOver::default(),
         in_flight: AtomicUsize::new(0),
         rest: Mutex::new((Instant::now(), false)),
         untaken: Mutex::default(),
@@ -76,6 +80,7 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes
         builder
             .max_concurrent_streams(streams)
             .max_header_list_size(options.header_bytes.try_into().unwrap_or(u32::MAX))
+            .enable_connect_protocol()
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(window_bytes)
             .max_send_buf_size(WINDOW_BYTES as usize);
@@ -86,8 +91,9 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes
         let mut builder = http1::Builder::new();
         builder.max_headers(options.headers).max_header_size(options.header_bytes).max_buf_size(BUFFER_BYTES);
         drop(routes);
-        let served = builder.serve_connection(io, service);
-        drive(&connection, served, http1::Connection::graceful_shutdown).await;
+        let served = builder.serve_connection(io, service).with_upgrades();
+        drive(&connection, served, http1::UpgradeableConnection::graceful_shutdown).await;
+        connection.go_over.finish().await;
     }
 }
 
@@ -230,7 +236,7 @@ fn share(endpoint: &Endpoint) -> Arc<Semaphore> {
 }
 
 /// Waits until sessions are to end.
-async fn stopped(mut signal: watch::Receiver<Signal<Routes>>) {
+pub(super) async fn stopped(mut signal: watch::Receiver<Signal<Routes>>) {
     let _ = signal.wait_for(Signal::is_stopping).await;
 }
 

@@ -1,3 +1,5 @@
+mod websocket;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -30,6 +32,7 @@ use crate::transport::ConnectError;
 /// Answers one request: with what the upstream says, or with what keeps it from being asked.
 pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
     let in_flight = connection.begin();
+    connection.go_over.expect(&request);
     let (parts, incoming) = request.into_parts();
     let response = match Exchange::of(&connection, &parts) {
         Ok((exchange, target)) => exchange.answer(parts, target, incoming).await,
@@ -90,6 +93,10 @@ impl Exchange {
         self.limit(&client)?;
         let headers = std::mem::take(&mut parts.headers);
         let forwarded = head.forward(headers, &self.connection.peer, &self.endpoint.options);
+        if head.target.websocket.is_some() {
+            let handed_over = parts.extensions.remove();
+            return self.open(&head, client, forwarded, handed_over).await;
+        }
         let limits = &self.endpoint.gate.limits;
         let upload = Upload::new(incoming, self.endpoint.options.body_bytes, limits.stall_timeout);
         match self.endpoint.options.profile {
@@ -443,7 +450,7 @@ fn accepted() -> Response<Content> {
     response
 }
 
-fn late() -> Reason {
+pub(super) fn late() -> Reason {
     Reason::with_detail(Cause::Unavailable, "no decision in time")
 }
 

@@ -30,14 +30,24 @@ impl Rates {
 
     /// Takes one request of a client; or says how many seconds it should wait.
     pub(super) fn take(&self, client: &Client, per_second: u32, now: Instant) -> Result<(), u64> {
+        self.take_or_wait(client, per_second, now).map_err(|from| seconds(from - now))
+    }
+
+    /// Takes one message of a client; or says from when on it may have one.
+    pub(in crate::http) fn take_or_wait(
+        &self,
+        client: &Client,
+        per_second: u32,
+        now: Instant,
+    ) -> Result<(), Instant> {
         let key = self.key(client);
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if !table.rates.contains_key(&key) && table.rates.len() >= self.most && !table.clear(now) {
-            return Err(1);
+            return Err(now + REST);
         }
         let (rate, last) = table.rates.entry(key).or_insert_with(|| (Rate::new(per_second, now), now));
         *last = now;
-        rate.take(now).map_err(|from| seconds(from - now))
+        rate.take(now)
     }
 
     /// Who has no name is known by the address.

@@ -1,5 +1,6 @@
 mod life;
 mod shared;
+mod upgrade;
 
 use std::collections::HashMap;
 use std::fmt;

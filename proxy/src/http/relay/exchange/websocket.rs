@@ -1,0 +1,115 @@
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use mgate_policies::{Action, BoxFuture, Client, Now};
+
+use super::super::body::{Content, Download};
+use super::super::upstream::{Upstream, UpstreamError};
+use super::super::websocket::Relaying;
+use super::Exchange;
+use crate::background::timeout;
+use crate::gate::SessionEvent;
+use crate::http::headers::towards_client;
+use crate::http::problem::Problem;
+use crate::http::session::Head;
+use crate::http::websocket::{Asked, Context, Session};
+use crate::transport::ConnectError;
+
+impl Exchange {
+    /// Opens a WebSocket on both sides, if it may be and the upstream takes it; passes the upstream's answer otherwise.
+    pub(super) async fn open(
+        &self,
+        head: &Arc<Head>,
+        client: Arc<Client>,
+        mut forwarded: Parts,
+        handed_over: Option<OnUpgrade>,
+    ) -> Result<Response<Content>, Problem> {
+        let (Some(asked), Some(handed_over)) = (&head.target.websocket, handed_over) else {
+            return Err(Problem::BadRequest);
+        };
+        let Some(upstream) = &self.endpoint.upstream else { return Err(Problem::NotImplemented) };
+        self.decide(head, &client, b"").await?;
+        let place = self.endpoint.websockets.take().ok_or(Problem::TooMany(1))?;
+        let revoked = self.clone().revoked(Arc::clone(head), Arc::clone(&client));
+        let mut revoked: BoxFuture<'static, Problem> = Box::pin(revoked);
+        let challenge = asked.challenge(&mut forwarded.headers);
+        let request = Request::from_parts(forwarded, Content::empty());
+        let mut response = tokio::select! {
+            response = self.ask_upstream(upstream, request) => {
+                response.map_err(|error| self.failed(head, &client, &error.to_string(), problem_of(&error)))?
+            }
+            problem = &mut revoked => return Err(problem),
+        };
+        let failed = |why: &str| Err(self.failed(head, &client, why, Problem::BadGateway));
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return match asked.is_opened_by(response.status()) {
+                true => failed("it answered as if there were a WebSocket"),
+                false => Ok(self.refused(response)),
+            };
+        }
+        if let Err(why) = challenge.check(response.headers()) {
+            return failed(why);
+        }
+        let Some(io) = self.upgraded(&mut response).await else { return failed("it went away") };
+        let context = Context { endpoint: &self.endpoint, now: Now::read() };
+        let topic = head.websocket_topic(&self.endpoint.options)?.as_str().into();
+        let session = Session::new(client, topic, &context);
+        let (connection, route, epoch) = (Arc::clone(&self.connection), self.route, self.epoch);
+        let relaying = Relaying { connection, route, epoch, session, upstream: io, revoked, place };
+        self.connection.go_over.hand_over(handed_over, relaying, asked.is_over_http2());
+        Ok(accepted(asked, response))
+    }
+
+    async fn ask_upstream(
+        &self,
+        upstream: &Upstream,
+        request: Request<Content>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let limits = &self.endpoint.gate.limits;
+        let answered = timeout(limits.upstream_timeout, upstream.upgrade(request, limits.stall_timeout));
+        answered.await.unwrap_or(Err(UpstreamError::TimedOut))
+    }
+
+    /// The connection to the upstream, behind the answer.
+    async fn upgraded(&self, response: &mut Response<Incoming>) -> Option<Upgraded> {
+        let upgraded = hyper::upgrade::on(response);
+        timeout(self.endpoint.gate.limits.upstream_timeout, upgraded).await.ok()?.ok()
+    }
+
+    fn refused(&self, response: Response<Incoming>) -> Response<Content> {
+        let (mut parts, incoming) = response.into_parts();
+        towards_client(&mut parts.headers);
+        let body = Download::last(incoming, self.endpoint.gate.limits.stall_timeout);
+        let mut response = Response::new(Content::of(body));
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = parts.headers;
+        response
+    }
+
+    fn failed(&self, head: &Head, client: &Client, why: &str, problem: Problem) -> Problem {
+        let (action, resource) = (Action::Request, &*head.to_string());
+        let event = SessionEvent::Failed { client, action, resource, why: &why };
+        self.endpoint.gate.tell(&event, Now::read());
+        problem
+    }
+}
+
+/// The answer of an upstream as the client gets it.
+fn accepted(asked: &Asked, mut answered: Response<Incoming>) -> Response<Content> {
+    let mut response = Response::new(Content::empty());
+    let headers = response.headers_mut();
+    *headers = std::mem::take(answered.headers_mut());
+    towards_client(headers);
+    *response.status_mut() = asked.accept(response.headers_mut());
+    response
+}
+
+fn problem_of(error: &UpstreamError) -> Problem {
+    match error {
+        UpstreamError::Connect(ConnectError::TimedOut) | UpstreamError::TimedOut => Problem::UpstreamSlow,
+        UpstreamError::Connect(_) | UpstreamError::Http(_) => Problem::BadGateway,
+    }
+}

@@ -1,0 +1,298 @@
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as TaskContext, Poll};
+use std::time::{Duration, Instant};
+
+use http::{Request, Version};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use mgate_policies::{BoxFuture, Cause, Decision, Now};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::coop::{Unconstrained, unconstrained};
+use tokio::time::Sleep;
+
+use super::connection::{Connection, stopped};
+use super::exchange::late;
+use crate::background::{sleep_until, timeout};
+use crate::gate::Side;
+use crate::http::problem::Problem;
+use crate::http::websocket::{Context, Session};
+
+/// Places for the WebSockets of a route.
+pub(in crate::http) struct Places(Arc<Semaphore>);
+
+/// What becomes of a connection of HTTP/1.1 when it is no longer one.
+#[derive(Default)]
+pub(super) struct GoOver(Mutex<(Option<OnUpgrade>, Option<Relaying>)>);
+
+/// A WebSocket that the upstream took, and soon the client.
+pub(super) struct Relaying {
+    pub(super) connection: Arc<Connection>,
+    /// The number of its route.
+    pub(super) route: usize,
+    /// The epoch of the rights that the session knows.
+    pub(super) epoch: u64,
+    pub(super) session: Session,
+    pub(super) upstream: Upgraded,
+    /// Done when the client may no longer have it.
+    pub(super) revoked: BoxFuture<'static, Problem>,
+    pub(super) place: OwnedSemaphorePermit,
+}
+
+/// A WebSocket between its two connections.
+struct Relay {
+    connection: Arc<Connection>,
+    route: usize,
+    epoch: u64,
+    session: Session,
+    wires: [Wire; 2],
+    decisions: [Option<BoxFuture<'static, Decision>>; 2],
+    revoked: Option<BoxFuture<'static, Problem>>,
+    stopped: Option<BoxFuture<'static, ()>>,
+    /// Not subject to the budget of a turn: polled without any left, it would not be registered.
+    timer: Option<(Instant, Pin<Box<Unconstrained<Sleep>>>)>,
+}
+
+struct Wire {
+    io: TokioIo<Upgraded>,
+    needs_flush: bool,
+}
+
+impl Places {
+    pub(in crate::http) fn new(most: usize) -> Self {
+        Self(Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// A place, if there is one left.
+    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.0).try_acquire_owned().ok()
+    }
+}
+
+impl GoOver {
+    /// Looks whether a request could be the last one of its connection.
+    pub(super) fn expect<B>(&self, request: &Request<B>) {
+        if request.version() < Version::HTTP_2 {
+            lock(&self.0).0 = request.extensions().get().cloned();
+        }
+    }
+
+    /// Begins to relay when the client's side is handed over: here over HTTP/2, otherwise in [`GoOver::finish`].
+    pub(super) fn hand_over(&self, handed_over: OnUpgrade, relaying: Relaying, is_stream: bool) {
+        if !is_stream {
+            lock(&self.0).1 = Some(relaying);
+            return;
+        }
+        let in_flight = relaying.connection.begin();
+        tokio::spawn(async move {
+            if let Ok(client) = handed_over.await {
+                relaying.run(client).await;
+            }
+            drop(in_flight);
+        });
+    }
+
+    /// Relays the WebSocket that the connection became; of one that became none, hears the client out.
+    pub(super) async fn finish(&self) {
+        let (handed_over, relaying) = std::mem::take(&mut *lock(&self.0));
+        let Some(Ok(client)) = (match handed_over {
+            Some(handed_over) => Some(handed_over.await),
+            None => None,
+        }) else {
+            return;
+        };
+        match relaying {
+            Some(relaying) => relaying.run(client).await,
+            None => finish(TokioIo::new(client)).await,
+        }
+    }
+}
+
+impl Relaying {
+    /// Relays until both sides are done.
+    async fn run(self, client: Upgraded) {
+        let Self { connection, route, epoch, session, upstream, revoked, place: _place } = self;
+        let mut relay = Relay {
+            stopped: Some(Box::pin(stopped(connection.signal.clone()))),
+            connection,
+            route,
+            epoch,
+            session,
+            wires: [client, upstream].map(|io| Wire { io: TokioIo::new(io), needs_flush: false }),
+            decisions: [None, None],
+            revoked: Some(revoked),
+            timer: None,
+        };
+        poll_fn(|cx| relay.poll(cx)).await;
+        let [client, upstream] = relay.wires.map(|wire| wire.io);
+        tokio::join!(finish(client), finish(upstream));
+    }
+}
+
+impl Relay {
+    /// Moves whatever can be moved; ready when the session is over.
+    fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
+        for _ in 0..MOVES_PER_TURN {
+            let (routes, now) = (self.connection.routes(), Now::read());
+            let context = Context { endpoint: routes.endpoint(self.route), now };
+            let has_moved = self.take_turn(&context, cx);
+            if self.session.is_over() {
+                return Poll::Ready(());
+            }
+            if !has_moved && !self.is_due(&context, cx) {
+                return Poll::Pending;
+            }
+        }
+        // others may have something to move too
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn take_turn(&mut self, context: &Context<'_>, cx: &mut TaskContext<'_>) -> bool {
+        self.heed(context, cx);
+        self.session.pass_time(context);
+        let mut has_moved = false;
+        for side in [Side::Client, Side::Upstream] {
+            has_moved |= self.poll_decision(side, context, cx);
+            has_moved |= self.poll_read(side, context, cx);
+            has_moved |= self.poll_write(side, context, cx);
+        }
+        has_moved
+    }
+
+    /// Tells the session what changed for it.
+    fn heed(&mut self, context: &Context<'_>, cx: &mut TaskContext<'_>) {
+        let is_concerned = {
+            let signal = self.connection.signal.borrow();
+            let since = std::mem::replace(&mut self.epoch, signal.epoch());
+            signal.concerns(None, since)
+        };
+        if is_concerned {
+            self.session.reauthorize(context);
+        }
+        if let Some(problem) = poll_once(&mut self.revoked, cx) {
+            self.session.revoke(cause_of(problem), context);
+        }
+        if poll_once(&mut self.stopped, cx).is_some() {
+            self.session.drain(context);
+        }
+    }
+
+    /// Asks what the session wants to know, and tells it the answer; says whether there was one.
+    fn poll_decision(&mut self, side: Side, context: &Context<'_>, cx: &mut TaskContext<'_>) -> bool {
+        let decision = &mut self.decisions[side as usize];
+        if let Some(question) = self.session.question(side) {
+            let within = context.endpoint.gate.limits.decision_timeout;
+            let answer = timeout(within, question);
+            *decision = Some(Box::pin(async { answer.await.unwrap_or_else(|_| Decision::Deny(late())) }));
+        } else if !self.session.is_asking(side) {
+            *decision = None;
+        }
+        let Some(decided) = poll_once(decision, cx) else { return false };
+        self.session.decided(side, decided, context);
+        true
+    }
+
+    /// Gives the session what came from a side, if it wants that; says whether anything happened.
+    fn poll_read(&mut self, side: Side, context: &Context<'_>, cx: &mut TaskContext<'_>) -> bool {
+        if !self.session.wants(side) {
+            return false;
+        }
+        let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut bytes);
+        match Pin::new(&mut self.wires[side as usize].io).poll_read(cx, &mut buffer) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                self.session.take(side, buffer.filled(), context);
+            }
+            Poll::Ready(_) => self.session.lose(side, context),
+        }
+        true
+    }
+
+    /// Sends what the session has for a side; says whether that took any of it.
+    fn poll_write(&mut self, side: Side, context: &Context<'_>, cx: &mut TaskContext<'_>) -> bool {
+        let wire = &mut self.wires[side as usize];
+        let unsent = self.session.unsent(side);
+        if unsent.is_empty() {
+            return wire.flush(cx);
+        }
+        match Pin::new(&mut wire.io).poll_write(cx, unsent) {
+            Poll::Pending => {
+                wire.flush(cx);
+                return false;
+            }
+            Poll::Ready(Ok(count)) if count > 0 => {
+                wire.needs_flush = true;
+                self.session.sent(side, count, context);
+            }
+            Poll::Ready(_) => self.session.lose(side, context),
+        }
+        true
+    }
+
+    /// Whether time brings something now; it wakes the task when it does.
+    fn is_due(&mut self, context: &Context<'_>, cx: &mut TaskContext<'_>) -> bool {
+        let Some(at) = self.session.poll_timeout(context) else { return false };
+        let (_, timer) = match self.timer.take() {
+            // one that goes off too early is set anew then
+            Some(timer) if timer.0 <= at => self.timer.insert(timer),
+            _ => self.timer.insert((at, Box::pin(unconstrained(sleep_until(at.into()))))),
+        };
+        let is_due = timer.as_mut().poll(cx).is_ready();
+        if is_due {
+            self.timer = None;
+        }
+        is_due
+    }
+}
+
+impl Wire {
+    /// Sees to it that what was written is on its way; nothing comes of it to be looked at.
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        if self.needs_flush {
+            self.needs_flush = Pin::new(&mut self.io).poll_flush(cx).is_pending();
+        }
+        false
+    }
+}
+
+/// Says that no more comes, and hears the peer out.
+async fn finish(mut io: TokioIo<Upgraded>) {
+    let _: Result<io::Result<()>, _> = timeout(LAST_WORDS, io.shutdown()).await;
+}
+
+/// Polls what was not done before; it is not polled again.
+fn poll_once<T>(future: &mut Option<BoxFuture<'static, T>>, cx: &mut TaskContext<'_>) -> Option<T> {
+    match future.as_mut()?.as_mut().poll(cx) {
+        Poll::Ready(value) => {
+            *future = None;
+            Some(value)
+        }
+        Poll::Pending => None,
+    }
+}
+
+/// Why a client may no longer have what it was allowed.
+fn cause_of(problem: Problem) -> Cause {
+    match problem {
+        Problem::BadCredentials => Cause::BadCredentials,
+        Problem::TooMany(_) => Cause::QuotaExceeded,
+        Problem::Unavailable => Cause::Unavailable,
+        _ => Cause::NotAuthorized,
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Turns after which other connections have theirs.
+const MOVES_PER_TURN: usize = 32;
+const READ_BYTES: usize = 8 * 1024;
+/// Time for the peer to take what is left, and to hear the last words.
+const LAST_WORDS: Duration = Duration::from_secs(5);
