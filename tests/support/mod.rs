@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod broker;
+pub(crate) mod frames;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod http2;

@@ -3,8 +3,9 @@ mod websocket;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use mgate_policies::{
@@ -32,13 +33,18 @@ use crate::transport::ConnectError;
 /// Answers one request: with what the upstream says, or with what keeps it from being asked.
 pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
     let in_flight = connection.begin();
-    connection.go_over.expect(&request);
+    let could_go_over = connection.go_over.expect(&request);
     let (parts, incoming) = request.into_parts();
     let response = match Exchange::of(&connection, &parts) {
         Ok((exchange, target)) => exchange.answer(parts, target, incoming).await,
         Err(problem) => refuse(problem, "", &connection),
     };
-    response.map(|body| Answer::new(body, in_flight))
+    let mut response = response.map(|body| Answer::new(body, in_flight));
+    if could_go_over && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // what follows in the connection may be of the other protocol
+        response.headers_mut().entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// One request and its answer.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::{Request, Version};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use mgate_policies::{BoxFuture, Cause, Decision, Now};
+use mgate_policies::{BoxFuture, Cause, Client, Decision, Now};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
@@ -34,9 +34,11 @@ pub(super) struct Relaying {
     pub(super) connection: Arc<Connection>,
     /// The number of its route.
     pub(super) route: usize,
-    /// The epoch of the rights that the session knows.
+    /// Of the rights that it was opened by.
     pub(super) epoch: u64,
-    pub(super) session: Session,
+    pub(super) client: Arc<Client>,
+    /// Of its messages.
+    pub(super) topic: Box<str>,
     pub(super) upstream: Upgraded,
     /// Done when the client may no longer have it.
     pub(super) revoked: BoxFuture<'static, Problem>,
@@ -75,10 +77,11 @@ impl Places {
 
 impl GoOver {
     /// Looks whether a request could be the last one of its connection.
-    pub(super) fn expect<B>(&self, request: &Request<B>) {
-        if request.version() < Version::HTTP_2 {
-            lock(&self.0).0 = request.extensions().get().cloned();
-        }
+    pub(super) fn expect<B>(&self, request: &Request<B>) -> bool {
+        let handed_over = request.extensions().get().filter(|_| request.version() < Version::HTTP_2);
+        let could_go_over = handed_over.is_some();
+        lock(&self.0).0 = handed_over.cloned();
+        could_go_over
     }
 
     /// Begins to relay when the client's side is handed over: here over HTTP/2, otherwise in [`GoOver::finish`].
@@ -114,15 +117,18 @@ impl GoOver {
 
 impl Relaying {
     /// Relays until both sides are done.
-    async fn run(self, client: Upgraded) {
-        let Self { connection, route, epoch, session, upstream, revoked, place: _place } = self;
+    async fn run(self, downstream: Upgraded) {
+        let Self { connection, route, epoch, client, topic, upstream, revoked, place: _place } = self;
+        let routes = connection.routes();
+        let context = Context { endpoint: routes.endpoint(route), now: Now::read() };
+        let session = Session::new(client, topic, &context);
         let mut relay = Relay {
             stopped: Some(Box::pin(stopped(connection.signal.clone()))),
             connection,
             route,
             epoch,
             session,
-            wires: [client, upstream].map(|io| Wire { io: TokioIo::new(io), needs_flush: false }),
+            wires: [downstream, upstream].map(|io| Wire { io: TokioIo::new(io), needs_flush: false }),
             decisions: [None, None],
             revoked: Some(revoked),
             timer: None,

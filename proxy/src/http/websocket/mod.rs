@@ -9,5 +9,5 @@ mod handshake;
 mod reader;
 mod session;
 
-pub(super) use handshake::{Asked, check_origin};
+pub(super) use handshake::{Asked, Challenge, check_origin};
 pub(super) use session::{Context, Session};

@@ -15,11 +15,12 @@ use crate::gate::SessionEvent;
 use crate::http::headers::towards_client;
 use crate::http::problem::Problem;
 use crate::http::session::Head;
-use crate::http::websocket::{Asked, Context, Session};
+use crate::http::websocket::{Asked, Challenge};
 use crate::transport::ConnectError;
 
 impl Exchange {
-    /// Opens a WebSocket on both sides, if it may be and the upstream takes it; passes the upstream's answer otherwise.
+    /// Opens a WebSocket on both sides, if the client may have it and the upstream takes it; otherwise passes what the
+    /// upstream answers.
     pub(super) async fn open(
         &self,
         head: &Arc<Head>,
@@ -43,24 +44,35 @@ impl Exchange {
             }
             problem = &mut revoked => return Err(problem),
         };
-        let failed = |why: &str| Err(self.failed(head, &client, why, Problem::BadGateway));
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-            return match asked.is_opened_by(response.status()) {
-                true => failed("it answered as if there were a WebSocket"),
-                false => Ok(self.refused(response)),
-            };
-        }
-        if let Err(why) = challenge.check(response.headers()) {
-            return failed(why);
-        }
-        let Some(io) = self.upgraded(&mut response).await else { return failed("it went away") };
-        let context = Context { endpoint: &self.endpoint, now: Now::read() };
+        let upstream = match self.taken(asked, &challenge, &mut response).await {
+            Ok(Some(upstream)) => upstream,
+            Ok(None) => return Ok(self.refused(response)),
+            Err(why) => return Err(self.failed(head, &client, why, Problem::BadGateway)),
+        };
         let topic = head.websocket_topic(&self.endpoint.options)?.as_str().into();
-        let session = Session::new(client, topic, &context);
         let (connection, route, epoch) = (Arc::clone(&self.connection), self.route, self.epoch);
-        let relaying = Relaying { connection, route, epoch, session, upstream: io, revoked, place };
+        let relaying = Relaying { connection, route, epoch, client, topic, upstream, revoked, place };
         self.connection.go_over.hand_over(handed_over, relaying, asked.is_over_http2());
         Ok(accepted(asked, response))
+    }
+
+    /// The connection to an upstream that took the WebSocket; `None` where it did not, or why that is no answer.
+    async fn taken(
+        &self,
+        asked: &Asked,
+        challenge: &Challenge<'_>,
+        response: &mut Response<Incoming>,
+    ) -> Result<Option<Upgraded>, &'static str> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            challenge.check(response.headers())?;
+            let upgraded = hyper::upgrade::on(response);
+            let upgraded = timeout(self.endpoint.gate.limits.upstream_timeout, upgraded).await;
+            return upgraded.ok().and_then(Result::ok).map(Some).ok_or("it went away");
+        }
+        match asked.is_opened_by(response.status()) {
+            true => Err("it answered as if there were a WebSocket"),
+            false => Ok(None),
+        }
     }
 
     async fn ask_upstream(
@@ -71,12 +83,6 @@ impl Exchange {
         let limits = &self.endpoint.gate.limits;
         let answered = timeout(limits.upstream_timeout, upstream.upgrade(request, limits.stall_timeout));
         answered.await.unwrap_or(Err(UpstreamError::TimedOut))
-    }
-
-    /// The connection to the upstream, behind the answer.
-    async fn upgraded(&self, response: &mut Response<Incoming>) -> Option<Upgraded> {
-        let upgraded = hyper::upgrade::on(response);
-        timeout(self.endpoint.gate.limits.upstream_timeout, upgraded).await.ok()?.ok()
     }
 
     fn refused(&self, response: Response<Incoming>) -> Response<Content> {

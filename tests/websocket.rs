@@ -1,0 +1,474 @@
+//! WebSocket on routes of HTTP, with real clients and servers, and with frames that neither of them would send.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::io::{ErrorKind, Read, Write};
+use std::process::Command;
+use std::time::Duration;
+
+use mgate_policies::Now;
+use serde_json::json;
+use support::broker::node;
+use support::frames::{BINARY, CLOSE, Frames, PING, PONG, TEXT, UPGRADE, accept_of, masked};
+use support::http::{exchange, read_head};
+use support::issuer::SigningKey;
+use support::peer::{Upstream, tcp};
+use support::process::{Lines, Process};
+use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest};
+
+#[test]
+fn real_clients_and_servers_speak_through_it() {
+    let (files, server) = (files(), Server::start());
+    let mgate = Mgate::start(&files, &web(server.port, "", ""));
+    let url = format!("ws://{}/chat/1?x=1", mgate.address());
+    for kind in ["ws", "browser"] {
+        let (_client, said) = client(&["client", kind, &url, "other,chat", "hello", "ünï", "#0", "#200000"]);
+        said.wait_for("close 4000 done");
+        let expected = [
+            "open chat -",
+            "message text hello",
+            "message text ünï",
+            "message binary 0",
+            "message binary 200000",
+        ];
+        assert_eq!(said.lines()[..5], expected, "{kind}");
+        server.said.wait_for_times("close 4000 done", if kind == "ws" { 1 } else { 2 });
+    }
+    let (_client, said) = client(&["client", "ws", &url, "", "close"]);
+    assert_eq!(said.wait_for("close"), "close 4001 as you wish");
+    let opened = server.said.wait_for("open /chat/1?x=1 ");
+    assert!(!opened.contains("extensions") && opened.contains("\"sec-websocket-protocol\":\"other,chat\""));
+    assert!(opened.contains("\"x-forwarded-for\":\"127.0.0.1\""), "{opened}");
+}
+
+#[test]
+fn websockets_go_over_tls_and_over_http2() {
+    let (files, server) = (files().with_certificates(), Server::start());
+    let tls = "[route.tls]\ncert = 'localhost.pem'\nkey = 'localhost.key'\n";
+    let config = web(server.port, "", tls).replace("listen = 'http:", "listen = 'https:");
+    let mgate = Mgate::start(&files, &config);
+    let (ca, port) = (files.path("ca.pem"), mgate.address().port());
+    let ca = ca.to_str().unwrap();
+    let url = format!("wss://localhost:{port}/chat/1");
+    let (_one, said) =
+        start(node_peers(&["client", "ws", &url, "chat", "hello"]).env("NODE_EXTRA_CA_CERTS", ca));
+    said.wait_for("close 4000 done");
+    let url = |path: &str| format!("https://localhost:{port}{path}");
+    let (_two, said) = client(&["http2", &url("/chat/2"), ca, "one", "two"]);
+    said.wait_for("close 4000");
+    assert_eq!(said.lines(), ["settings true", "open 200 chat", "message one", "message two", "close 4000"]);
+    let (_three, said) = client(&["http2", &url("/quiet/2"), ca, "one"]);
+    said.wait_for("close 1008");
+    assert_eq!(said.count("message"), 0);
+    let (_four, said) = client(&["http2", &url("/secret/2"), ca, "one"]);
+    said.wait_for("open 403");
+    assert_eq!((server.said.count("open"), server.said.count("message")), (3, 3), "{}", server.said.text());
+}
+
+#[test]
+fn upgrade_that_is_allowed_opens_nothing_by_itself() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/quiet/1", "", &upstream);
+    client.send(TEXT, b"up");
+    client.expect_close(1008);
+    behind.expect_close(1008);
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/quiet/1", "", &upstream);
+    behind.send(BINARY, b"down");
+    behind.expect_close(1008);
+    client.expect_close(1008);
+    // each direction has a right of its own
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/talk/1", "", &upstream);
+    client.send(TEXT, b"up");
+    behind.expect(TEXT, b"up");
+    behind.send(TEXT, b"down");
+    client.expect_close(1008);
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/listen/1", "", &upstream);
+    behind.send(TEXT, b"down");
+    client.expect(TEXT, b"down");
+    client.send(TEXT, b"up");
+    behind.expect_close(1008);
+    mgate.log.wait_for("deliver");
+    mgate.log.wait_for("quiet/1");
+}
+
+#[test]
+fn frames_that_come_with_the_request_are_asked_about_too() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    let mut client = Frames::ask(mgate.address(), "/talk/1", "");
+    client.tcp.write_all(&[masked(TEXT, b"early"), masked(PING, b"p")].concat()).unwrap();
+    let mut behind = Frames::answer(&upstream, "");
+    behind.expect(TEXT, b"early");
+    let (first, number) = behind.next();
+    assert_eq!((first, number.len()), (PING, 8), "a ping passes without what it carries");
+    behind.send(PONG, &number);
+    let mut client = client.taken();
+    client.expect(PONG, b"p");
+    let mut client = Frames::ask(mgate.address(), "/quiet/1", "");
+    client.tcp.write_all(&masked(TEXT, b"early")).unwrap();
+    Frames::answer(&upstream, "").expect_close(1008);
+    client.taken().expect_close(1008);
+}
+
+#[test]
+fn requests_that_are_refused_never_reach_the_upstream() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    for (path, headers, status) in [
+        ("/secret/1", "", 403),
+        ("/chat/../secret", "", 400),
+        ("/chat/%23", "", 400),
+        ("/chat/1", "Origin: https://evil.example\r\n", 403),
+        ("/chat/1", "Sec-WebSocket-Protocol: chat, mqtt\r\n", 501),
+        ("/chat/1", "Sec-WebSocket-Protocol: mqttv3.1\r\n", 501),
+        ("/chat/1", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n", 400),
+        ("/chat/1", "Content-Length: 3\r\n", 400),
+    ] {
+        let mut client = Frames::ask(mgate.address(), path, headers);
+        // what follows is no request, whatever it looks like
+        client.tcp.write_all(b"GET /chat/2 HTTP/1.1\r\nHost: gate.example\r\n\r\n").unwrap();
+        let (said, all) = client.refused();
+        assert_eq!(said, status, "{path} {headers}: {all}");
+        assert_eq!(all.matches("HTTP/1.1 ").count(), 1, "{path} {headers}: {all}");
+    }
+    let old = UPGRADE.replace("Version: 13", "Version: 8");
+    let request = format!("GET /chat/1 HTTP/1.1\r\nHost: gate.example\r\n{old}\r\n");
+    let said = exchange(mgate.address(), request.as_bytes()).to_lowercase();
+    assert!(said.starts_with("http/1.1 426 ") && said.contains("sec-websocket-version: 13\r\n"), "{said}");
+    assert!(upstream.try_accept().is_none());
+}
+
+#[test]
+fn pages_of_named_sites_may_connect() {
+    let (files, upstream) = (files(), Upstream::start());
+    let origins = "http = { origins = ['https://app.example'] }\n";
+    let mgate = Mgate::start(&files, &web(upstream.port(), origins, ""));
+    for origin in ["https://app.example", "http://gate.example"] {
+        Frames::pair(mgate.address(), "/chat/1", &format!("Origin: {origin}\r\n"), &upstream);
+    }
+    let evil = Frames::ask(mgate.address(), "/chat/1", "Origin: https://evil.example\r\n");
+    assert_eq!(evil.refused().0, 403);
+}
+
+#[test]
+fn upstream_opens_nothing_that_was_not_asked_for() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    for headers in [
+        "Sec-WebSocket-Extensions: permessage-deflate\r\n",
+        "Sec-WebSocket-Protocol: mqtt\r\n",
+        "Sec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: other\r\n",
+        "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n",
+    ] {
+        let offer = "Sec-WebSocket-Protocol: chat, other\r\nSec-WebSocket-Extensions: permessage-deflate\r\n";
+        let client = Frames::ask(mgate.address(), "/chat/1", offer);
+        let behind = Frames::answer(&upstream, headers);
+        assert!(!behind.head.to_lowercase().contains("extensions"), "{}", behind.head);
+        assert_eq!(client.refused().0, 502, "{headers}");
+    }
+    // without an upgrade, or with one that `Connection` does not name
+    for headers in ["", "Upgrade: websocket\r\nConnection: close\r\n"] {
+        let mut client = tcp(mgate.address());
+        let key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        write!(client, "GET /chat/1 HTTP/1.1\r\nHost: a\r\n{key}{headers}\r\n").unwrap();
+        let mut behind = upstream.accept_tcp();
+        let head = read_head(&mut behind);
+        assert!(!head.to_lowercase().contains("upgrade"), "{head}");
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {}\r\n\r\n",
+            accept_of(&head)
+        );
+        behind.write_all(answer.as_bytes()).unwrap();
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 502 "));
+    }
+}
+
+#[test]
+fn other_answers_of_the_upstream_pass() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    for status in ["200 OK", "401 Unauthorized", "302 Found"] {
+        let client = Frames::ask(mgate.address(), "/chat/1", "");
+        let mut behind = upstream.accept_tcp();
+        read_head(&mut behind);
+        write!(behind, "HTTP/1.1 {status}\r\nContent-Length: 5\r\nX-More: y\r\n\r\nsorry").unwrap();
+        let (said, all) = client.refused_after(5);
+        assert!(status.starts_with(&said.to_string()), "{all}");
+        assert!(all.ends_with("sorry") && all.contains("x-more: y"), "{all}");
+    }
+    drop(upstream);
+    assert_eq!(Frames::ask(mgate.address(), "/chat/1", "").refused().0, 502);
+}
+
+#[test]
+fn clients_are_known_as_for_every_request() {
+    let (files, upstream) = (files(), Upstream::start());
+    files.write("users.toml", &format!("[users.dev-1]\npassword = '{PASSWORD_HASH}'\n"));
+    let table = "[authn.users]\ntype = 'password'\nfile = 'users.toml'\n";
+    let mgate = Mgate::start(&files, &web(upstream.port(), "authn = ['users']\n", table));
+    assert_eq!(Frames::ask(mgate.address(), "/own/dev-1", "").refused().0, 401);
+    let login =
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("dev-1:{PASSWORD}"));
+    let header = format!("Authorization: Basic {login}\r\n");
+    assert_eq!(Frames::ask(mgate.address(), "/own/dev-2", &header).refused().0, 403);
+    let in_query = format!("/own/dev-1?x=1&authorization=Basic%20{}", login.replace('=', "%3D"));
+    for (path, header) in [("/own/dev-1?x=1", &*header), (&in_query, "")] {
+        let [mut client, mut behind] = Frames::pair(mgate.address(), path, header, &upstream);
+        assert!(behind.head.starts_with("GET /own/dev-1?x=1 HTTP/1.1\r\n"), "{}", behind.head);
+        assert!(!behind.head.to_lowercase().contains("authorization"), "{}", behind.head);
+        client.send(TEXT, b"up");
+        behind.expect(TEXT, b"up");
+    }
+    assert!(!mgate.log.text().contains(&login), "a secret is in the log");
+}
+
+#[test]
+fn messages_of_a_channel_are_published_and_delivered() {
+    let (files, upstream) = (files(), Upstream::start());
+    let more = "mirror = 'log'\nhttp = { profile = 'messages' }\n";
+    let mgate = Mgate::start(&files, &web(upstream.port(), more, "[mirror.log]\ntype = 'log'\n"));
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/channels/7/messages/a", "", &upstream);
+    client.send(TEXT, b"[]");
+    behind.expect(TEXT, b"[]");
+    behind.send(TEXT, b"{}");
+    client.expect(TEXT, b"{}");
+    mgate.log.wait_for("channels/7/messages/a");
+    assert_eq!(Frames::ask(mgate.address(), "/channels/8/messages", "").refused().0, 403);
+    assert_eq!(Frames::ask(mgate.address(), "/channels/7/x", "").refused().0, 400);
+    assert_eq!(Frames::ask(mgate.address(), "/health", "").refused().0, 404);
+}
+
+#[test]
+fn who_loses_a_right_is_closed() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    let [mut loses, mut behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+    let [mut stays, mut behind_stays] = Frames::pair(mgate.address(), "/talk/1", "", &upstream);
+    files.write("acl.toml", &ACL_FILE.replace("path:/chat/#", "path:/other/#"));
+    mgate.reload();
+    loses.expect_close(1008);
+    behind.expect_close(1008);
+    stays.send(TEXT, b"still here");
+    behind_stays.expect(TEXT, b"still here");
+    // of messages, the next one is judged by what holds then
+    files.write("acl.toml", &ACL_FILE.replace("topic:talk/#", "topic:other/#"));
+    mgate.reload();
+    stays.send(TEXT, b"no more");
+    behind_stays.expect_close(1008);
+    stays.expect_close(1008);
+}
+
+#[test]
+fn credentials_that_expire_close_it() {
+    let (files, upstream, key) = (files(), Upstream::start(), SigningKey::p256());
+    files.write("key.pem", &key.public_pem());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "authn = ['tokens']\n", TOKENS));
+    let exp = Now::read().unix.as_secs() + 3;
+    let claims = json!({ "iss": "https://id.example", "aud": "mgate", "sub": "dev-1", "exp": exp });
+    let token = key.token(&json!({ "alg": "ES256" }), &claims);
+    let header = format!("Authorization: Bearer {token}\r\n");
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/chat/1", &header, &upstream);
+    client.expect_close(1008);
+    behind.expect_close(1008);
+    assert!(Now::read().unix.as_secs() >= exp);
+}
+
+#[test]
+fn everybody_hears_that_the_gateway_stops() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mut mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+    mgate.terminate();
+    client.expect_close(1001);
+    behind.expect_close(1001);
+    assert!(mgate.wait().success());
+}
+
+#[test]
+fn limits_hold() {
+    let (files, upstream) = (files(), Upstream::start());
+    let limits = "limits = { packet_bytes = '1KiB', connections = 3, idle_timeout = '2s' }\n";
+    let mgate = Mgate::start(&files, &web(upstream.port(), limits, ""));
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+    client.send(TEXT, &[b'x'; 1024]);
+    behind.expect(TEXT, &[b'x'; 1024]);
+    client.send(TEXT, &[b'x'; 1025]);
+    client.expect_close(1009);
+    behind.expect_close(1001);
+    // who does not answer when asked whether it is there is gone
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+    let (first, number) = behind.next();
+    assert_eq!(first, PING);
+    behind.send(PONG, &number);
+    assert_eq!(client.next().0, PING);
+    loop {
+        match behind.next() {
+            (PING, number) => behind.send(PONG, &number),
+            (first, payload) => {
+                assert_eq!((first, &payload[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+                break;
+            }
+        }
+    }
+    mgate.log.wait_for("it is silent");
+}
+
+#[test]
+fn client_that_does_not_read_stops_the_upstream() {
+    let (files, upstream) = (files(), Upstream::start());
+    let limits = "limits = { stall_timeout = '3s' }\n";
+    let mgate = Mgate::start(&files, &web(upstream.port(), limits, ""));
+    let [client, behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+    let before = mgate.resident_kib();
+    let mut tcp = behind.tcp;
+    tcp.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (frame, mut sent) = ([&[BINARY, 126, 0xff, 0xff][..], &[0; 65535]].concat(), 0);
+    let is_full =
+        |error: &std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+    loop {
+        match tcp.write(&frame[sent % frame.len()..]) {
+            Ok(count) => sent += count,
+            Err(error) if is_full(&error) => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let grown = mgate.resident_kib().saturating_sub(before);
+    assert!(grown < 4 * 1024, "{grown} KiB are kept for a client that does not read");
+    mgate.log.wait_for("it takes nothing");
+    drop(client);
+}
+
+#[test]
+fn rules_of_frames_are_kept_on_the_wire() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    for (frames, code) in [
+        (&[(0xc1, &b"deflated"[..])][..], 1002),
+        (&[(0x80, b"continuation")], 1002),
+        (&[(0x01, b"a"), (TEXT, b"b")], 1002),
+        (&[(0x09, b"ping in two")], 1002),
+        (&[(TEXT, b"\xff")], 1007),
+        (&[(CLOSE, b"\x03\xed")], 1002),
+    ] {
+        let [mut client, mut behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+        frames.iter().for_each(|(first, payload)| client.send(*first, payload));
+        client.expect_close(code);
+        behind.expect_close(1001);
+    }
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+    client.tcp.write_all(b"\x81\x02hi").unwrap();
+    client.expect_close(1002);
+    behind.expect_close(1001);
+    let [mut client, mut behind] = Frames::pair(mgate.address(), "/chat/1", "", &upstream);
+    client.send(0x01, b"in ");
+    client.send(PING, b"between");
+    client.send(0x00, b"three ");
+    client.send(0x80, b"parts");
+    let (first, number) = behind.next();
+    assert_eq!(first, PING);
+    behind.expect(TEXT, b"in three parts");
+    behind.send(PONG, &number);
+    client.expect(PONG, b"between");
+    drop(behind);
+    client.expect_close(1014);
+}
+
+impl Frames {
+    /// As `refused`, of an answer whose body has so many bytes.
+    fn refused_after(mut self, body: usize) -> (u16, String) {
+        let head = read_head(&mut self.tcp);
+        let mut rest = vec![0; body];
+        self.tcp.read_exact(&mut rest).unwrap();
+        let all = head + std::str::from_utf8(&rest).unwrap();
+        (all.split(' ').nth(1).unwrap().parse().unwrap(), all)
+    }
+}
+
+/// A server of the Node world.
+struct Server {
+    _process: Process,
+    said: Lines,
+    port: u16,
+}
+
+impl Server {
+    fn start() -> Self {
+        let (process, said) = client(&["server"]);
+        let line = said.wait_for("listening ");
+        Self { _process: process, said, port: line.trim_start_matches("listening ").parse().unwrap() }
+    }
+}
+
+fn client(arguments: &[&str]) -> (Process, Lines) {
+    start(&mut node_peers(arguments))
+}
+
+fn start(command: &mut Command) -> (Process, Lines) {
+    Process::start_with_stdout(command)
+}
+
+fn node_peers(arguments: &[&str]) -> Command {
+    let mut command = node();
+    command.arg(manifest("tests/support/websocket_peers.js")).args(arguments);
+    command
+}
+
+fn web(upstream: u16, more: &str, rest: &str) -> String {
+    format!(
+        "[[route]]\nname = 'web'\nlisten = 'http://127.0.0.1:0'\nupstream = 'http://127.0.0.1:{upstream}'\n\
+         policies = ['acl']\n{more}{rest}{ACL}"
+    )
+}
+
+fn files() -> Files {
+    Files::new(&[("acl.toml", ACL_FILE)])
+}
+
+const ACL_FILE: &str = "\
+version = 1
+[[statements]]
+sid = 'upgrades'
+effect = 'allow'
+principals = ['*']
+actions = ['request']
+resources = ['path:/chat/#', 'path:/talk/#', 'path:/listen/#', 'path:/quiet/#', 'path:/own/${principal}']
+conditions = { methods = ['GET'] }
+[[statements]]
+sid = 'both'
+effect = 'allow'
+principals = ['*']
+actions = ['publish', 'deliver']
+resources = ['topic:chat/#', 'topic:own/${principal}']
+[[statements]]
+sid = 'up'
+effect = 'allow'
+principals = ['*']
+actions = ['publish']
+resources = ['topic:talk/#']
+[[statements]]
+sid = 'down'
+effect = 'allow'
+principals = ['*']
+actions = ['deliver']
+resources = ['topic:listen/#']
+[[statements]]
+sid = 'channel'
+effect = 'allow'
+principals = ['*']
+actions = ['publish', 'subscribe']
+resources = ['topic:channels/7/messages/#']
+";
+
+const TOKENS: &str = "\
+[authn.tokens]
+type            = 'jwt'
+issuer          = 'https://id.example'
+audience        = 'mgate'
+algorithms      = ['ES256']
+public_key_file = 'key.pem'
+token_in        = ['header']
+";
