@@ -59,9 +59,15 @@ struct Relay {
     timer: Option<(Instant, Pin<Box<Unconstrained<Sleep>>>)>,
 }
 
-struct Wire {
-    io: TokioIo<Upgraded>,
-    needs_flush: bool,
+/// The connection of one side.
+enum Wire {
+    Open {
+        io: TokioIo<Upgraded>,
+        needs_flush: bool,
+    },
+    /// The peer hears the last words.
+    Closing(BoxFuture<'static, ()>),
+    Closed,
 }
 
 impl Places {
@@ -128,25 +134,23 @@ impl Relaying {
             route,
             epoch,
             session,
-            wires: [downstream, upstream].map(|io| Wire { io: TokioIo::new(io), needs_flush: false }),
+            wires: [downstream, upstream].map(|io| Wire::Open { io: TokioIo::new(io), needs_flush: false }),
             decisions: [None, None],
             revoked: Some(revoked),
             timer: None,
         };
         poll_fn(|cx| relay.poll(cx)).await;
-        let [client, upstream] = relay.wires.map(|wire| wire.io);
-        tokio::join!(finish(client), finish(upstream));
     }
 }
 
 impl Relay {
-    /// Moves whatever can be moved; ready when the session is over.
+    /// Moves whatever can be moved; ready when both connections are closed.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         for _ in 0..MOVES_PER_TURN {
             let (routes, now) = (self.connection.routes(), Now::read());
             let context = Context { endpoint: routes.endpoint(self.route), now };
             let has_moved = self.take_turn(&context, cx);
-            if self.session.is_over() {
+            if self.wires.iter().all(|wire| matches!(wire, Wire::Closed)) {
                 return Poll::Ready(());
             }
             if !has_moved && !self.is_due(&context, cx) {
@@ -166,6 +170,7 @@ impl Relay {
             has_moved |= self.poll_decision(side, context, cx);
             has_moved |= self.poll_read(side, context, cx);
             has_moved |= self.poll_write(side, context, cx);
+            has_moved |= self.session.is_done(side) && self.wires[side as usize].poll_close(cx);
         }
         has_moved
     }
@@ -208,9 +213,10 @@ impl Relay {
         if !self.session.wants(side) {
             return false;
         }
+        let Wire::Open { io, .. } = &mut self.wires[side as usize] else { return false };
         let mut bytes = [MaybeUninit::uninit(); READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut bytes);
-        match Pin::new(&mut self.wires[side as usize].io).poll_read(cx, &mut buffer) {
+        match Pin::new(io).poll_read(cx, &mut buffer) {
             Poll::Pending => return false,
             Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                 self.session.take(side, buffer.filled(), context);
@@ -222,18 +228,19 @@ impl Relay {
 
     /// Sends what the session has for a side; says whether that took any of it.
     fn poll_write(&mut self, side: Side, context: &Context<'_>, cx: &mut TaskContext<'_>) -> bool {
-        let wire = &mut self.wires[side as usize];
+        let Wire::Open { io, needs_flush } = &mut self.wires[side as usize] else { return false };
         let unsent = self.session.unsent(side);
-        if unsent.is_empty() {
-            return wire.flush(cx);
-        }
-        match Pin::new(&mut wire.io).poll_write(cx, unsent) {
+        let written = match unsent.is_empty() {
+            true => Poll::Pending,
+            false => Pin::new(&mut *io).poll_write(cx, unsent),
+        };
+        match written {
             Poll::Pending => {
-                wire.flush(cx);
+                *needs_flush = *needs_flush && Pin::new(io).poll_flush(cx).is_pending();
                 return false;
             }
             Poll::Ready(Ok(count)) if count > 0 => {
-                wire.needs_flush = true;
+                *needs_flush = true;
                 self.session.sent(side, count, context);
             }
             Poll::Ready(_) => self.session.lose(side, context),
@@ -258,12 +265,18 @@ impl Relay {
 }
 
 impl Wire {
-    /// Sees to it that what was written is on its way; nothing comes of it to be looked at.
-    fn flush(&mut self, cx: &mut TaskContext<'_>) -> bool {
-        if self.needs_flush {
-            self.needs_flush = Pin::new(&mut self.io).poll_flush(cx).is_pending();
+    /// Closes it; says whether it was closed now.
+    fn poll_close(&mut self, cx: &mut TaskContext<'_>) -> bool {
+        *self = match std::mem::replace(self, Self::Closed) {
+            Self::Open { io, .. } => Self::Closing(Box::pin(finish(io))),
+            other => other,
+        };
+        let Self::Closing(closing) = self else { return false };
+        let is_closed = closing.as_mut().poll(cx).is_ready();
+        if is_closed {
+            *self = Self::Closed;
         }
-        false
+        is_closed
     }
 }
 

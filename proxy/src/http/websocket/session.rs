@@ -177,8 +177,12 @@ impl Session {
         !half.is_gone && !half.has_closed && !self.is_blocked(from)
     }
 
-    /// Whether both sides heard the last word.
-    pub(in crate::http) fn is_over(&self) -> bool {
+    /// Whether a side heard the last word: its connection may end.
+    pub(in crate::http) fn is_done(&self, side: Side) -> bool {
+        self.half(side).is_done()
+    }
+
+    fn is_over(&self) -> bool {
         self.halves.iter().all(Half::is_done)
     }
 

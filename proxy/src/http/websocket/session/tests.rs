@@ -215,6 +215,8 @@ fn drain_tells_both_sides_and_takes_no_more() {
     story.client_sends(&masked(TEXT, b"late"));
     assert_eq!(story.upstream_hears(), []);
     story.client_sends(&masked(CLOSE, b"\x03\xe9"));
+    assert!(story.session.is_done(Side::Client), "it need not wait for the other side");
+    assert!(!story.session.is_done(Side::Upstream));
     story.upstream_sends(&frame(CLOSE, b"\x03\xe9"));
     assert!(story.session.is_over());
 }

@@ -28,7 +28,7 @@ impl Session {
     /// When [`Session::pass_time`] has something to do.
     pub(in crate::http) fn poll_timeout(&self, cx: &Context<'_>) -> Option<Instant> {
         let of_sides = SIDES.into_iter().filter_map(|side| self.timeout_of(side, cx));
-        of_sides.chain(self.until).min()
+        of_sides.chain(self.until.filter(|_| !self.is_over())).min()
     }
 
     fn pass_time_of(&mut self, side: Side, cx: &Context<'_>) {
