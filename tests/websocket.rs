@@ -6,6 +6,8 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::process::Command;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use mgate_policies::Now;
@@ -16,6 +18,7 @@ use support::http::{exchange, read_head};
 use support::issuer::SigningKey;
 use support::peer::{Upstream, tcp};
 use support::process::{Lines, Process};
+use support::service::{Service, answer};
 use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest};
 
 #[test]
@@ -224,6 +227,44 @@ fn clients_are_known_as_for_every_request() {
         behind.expect(TEXT, b"up");
     }
     assert!(!mgate.log.text().contains(&login), "a secret is in the log");
+}
+
+#[test]
+fn decision_service_is_asked_about_each_message() {
+    let (say, said) = channel();
+    let said = Mutex::new(said);
+    let pdp = Service::start(move |heard, tcp| {
+        let is_publish = heard.body.contains("\"name\":\"publish\"");
+        let is_allowed = !is_publish || said.lock().unwrap().recv().unwrap_or(false);
+        tcp.write_all(&answer("200 OK", "application/json", &format!("{{\"decision\":{is_allowed}}}")))
+    });
+    let (files, upstream) = (files(), Upstream::start());
+    let url = pdp.url("");
+    let table = format!("[policy.pdp]\ntype = 'pdp'\ndialect = 'authzen'\nurl = '{url}'\ndeliver = 'ask'\n");
+    let limits = "limits = { decision_timeout = '3s' }\n";
+    let config = web(upstream.port(), limits, &table).replace("['acl']", "['pdp']").replace(ACL, "");
+    let mgate = Mgate::start(&files, &config);
+    let pair = |path| Frames::pair(mgate.address(), path, "", &upstream);
+    let [mut client, mut behind] = pair("/chat/1");
+    client.send(TEXT, b"up");
+    client.send(TEXT, b"behind it");
+    behind.send(TEXT, b"down");
+    client.expect(TEXT, b"down");
+    say.send(true).unwrap();
+    behind.expect(TEXT, b"up");
+    behind.expect(TEXT, b"behind it");
+    let [mut client, mut behind] = pair("/chat/2");
+    client.send(TEXT, b"up");
+    say.send(false).unwrap();
+    client.expect_close(1008);
+    behind.expect_close(1008);
+    // nobody says anything
+    let [mut client, mut behind] = pair("/chat/3");
+    client.send(TEXT, b"up");
+    client.expect_close(1013);
+    behind.expect_close(1013);
+    let asked = pdp.heard().iter().map(|heard| heard.body.clone()).collect::<String>();
+    assert!(asked.contains("\"deliver\"") && asked.contains("chat/3"), "{asked}");
 }
 
 #[test]
