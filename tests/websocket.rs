@@ -51,7 +51,7 @@ fn websockets_go_over_tls_and_over_http2() {
     let (files, server) = (files().with_certificates(), Server::start());
     let tls = "[route.tls]\ncert = 'localhost.pem'\nkey = 'localhost.key'\n";
     let config = web(server.port, "", tls).replace("listen = 'http:", "listen = 'https:");
-    let mgate = Mgate::start(&files, &config);
+    let mut mgate = Mgate::start(&files, &config);
     let (ca, port) = (files.path("ca.pem"), mgate.address().port());
     let ca = ca.to_str().unwrap();
     let url = format!("wss://localhost:{port}/chat/1");
@@ -68,6 +68,12 @@ fn websockets_go_over_tls_and_over_http2() {
     let (_four, said) = client(&["http2", &url("/secret/2"), ca, "one"]);
     said.wait_for("open 403");
     assert_eq!((server.said.count("open"), server.said.count("message")), (3, 3), "{}", server.said.text());
+    let (_five, said) = client(&["http2", &url("/chat/3"), ca, "hello", "stay"]);
+    said.wait_for("message hello");
+    mgate.terminate();
+    said.wait_for("close 1001");
+    server.said.wait_for("close 1001");
+    assert!(mgate.wait().success());
 }
 
 #[test]

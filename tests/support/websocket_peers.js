@@ -2,7 +2,7 @@
 //   server                    echoes on a free port of loopback; "close" has it close with 4001
 //   client KIND URL PROTOCOL MESSAGE...   sends each when the one before came back, then closes with 4000
 //     KIND: `ws`, or `browser` for the client that is built into Node as into browsers
-//   http2 URL CA MESSAGE...   the same by extended CONNECT
+//   http2 URL CA MESSAGE...   the same by extended CONNECT; "stay" has it wait for the other side
 const http2 = require("http2");
 const fs = require("fs");
 const { randomBytes } = require("crypto");
@@ -62,6 +62,7 @@ function speakOverHttp2(url, ca, messages) {
     let bytes = Buffer.alloc(0);
     const next = () => {
       const text = messages.shift();
+      if (text === "stay") return;
       stream.write(text === undefined ? frame(8, Buffer.from([0x0f, 0xa0])) : frame(1, Buffer.from(text)));
     };
     stream.on("response", (headers) => {
@@ -73,7 +74,10 @@ function speakOverHttp2(url, ca, messages) {
       while (bytes.length >= 2 && bytes.length >= 2 + bytes[1]) {
         const [opcode, body] = [bytes[0] & 15, bytes.subarray(2, 2 + bytes[1])];
         bytes = bytes.subarray(2 + bytes[1]);
-        if (opcode === 8) say("close", body.readUInt16BE(0));
+        if (opcode === 8) {
+          say("close", body.readUInt16BE(0));
+          stream.end(frame(8, body.subarray(0, 2)));
+        }
         if (opcode === 1) {
           say("message", body.toString());
           next();
