@@ -90,10 +90,11 @@ impl GoOver {
         could_go_over
     }
 
-    /// Begins to relay when the client's side is handed over: here over HTTP/2, otherwise in [`GoOver::finish`].
-    pub(super) fn hand_over(&self, handed_over: OnUpgrade, relaying: Relaying, is_stream: bool) {
-        if !is_stream {
-            lock(&self.0).1 = Some(relaying);
+    /// Begins to relay when the client's side is handed over: here a stream of HTTP/2, a connection in
+    /// [`GoOver::finish`].
+    pub(super) fn hand_over(&self, handed_over: OnUpgrade, relaying: Relaying) {
+        if let (Some(_), awaited) = &mut *lock(&self.0) {
+            *awaited = Some(relaying);
             return;
         }
         let in_flight = relaying.connection.begin();

@@ -81,14 +81,9 @@ impl Asked {
         StatusCode::SWITCHING_PROTOCOLS
     }
 
-    /// Whether it is one stream of many.
-    pub(in crate::http) fn is_over_http2(&self) -> bool {
-        self.accept.is_none()
-    }
-
     /// Whether an answer of this status, which opens nothing, could be taken for one that does.
     pub(in crate::http) fn is_opened_by(&self, status: StatusCode) -> bool {
-        status == StatusCode::SWITCHING_PROTOCOLS || (self.is_over_http2() && status.is_success())
+        status == StatusCode::SWITCHING_PROTOCOLS || (self.accept.is_none() && status.is_success())
     }
 }
 

@@ -52,7 +52,7 @@ impl Exchange {
         let topic = head.websocket_topic(&self.endpoint.options)?.as_str().into();
         let (connection, route, epoch) = (Arc::clone(&self.connection), self.route, self.epoch);
         let relaying = Relaying { connection, route, epoch, client, topic, upstream, revoked, place };
-        self.connection.go_over.hand_over(handed_over, relaying, asked.is_over_http2());
+        self.connection.go_over.hand_over(handed_over, relaying);
         Ok(accepted(asked, response))
     }
 
