@@ -317,7 +317,9 @@ impl Stage {
             let _ = client.try_raw(&frame(PING, 0, 0, LAST));
         }
         while let Some(frame) = client.next() {
-            let code = |at: usize| u32::from_be_bytes(frame.payload[at..at + 4].try_into().unwrap());
+            let code = |at: usize| {
+                frame.payload[at..at + 4].iter().fold(0, |code, byte| code << 8 | u32::from(*byte))
+            };
             match frame.kind {
                 GOAWAY => return End(code(4)),
                 HEADERS => return Answer(status(&frame.payload)),

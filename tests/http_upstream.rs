@@ -2,14 +2,14 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::process::{Child, ChildStdout, Command, Stdio};
 
 use support::broker::python;
-use support::http::{Nginx, curl, exchange, expect, read_head, run_curl};
+use support::http::{Nginx, curl, exchange, expect, read_head, read_lines, run_curl, serve_endless, stream};
 use support::http2::{
-    DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Http2, INTERNAL_ERROR, REFUSED_STREAM, RST_STREAM,
+    DATA, END_HEADERS, END_STREAM, Events, Frame, GOAWAY, HEADERS, Http2, INTERNAL_ERROR, REFUSED_STREAM,
+    RST_STREAM, STATUS_200, STATUS_204, answer_next, begin,
 };
 use support::peer::{Upstream, tcp};
 use support::process::Process;
@@ -374,7 +374,8 @@ fn upstream_that_says_no_more_has_no_answer() {
 
 #[test]
 fn bodies_of_any_length_pass_and_nothing_is_kept() {
-    let endless = Accepting::start(SocketAddr::from(([127, 0, 0, 1], 0)), |tcp, _| serve_endless(tcp));
+    let endless =
+        Accepting::start(SocketAddr::from(([127, 0, 0, 1], 0)), |tcp, _| serve_endless(tcp, ENDLESS));
     let files = files();
     std::fs::File::create(files.path("upload")).unwrap().set_len(ENDLESS).unwrap();
     let more = "http = { body_bytes = '2GiB' }\n";
@@ -388,82 +389,6 @@ fn bodies_of_any_length_pass_and_nothing_is_kept() {
     assert_eq!(came, ENDLESS.to_string());
     let grown = mgate.peak_kib().saturating_sub(before);
     assert!(grown < 4 * 1024, "{grown} KiB");
-}
-
-/// Whoever sends events.
-enum Events {
-    Http1(TcpStream),
-    Http2(Http2, u32),
-}
-
-impl Events {
-    /// Reads a request and begins the answer.
-    fn begin(mut tcp: TcpStream, speaks_http2: bool) -> Self {
-        if !speaks_http2 {
-            read_head(&mut tcp);
-            let head =
-                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-            tcp.write_all(head.as_bytes()).unwrap();
-            return Self::Http1(tcp);
-        }
-        let mut http2 = Http2::accepted(tcp, &[]);
-        let Frame { stream, .. } = http2.wait_for(HEADERS);
-        http2.send(HEADERS, END_HEADERS, stream, STATUS_200);
-        Self::Http2(http2, stream)
-    }
-
-    fn event(&mut self, text: &str) {
-        match self {
-            Self::Http1(tcp) => tcp.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).unwrap(),
-            Self::Http2(http2, stream) => http2.send(DATA, 0, *stream, text.as_bytes()),
-        }
-    }
-}
-
-/// Takes what comes and says how much it was, or gives as much.
-fn serve_endless(mut tcp: TcpStream) {
-    let head = read_head(&mut tcp).to_lowercase();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
-    let zeros = std::io::repeat(0);
-    if head.starts_with("get ") {
-        write!(tcp, "HTTP/1.1 200 OK\r\nContent-Length: {ENDLESS}\r\n\r\n").unwrap();
-        std::io::copy(&mut zeros.take(ENDLESS), &mut tcp).unwrap();
-    } else {
-        let took = std::io::copy(&mut (&mut tcp).take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
-        let said = format!("took {took}");
-        write!(tcp, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()).unwrap();
-    }
-}
-
-/// Makes a first request, which the upstream answers; returns the upstream's end.
-fn begin(client: &mut TcpStream, upstream: &Upstream) -> Http2 {
-    client.write_all(b"GET /any/first HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let mut behind = Http2::accepted(upstream.accept_tcp(), &[]);
-    answer_next(&mut behind);
-    assert!(read_head(client).starts_with("HTTP/1.1 200 "));
-    behind
-}
-
-fn answer_next(behind: &mut Http2) {
-    let Frame { stream, .. } = behind.wait_for(HEADERS);
-    behind.send(HEADERS, END_HEADERS | END_STREAM, stream, STATUS_200);
-}
-
-/// curl that shows what comes as it comes.
-fn stream(arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
-    let mut command = Command::new("curl");
-    command.args(["-s", "-N", "--noproxy", "*", "--max-time", "20"]).args(arguments);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("curl is not installed: run scripts/test");
-    let stdout = BufReader::new(child.stdout.take().unwrap());
-    (child, stdout)
-}
-
-fn read_lines(reader: &mut impl BufRead, count: usize) -> String {
-    let mut text = String::new();
-    for _ in 0..count {
-        assert!(reader.read_line(&mut text).unwrap() > 0, "it ended behind {text:?}");
-    }
-    text
 }
 
 fn web(upstream: u16, more: &str) -> String {
@@ -497,10 +422,6 @@ const DAV: &str = "client_max_body_size 100m; dav_methods PUT; create_full_put_p
 
 /// RFC 9113 §6.5.2
 const MAX_CONCURRENT_STREAMS: u16 = 3;
-/// Indexed fields. RFC 7541 Appendix A
-const STATUS_200: &[u8] = &[0x88];
-const STATUS_204: &[u8] = &[0x89];
-
 const ACL_FILE: &str = "\
 version = 1
 [[statements]]

@@ -1,8 +1,8 @@
 //! A web server, and clients of HTTP: curl, and bytes by hand.
 
-use std::io::{BufRead, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::broker::free_port;
 use super::peer::tcp;
@@ -67,6 +67,38 @@ pub(crate) fn run_curl(arguments: &[&str]) -> String {
     let mut command = Command::new("curl");
     command.args(["-s", "--noproxy", "*", "--max-time", &PATIENCE.as_secs().to_string()]).args(arguments);
     String::from_utf8(command.output().expect("curl is not installed: run scripts/test").stdout).unwrap()
+}
+
+/// curl that shows what comes as it comes.
+pub(crate) fn stream(arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
+    let mut command = Command::new("curl");
+    command.args(["-s", "-N", "--noproxy", "*", "--max-time", "20"]).args(arguments);
+    let mut child = command.stdout(Stdio::piped()).spawn().expect("curl is not installed: run scripts/test");
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    (child, stdout)
+}
+
+pub(crate) fn read_lines(reader: &mut impl BufRead, count: usize) -> String {
+    let mut text = String::new();
+    for _ in 0..count {
+        assert!(reader.read_line(&mut text).unwrap() > 0, "it ended behind {text:?}");
+    }
+    text
+}
+
+/// Takes what comes and says how much it was, or gives as much.
+pub(crate) fn serve_endless(mut tcp: TcpStream, bytes: u64) {
+    let head = read_head(&mut tcp).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    let zeros = std::io::repeat(0);
+    if head.starts_with("get ") {
+        write!(tcp, "HTTP/1.1 200 OK\r\nContent-Length: {bytes}\r\n\r\n").unwrap();
+        std::io::copy(&mut zeros.take(bytes), &mut tcp).unwrap();
+    } else {
+        let took = std::io::copy(&mut (&mut tcp).take(length.unwrap_or(0)), &mut std::io::sink()).unwrap();
+        let said = format!("took {took}");
+        write!(tcp, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{said}", said.len()).unwrap();
+    }
 }
 
 /// What is said to these bytes until the connection is closed.

@@ -9,10 +9,17 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::Files;
-use super::peer::{ReadWrite, tcp};
+use super::http::read_head;
+use super::peer::{ReadWrite, Upstream, tcp};
 
 /// One end of a connection of HTTP/2.
 pub(crate) struct Http2(Box<dyn ReadWrite>);
+
+/// Whoever sends events.
+pub(crate) enum Events {
+    Http1(TcpStream),
+    Http2(Http2, u32),
+}
 
 /// A frame as it came. RFC 9113 §4.1
 #[derive(Debug)]
@@ -95,6 +102,44 @@ impl Http2 {
     }
 }
 
+impl Events {
+    /// Reads a request and begins the answer.
+    pub(crate) fn begin(mut tcp: TcpStream, speaks_http2: bool) -> Self {
+        if !speaks_http2 {
+            read_head(&mut tcp);
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            tcp.write_all(head.as_bytes()).unwrap();
+            return Self::Http1(tcp);
+        }
+        let mut http2 = Http2::accepted(tcp, &[]);
+        let Frame { stream, .. } = http2.wait_for(HEADERS);
+        http2.send(HEADERS, END_HEADERS, stream, STATUS_200);
+        Self::Http2(http2, stream)
+    }
+
+    pub(crate) fn event(&mut self, text: &str) {
+        match self {
+            Self::Http1(tcp) => tcp.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes()).unwrap(),
+            Self::Http2(http2, stream) => http2.send(DATA, 0, *stream, text.as_bytes()),
+        }
+    }
+}
+
+/// Makes a first request, which the upstream answers; returns the upstream's end.
+pub(crate) fn begin(client: &mut TcpStream, upstream: &Upstream) -> Http2 {
+    client.write_all(b"GET /any/first HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut behind = Http2::accepted(upstream.accept_tcp(), &[]);
+    answer_next(&mut behind);
+    assert!(read_head(client).starts_with("HTTP/1.1 200 "));
+    behind
+}
+
+pub(crate) fn answer_next(behind: &mut Http2) {
+    let Frame { stream, .. } = behind.wait_for(HEADERS);
+    behind.send(HEADERS, END_HEADERS | END_STREAM, stream, STATUS_200);
+}
+
 /// The bytes of a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -132,6 +177,10 @@ fn tls(files: &Files, address: SocketAddr) -> StreamOwned<ClientConnection, TcpS
 }
 
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Indexed fields. RFC 7541 Appendix A
+pub(crate) const STATUS_200: &[u8] = &[0x88];
+pub(crate) const STATUS_204: &[u8] = &[0x89];
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
