@@ -9,7 +9,7 @@ pub fn encode_empty(kind: Kind, id: u16, out: &mut Vec<u8>) {
 }
 
 /// Appends a message without payload. Options must be in the order of their numbers.
-pub fn encode(kind: Kind, code: Code, id: u16, token: Token, options: &[(u16, u32)], out: &mut Vec<u8>) {
+pub fn encode(kind: Kind, code: Code, (id, token): (u16, Token), options: &[(u16, u32)], out: &mut Vec<u8>) {
     encode_header(kind, code, id, token.as_bytes(), out);
     let mut last = 0;
     for (number, value) in options {

@@ -1,5 +1,62 @@
-//! CoAP: views of messages. RFC 7252
+//! CoAP over datagrams: views of messages, and the session that judges them. RFC 7252
 
+mod challenge;
 pub mod codec;
 pub mod encode;
 pub mod message;
+pub mod session;
+
+use crate::gate::Gate;
+use challenge::Challenges;
+
+/// What all CoAP sessions of one route share.
+pub struct Endpoint {
+    /// What the sessions ask, tell and are limited by.
+    pub gate: Gate,
+    /// How they speak CoAP.
+    pub options: Options,
+    challenges: Challenges,
+}
+
+/// How a route speaks CoAP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Options {
+    /// What a request means to policies.
+    pub profile: Profile,
+    /// Whether policies are asked about notifications.
+    pub deliveries: Deliveries,
+    /// Whether a peer must show first that it is where it says. RFC 9175 §2.4
+    pub has_challenge: bool,
+}
+
+/// What a request means to policies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Messages of channels: POST publishes, GET with Observe subscribes, at `channels/<id>/messages…`.
+    Messages,
+    /// A method and a path.
+    #[default]
+    Requests,
+}
+
+/// Whether policies are asked about notifications.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Deliveries {
+    /// About each.
+    #[default]
+    Ask,
+    /// No: who may observe is given what it observes.
+    Pass,
+}
+
+impl Endpoint {
+    /// An endpoint without sessions.
+    pub fn new(gate: Gate, options: Options) -> Self {
+        Self { gate, options, challenges: Challenges::default() }
+    }
+
+    /// Another endpoint for the same sessions: what peers have yet to show stays good.
+    pub fn renewed(&self, gate: Gate, options: Options) -> Self {
+        Self { gate, options, challenges: self.challenges.clone() }
+    }
+}

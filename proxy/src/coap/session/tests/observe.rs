@@ -1,0 +1,148 @@
+use super::*;
+
+#[test]
+fn observation_lives_until_the_client_ends_it() {
+    let mut story = observing();
+    story.upstream("NON 2.05 901 t observe=3 =22").upstream("CON 2.05 902 t observe=4 =23");
+    assert_eq!(story.client_hears(), ["NON 2.05 901 t observe=3 =22", "CON 2.05 902 t observe=4 =23"]);
+    story.client("ACK 0.00 902 -");
+    assert_eq!(story.upstream_hears(), ["ACK 0.00 902 -"]);
+    story.client("CON GET 2 t /channels/1/messages observe=1").upstream("ACK 2.05 2 t =23");
+    assert_eq!(story.client_hears(), ["ACK 2.05 2 t =23"]);
+    story.upstream_hears();
+    story.upstream("CON 2.05 903 t observe=5 =24");
+    assert_eq!((story.client_hears().len(), story.upstream_hears()), (0, vec!["RST 0.00 903 -".to_owned()]));
+    let topic = "channels/1/messages";
+    assert_eq!(
+        story.events(),
+        ["opened guest".into(), format!("subscribed {topic}"), format!("unsubscribed {topic}")]
+    );
+}
+
+#[test]
+fn rejected_notification_ends_the_observation() {
+    let mut story = observing();
+    story.upstream("NON 2.05 901 t observe=3 =22").client("RST 0.00 901 -");
+    assert_eq!(story.upstream_hears(), ["RST 0.00 901 -"]);
+    assert!(story.session.observations.is_empty());
+}
+
+#[test]
+fn upstream_ends_an_observation_with_an_error_or_a_last_value() {
+    for last in ["NON 4.04 901 t", "NON 2.05 901 t =x"] {
+        let mut story = observing();
+        story.upstream(last);
+        assert_eq!(story.client_hears(), [last]);
+        assert!(story.session.observations.is_empty(), "{last}");
+    }
+}
+
+#[test]
+fn upstream_that_does_not_observe_makes_no_observation() {
+    let mut story = Story::of_messages();
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t =x");
+    assert!(story.session.observations.is_empty());
+    assert_eq!(story.events(), ["opened guest"]);
+}
+
+#[test]
+fn notifications_are_asked_about_and_denied_ones_are_acknowledged() {
+    let mut story = observing();
+    story.upstream("CON 2.05 901 t observe=3 =secret").upstream("CON 2.05 901 t observe=3 =secret");
+    assert!(story.client_hears().is_empty());
+    assert_eq!(story.upstream_hears(), ["ACK 0.00 901 -", "ACK 0.00 901 -"]);
+    assert_eq!(story.asked(), ["guest deliver channels/1/messages secret"]);
+    story.upstream("NON 2.05 902 t observe=4 =open");
+    assert_eq!(story.client_hears(), ["NON 2.05 902 t observe=4 =open"]);
+}
+
+#[test]
+fn notifications_pass_unasked_where_the_route_says_so() {
+    let mut story = Story::with(|_, options| {
+        (options.profile, options.deliveries) = (Profile::Messages, crate::coap::Deliveries::Pass);
+    });
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2");
+    story.asked();
+    story.upstream("NON 2.05 901 t observe=3 =secret");
+    assert_eq!(story.client_hears()[1], "NON 2.05 901 t observe=3 =secret");
+    assert!(story.asked().is_empty());
+}
+
+#[test]
+fn observation_outlives_silence() {
+    let mut story = observing();
+    story.pass(600 * SECOND).upstream("NON 2.05 901 t observe=3 =22");
+    assert_eq!(story.client_hears(), ["NON 2.05 901 t observe=3 =22"]);
+    story.pass(24 * 60 * MINUTE).upstream("NON 2.05 902 t observe=4 =23");
+    assert_eq!(story.client_hears().len(), 1);
+    story.pass(26 * 60 * MINUTE);
+    assert!(story.session.is_closed);
+}
+
+#[test]
+fn client_that_acknowledges_nothing_observes_nothing() {
+    let mut story = observing();
+    story.upstream("CON 2.05 901 t observe=3 =22").pass(92 * SECOND);
+    assert_eq!(story.session.observations.len(), 1);
+    story.pass(2 * SECOND);
+    assert!(story.session.observations.is_empty());
+}
+
+#[test]
+fn observations_are_bounded() {
+    let mut story = Story::with(|gate, _| gate.limits.subscriptions = 2);
+    for id in 1..=3 {
+        story
+            .client(&format!("CON GET {id} t{id} /a observe=0"))
+            .upstream(&format!("ACK 2.05 {id} t{id} observe=1"));
+    }
+    assert_eq!(story.client_hears()[2], "ACK 4.29 3 t3 max-age=1");
+    // the same one again is not one more
+    story.client("CON GET 4 t1 /a observe=0");
+    assert!(story.client_hears().is_empty());
+}
+
+#[test]
+fn observing_a_path_is_asked_about_as_such() {
+    let mut story = Story::new();
+    story
+        .client("CON GET 1 t /a observe=0")
+        .upstream("ACK 2.05 1 t observe=2 =x")
+        .upstream("NON 2.05 9 t observe=3 =y");
+    assert_eq!(story.asked(), ["guest observe GET /a ", "guest observe GET /a y"]);
+    story.client("CON GET 2 t /secret observe=0");
+    assert_eq!(story.client_hears().last().unwrap(), "ACK 4.03 2 t");
+    assert_eq!(story.session.observations.len(), 1);
+}
+
+#[test]
+fn observers_hear_of_the_end() {
+    let mut story = observing();
+    story.input(Input::Drain);
+    let heard = story.client_hears();
+    assert!(heard.len() == 1 && heard[0].starts_with("NON 5.03 ") && heard[0].ends_with(" t"), "{heard:?}");
+    let mut lost = observing();
+    lost.input(Input::Lost);
+    assert!(lost.client_hears()[0].starts_with("NON 5.03 "));
+}
+
+#[test]
+fn observation_ends_with_the_credentials() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a ?auth=good-soon observe=0").upstream("ACK 2.05 1 t observe=2");
+    assert_eq!(story.session.observations.len(), 1);
+    story.client_hears();
+    story.pass(61 * SECOND);
+    assert!(story.client_hears()[0].starts_with("NON 4.01 "));
+    assert!(story.session.observations.is_empty());
+}
+
+/// A client that observes the messages of channel 1 with the token `t`.
+fn observing() -> Story {
+    let mut story = Story::of_messages();
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2 =21");
+    assert_eq!(story.client_hears(), ["ACK 2.05 1 t observe=2 =21"]);
+    assert_eq!(story.asked(), ["guest subscribe channels/1/messages "]);
+    story.upstream_hears();
+    story
+}
