@@ -4,7 +4,9 @@ mod challenge;
 pub mod codec;
 pub mod encode;
 pub mod message;
+pub mod relay;
 pub mod session;
+mod table;
 
 use crate::gate::Gate;
 use challenge::Challenges;
@@ -15,7 +17,18 @@ pub struct Endpoint {
     pub gate: Gate,
     /// How they speak CoAP.
     pub options: Options,
+    /// Where their requests go.
+    pub upstream: Upstream,
     challenges: Challenges,
+}
+
+/// Where a route leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// A name or an address; IPv6 without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// How a route speaks CoAP.
@@ -51,12 +64,12 @@ pub enum Deliveries {
 
 impl Endpoint {
     /// An endpoint without sessions.
-    pub fn new(gate: Gate, options: Options) -> Self {
-        Self { gate, options, challenges: Challenges::default() }
+    pub fn new(gate: Gate, options: Options, upstream: Upstream) -> Self {
+        Self { gate, options, upstream, challenges: Challenges::default() }
     }
 
     /// Another endpoint for the same sessions: what peers have yet to show stays good.
-    pub fn renewed(&self, gate: Gate, options: Options) -> Self {
-        Self { gate, options, challenges: self.challenges.clone() }
+    pub fn renewed(&self, gate: Gate, options: Options, upstream: Upstream) -> Self {
+        Self { gate, options, upstream, challenges: self.challenges.clone() }
     }
 }

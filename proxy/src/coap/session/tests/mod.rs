@@ -65,7 +65,8 @@ impl Story {
         };
         let mut options = Options::default();
         change(&mut gate, &mut options);
-        let endpoint = Endpoint::new(gate, options);
+        let upstream = crate::coap::Upstream { host: "upstream".to_owned(), port: 5683 };
+        let endpoint = Endpoint::new(gate, options, upstream);
         let now = Now::read();
         let address = SocketAddr::from(([192, 0, 2, 1], 40_000));
         let peer = Peer { address, certificate: None, is_encrypted: false };
