@@ -9,13 +9,13 @@ use mgate_proxy::gate::{Gate, Limits, Observer};
 use mgate_proxy::listener::{Admission, Bounds, Permit};
 use mgate_proxy::mqtt::relay::Relaying;
 use mgate_proxy::signal::Signal;
-use mgate_proxy::transport::{Acceptor, Connector};
-use mgate_proxy::{http, mqtt};
+use mgate_proxy::transport::{Acceptor, Connector, UdpListener};
+use mgate_proxy::{coap, http, mqtt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tracing::debug;
+use tracing::{debug, error};
 
-use crate::config::{RouteConfig, Speech};
+use crate::config::{Address, RouteConfig, Speech};
 use crate::observer::LogObserver;
 
 /// One route, as all its connections share it.
@@ -41,12 +41,14 @@ struct Ways {
 
 /// What the sessions of a route watch, whatever they speak.
 enum Protocol {
+    Coap(watch::Receiver<Signal<coap::Endpoint>>),
     Http(watch::Receiver<Signal<http::Endpoint>>),
     Mqtt(watch::Receiver<Signal<mqtt::Endpoint>>),
 }
 
 /// The other end of that.
 enum Sender {
+    Coap(watch::Sender<Signal<coap::Endpoint>>),
     Http(watch::Sender<Signal<http::Endpoint>>),
     Mqtt(watch::Sender<Signal<mqtt::Endpoint>>),
 }
@@ -58,6 +60,8 @@ struct Parts {
     speech: Speech,
     /// Where the protocol shares connections to it.
     upstream: Option<Connector>,
+    /// Where datagrams go.
+    address: coap::Upstream,
 }
 
 /// A connection to be served.
@@ -81,8 +85,13 @@ impl Steering {
         let observer: Arc<dyn Observer> = Arc::new(LogObserver::new(&config.name));
         let admission = Admission::new(bounds(&config.limits), config.trusted.clone());
         let name = Arc::clone(&config.name);
-        let Parts { ways, gate, speech, upstream } = Parts::of(config, &observer);
+        let Parts { ways, gate, speech, upstream, address } = Parts::of(config, &observer);
         let (sender, protocol) = match speech {
+            Speech::Coap(options) => {
+                let endpoint = coap::Endpoint::new(gate, options, address);
+                let (sender, watched) = watch::channel(Signal::new(endpoint));
+                (Sender::Coap(sender), Protocol::Coap(watched))
+            }
             Speech::Http(options) => {
                 let endpoint = http::Endpoint::new(gate, options, upstream);
                 let (sender, watched) = watch::channel(Signal::new(endpoint));
@@ -101,7 +110,9 @@ impl Steering {
     pub(crate) fn can_become(&self, config: &RouteConfig) -> bool {
         matches!(
             (&self.sender, &config.speech),
-            (Sender::Http(_), Speech::Http(_)) | (Sender::Mqtt(_), Speech::Mqtt(_))
+            (Sender::Coap(_), Speech::Coap(_))
+                | (Sender::Http(_), Speech::Http(_))
+                | (Sender::Mqtt(_), Speech::Mqtt(_))
         )
     }
 
@@ -112,9 +123,13 @@ impl Steering {
             return self.revoke(&Scope::Everyone);
         }
         self.admission.limit(bounds(&config.limits));
-        let Parts { ways, gate, speech, upstream } = Parts::of(config, &self.observer);
+        let Parts { ways, gate, speech, upstream, address } = Parts::of(config, &self.observer);
         *self.route.ways.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ways);
         match (&self.sender, speech) {
+            (Sender::Coap(sender), Speech::Coap(options)) => change(sender, |signal| {
+                let endpoint = signal.endpoint().renewed(gate, options, address);
+                signal.renew(endpoint)
+            }),
             (Sender::Http(sender), Speech::Http(options)) => {
                 change(sender, |signal| signal.renew(http::Endpoint::new(gate, options, upstream)))
             }
@@ -134,6 +149,7 @@ impl Steering {
     /// Has live sessions ask again for all that they hold. Returns the new epoch.
     pub(crate) fn revoke(&self, scope: &Scope) -> u64 {
         match &self.sender {
+            Sender::Coap(sender) => change(sender, |signal| signal.revoke(scope.clone())),
             Sender::Http(sender) => change(sender, |signal| signal.revoke(scope.clone())),
             Sender::Mqtt(sender) => change(sender, |signal| signal.revoke(scope.clone())),
         }
@@ -142,6 +158,7 @@ impl Steering {
     /// Tells all sessions to end.
     pub(crate) fn stop(&self) {
         match &self.sender {
+            Sender::Coap(sender) => change(sender, Signal::stop),
             Sender::Http(sender) => change(sender, Signal::stop),
             Sender::Mqtt(sender) => change(sender, Signal::stop),
         }
@@ -158,6 +175,10 @@ impl Steering {
     /// What its sessions ask, as it is now.
     pub(crate) fn with_gate<T>(&self, look: impl FnOnce(&Gate) -> T) -> T {
         match &self.sender {
+            Sender::Coap(sender) => {
+                let endpoint = Arc::clone(sender.borrow().endpoint());
+                look(&endpoint.gate)
+            }
             Sender::Http(sender) => {
                 let endpoint = Arc::clone(sender.borrow().endpoint());
                 look(&endpoint.gate)
@@ -196,8 +217,24 @@ impl Route {
             (Protocol::Mqtt(signal), Some(connector)) => {
                 Relaying::new(connector, accepted, signal.clone()).await;
             }
-            // MQTT without an upstream is no configuration
-            (Protocol::Mqtt(_), None) => {}
+            // MQTT without an upstream is no configuration, and CoAP has no connections
+            (Protocol::Mqtt(_), None) | (Protocol::Coap(_), _) => {}
+        }
+    }
+}
+
+impl Route {
+    /// Serves all datagrams of a socket, until sessions are to end.
+    pub(crate) async fn relay(
+        self: Arc<Self>,
+        listener: UdpListener,
+        admission: Admission,
+        _of_gateway: mpsc::Sender<Infallible>,
+    ) {
+        let Protocol::Coap(signal) = &self.protocol else { return };
+        match coap::relay::Relay::new(listener, admission, signal.clone()) {
+            Ok(relay) => relay.run().await,
+            Err(error) => error!(route = %self.name, %error, "cannot serve datagrams"),
         }
     }
 }
@@ -206,6 +243,7 @@ impl Protocol {
     /// Waits until sessions are to end.
     async fn stopped(&self) {
         match self {
+            Self::Coap(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
             Self::Http(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
             Self::Mqtt(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
         }
@@ -215,6 +253,7 @@ impl Protocol {
 impl Parts {
     fn of(config: RouteConfig, observer: &Arc<dyn Observer>) -> Self {
         let (connector, upstream) = match config.speech {
+            Speech::Coap(_) => (None, None),
             Speech::Http(_) => (None, config.connector),
             Speech::Mqtt(_) => (config.connector.map(Arc::new), None),
         };
@@ -227,7 +266,10 @@ impl Parts {
             observer: Arc::clone(observer),
             limits: config.limits,
         };
-        Self { ways: Ways { acceptor: config.acceptor, connector }, gate, speech: config.speech, upstream }
+        let address = config.upstream.map(|Address { host, port, .. }| coap::Upstream { host, port });
+        let address = address.unwrap_or_default();
+        let ways = Ways { acceptor: config.acceptor, connector };
+        Self { ways, gate, speech: config.speech, upstream, address }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod admin;
 mod claims;
+mod coap;
 mod definitions;
 mod document;
 mod environment;

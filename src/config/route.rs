@@ -14,6 +14,7 @@ use mgate_proxy::transport::{
     WebSocketTarget,
 };
 
+use super::coap;
 use super::definitions::Definitions;
 use super::environment::variable_of;
 use super::files::Files;
@@ -67,6 +68,8 @@ pub struct RouteConfig {
 /// What a route speaks, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Speech {
+    /// CoAP.
+    Coap(mgate_proxy::coap::Options),
     /// HTTP.
     Http(mgate_proxy::http::Options),
     /// MQTT.
@@ -111,8 +114,7 @@ pub(super) fn read_all(file: &mut Section<'_>, context: &Context<'_>) -> Vec<Rou
     };
     let routes: Vec<_> = file.list("route", "name").into_iter().filter_map(read).collect();
     for (index, route) in routes.iter().enumerate() {
-        let earlier =
-            routes[..index].iter().find(|earlier| collide(earlier.listen_address, route.listen_address));
+        let earlier = routes[..index].iter().find(|earlier| collide(earlier, route));
         if let Some(earlier) = earlier {
             context.report.problem(&route.listen_place, format!("route {} listens there", earlier.name));
         }
@@ -133,8 +135,8 @@ fn read(mut section: Section<'_>, name: Option<String>, context: &Context<'_>) -
     let mirror = mirror_name.as_ref().map(|name| context.mirrors.find(name, context.report).cloned());
     let listen = front.as_ref().map(|front| front.listen.scheme);
     let speech = speech(&mut section, listen, &limits, !authn.is_empty());
-    if listen.is_some_and(Scheme::is_http) && !transform_names.is_empty() {
-        section.problem("transforms", "have no use with HTTP");
+    if let Some(listen) = listen.filter(|listen| !listen.is_mqtt() && !transform_names.is_empty()) {
+        section.problem("transforms", format!("have no use with {listen}"));
     }
     let ends_here = matches!(&speech, Speech::Http(options) if options.profile != Profile::Proxy)
         && mirror_name.is_some()
@@ -187,6 +189,7 @@ fn front(
         has_tls.then(|| tls::server(section.section("tls"), scheme.unwrap_or(Scheme::Mqtts), context.files));
     check_use(section, "websocket", WEBSOCKET_KEYS, scheme, Scheme::is_websocket);
     let websocket = websocket(section.section("websocket"), limits);
+    check_use(section, "proxy_protocol", PROXY_KEYS, scheme, |scheme| !scheme.is_coap());
     let proxy_protocol = proxy_protocol(section.section("proxy_protocol"));
     let address = listen.as_ref().and_then(|listen| section.check(&listen.place, resolve(&listen.value)));
     let (Given { value: listen, place: listen_place }, address) = (listen?, address?);
@@ -213,7 +216,7 @@ fn upstream(
     let upstream = section.parse("upstream", str::parse::<Address>);
     if let (Some(listen), Some(upstream)) = (listen, &upstream) {
         let scheme = upstream.value.scheme;
-        if listen.is_http() != scheme.is_http() {
+        if (listen.is_http(), listen.is_coap()) != (scheme.is_http(), scheme.is_coap()) {
             files
                 .report()
                 .problem(&upstream.place, format!("a listener of {listen} does not lead to {scheme}"));
@@ -276,7 +279,7 @@ fn websocket(mut section: Section<'_>, limits: &Limits) -> WebSocketOptions {
 }
 
 fn proxy_protocol(mut section: Section<'_>) -> Option<ProxyProtocol> {
-    if !section.is_given(&["accept", "trusted"]) {
+    if !section.is_given(PROXY_KEYS) {
         return None;
     }
     section.require(&["accept", "trusted"]);
@@ -379,12 +382,15 @@ fn count(section: &mut Section<'_>, key: &'static str, default: usize) -> usize 
 /// What the route speaks, as its listener says; tables of other protocols are recorded.
 fn speech(section: &mut Section<'_>, listen: Option<Scheme>, limits: &Limits, knows_clients: bool) -> Speech {
     check_use(section, "http", http::KEYS, listen, Scheme::is_http);
-    check_use(section, "mqtt", MQTT_KEYS, listen, |scheme| !scheme.is_http());
+    check_use(section, "mqtt", MQTT_KEYS, listen, Scheme::is_mqtt);
+    check_use(section, "coap", coap::KEYS, listen, Scheme::is_coap);
+    let coap = coap::read(section.section("coap"));
     let mqtt = mqtt(section.section("mqtt"));
     let http = http::read(section.section("http"), limits, knows_clients);
-    match listen.is_some_and(Scheme::is_http) {
-        true => Speech::Http(http),
-        false => Speech::Mqtt(mqtt),
+    match listen {
+        Some(listen) if listen.is_coap() => Speech::Coap(coap),
+        Some(listen) if listen.is_http() => Speech::Http(http),
+        _ => Speech::Mqtt(mqtt),
     }
 }
 
@@ -428,10 +434,13 @@ fn resolve(listen: &Address) -> Result<SocketAddr, String> {
 }
 
 /// Whether two listeners cannot both be: the unspecified address takes the port on all others of its family.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+/// UDP and TCP have ports of their own.
+fn collide(one: &RouteConfig, other: &RouteConfig) -> bool {
+    let is_same_transport = one.listen.scheme.is_coap() == other.listen.scheme.is_coap();
+    let (one, other) = (one.listen_address, other.listen_address);
     let same_host = one.ip() == other.ip()
         || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()));
-    one.port() != 0 && one.port() == other.port() && same_host
+    is_same_transport && one.port() != 0 && one.port() == other.port() && same_host
 }
 
 /// A message of WebSocket may hold many small packets.
@@ -440,6 +449,7 @@ fn max_message_bytes(limits: &Limits) -> usize {
 }
 
 const MQTT_KEYS: &[&str] = &["versions", "on_denied_publish"];
+const PROXY_KEYS: &[&str] = &["accept", "trusted"];
 const WEBSOCKET_KEYS: &[&str] = &["path", "origins"];
 const DEFAULT_PATH: &str = "/mqtt";
 const MIN_MESSAGE_BYTES: usize = 1024 * 1024;

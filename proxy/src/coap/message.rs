@@ -177,7 +177,8 @@ impl Code {
         self.0 & 0x1f
     }
 
-    /// The method's name; `None` where it is none, or none that is known. RFC 7252 §12.1.1, RFC 8132 §6
+    /// The method's name in capital letters, as policies write it; `None` where it is none, or none that is known.
+    /// RFC 7252 §12.1.1, RFC 8132 §6
     pub fn method(self) -> Option<&'static str> {
         match self.0 {
             1 => Some("GET"),
@@ -186,7 +187,7 @@ impl Code {
             4 => Some("DELETE"),
             5 => Some("FETCH"),
             6 => Some("PATCH"),
-            7 => Some("iPATCH"),
+            7 => Some("IPATCH"),
             _ => None,
         }
     }

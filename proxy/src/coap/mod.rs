@@ -23,7 +23,7 @@ pub struct Endpoint {
 }
 
 /// Where a route leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Upstream {
     /// A name or an address; IPv6 without brackets.
     pub host: String,
@@ -49,7 +49,7 @@ pub enum Profile {
     Messages,
     /// A method and a path.
     #[default]
-    Requests,
+    Proxy,
 }
 
 /// Whether policies are asked about notifications.

@@ -29,7 +29,7 @@ impl Target {
         let method = message.code.method().ok_or(Code::METHOD_NOT_ALLOWED)?;
         match profile {
             Profile::Messages => Self::of_channel(message, method),
-            Profile::Requests => Self::of_path(message, method),
+            Profile::Proxy => Self::of_path(message, method),
         }
     }
 
@@ -140,22 +140,22 @@ mod tests {
             (".well-known/core", "/.well-known/core"),
         ] {
             assert_eq!(
-                said("GET", path, None, Profile::Requests),
+                said("GET", path, None, Profile::Proxy),
                 Ok((Action::Request, format!("GET {expected}")))
             );
         }
-        assert_eq!(said("PUT", "a", None, Profile::Requests), Ok((Action::Request, "PUT /a".into())));
-        assert_eq!(said("GET", "a", Some(0), Profile::Requests), Ok((Action::Observe, "GET /a".into())));
-        assert_eq!(said("GET", "a", Some(1), Profile::Requests), Ok((Action::Request, "GET /a".into())));
-        assert_eq!(said("PUT", "a", Some(0), Profile::Requests), Ok((Action::Request, "PUT /a".into())));
+        assert_eq!(said("PUT", "a", None, Profile::Proxy), Ok((Action::Request, "PUT /a".into())));
+        assert_eq!(said("GET", "a", Some(0), Profile::Proxy), Ok((Action::Observe, "GET /a".into())));
+        assert_eq!(said("GET", "a", Some(1), Profile::Proxy), Ok((Action::Request, "GET /a".into())));
+        assert_eq!(said("PUT", "a", Some(0), Profile::Proxy), Ok((Action::Request, "PUT /a".into())));
     }
 
     #[test]
     fn paths_that_could_be_read_in_two_ways_are_bad() {
         for path in ["a//b", "a%2fb", "a\\b", "a/\u{1}"] {
-            assert_eq!(said("GET", path, None, Profile::Requests), Err(Code::BAD_REQUEST), "{path}");
+            assert_eq!(said("GET", path, None, Profile::Proxy), Err(Code::BAD_REQUEST), "{path}");
         }
-        assert_eq!(said("GET", "a", Some(7), Profile::Requests), Err(Code::BAD_OPTION));
+        assert_eq!(said("GET", "a", Some(7), Profile::Proxy), Err(Code::BAD_OPTION));
     }
 
     #[test]
