@@ -39,11 +39,14 @@ impl Target {
         match self.action {
             Action::Publish => TopicName::parse(&self.name).ok().map(Resource::Topic),
             Action::Subscribe => TopicFilter::parse(&self.name).ok().map(Resource::Filter),
-            _ => RequestPath::parse(&self.name).ok().map(|path| Resource::Request { method, path }),
+            _ => {
+                let path = self.name.strip_prefix(method)?.strip_prefix(' ')?;
+                RequestPath::parse(path).ok().map(|path| Resource::Request { method, path })
+            }
         }
     }
 
-    /// The topic or path, as logs show it.
+    /// The topic, or method and path, as logs show it.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -67,8 +70,9 @@ impl Target {
         if segments.iter().any(|segment| segment.contains('/')) {
             return Err(Code::BAD_REQUEST);
         }
-        let name = ["/", &segments.join("/")].concat();
-        RequestPath::parse(&name).map_err(|_| Code::BAD_REQUEST)?;
+        let path = ["/", &segments.join("/")].concat();
+        RequestPath::parse(&path).map_err(|_| Code::BAD_REQUEST)?;
+        let name = [method, " ", &path].concat();
         Ok(Self { action, observe, is_rest: false, method, name: name.into() })
     }
 
