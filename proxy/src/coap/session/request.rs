@@ -323,6 +323,7 @@ impl Session {
             payload: body.as_deref().unwrap_or(message.payload),
             qos: qos(message),
             retain: false,
+            is_acknowledged: true,
             notes: notes(message),
         });
         match copied {

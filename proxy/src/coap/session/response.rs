@@ -208,6 +208,7 @@ impl Session {
                 payload: message.payload,
                 qos: qos(message),
                 retain: false,
+                is_acknowledged: false,
                 notes: notes(message),
             });
         }
