@@ -257,7 +257,7 @@ mod tests {
             "mqtt://[::1]x",
             "mqtt://[a]:1",
             "mqtt://::1",
-            "coap://a",
+            "coaps://a",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
