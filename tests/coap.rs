@@ -1,11 +1,15 @@
 //! Routes of CoAP, with libcoap's client and server, and with datagrams that neither of them would send.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::process::Command;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use support::coap::{
+    CoapServer, client, coap_client, descriptors, device, post, receive, receive_from, upstream,
+};
 use support::process::Process;
 use support::service::{Service, answer};
 use support::{Files, Mgate, PATIENCE, wait_until};
@@ -190,86 +194,6 @@ fn gateway_ends_with_a_word_to_those_who_wait() {
     mgate.terminate();
     assert_eq!(receive(&device)[..4], [0x60, 0xa3, 0, 7]);
     assert!(mgate.wait().success());
-}
-
-/// libcoap's example server; gone when dropped.
-struct CoapServer {
-    _process: Process,
-    port: u16,
-}
-
-impl CoapServer {
-    fn start() -> Self {
-        let port = upstream().local_addr().unwrap().port();
-        let mut command = Command::new(program("coap-server"));
-        let process = Process::start(command.args(["-A", "127.0.0.1", "-d", "10", "-p", &port.to_string()]));
-        let probe = device(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-        probe.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        wait_until("libcoap's server answers", || {
-            let _ = probe.send(&[0x40, 0, 0, 1]);
-            probe.recv(&mut [0; 10]).is_ok()
-        });
-        Self { _process: process, port }
-    }
-}
-
-/// What libcoap's client says: the payload, or the code of an error.
-fn client(arguments: &[&str]) -> String {
-    let output = coap_client(arguments).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    [text(&output.stdout), text(&output.stderr)].concat()
-}
-
-fn coap_client(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("coap-client"));
-    command.args(["-v", "1"]).args(arguments);
-    command
-}
-
-/// Debian has one for each TLS library.
-fn program(name: &str) -> String {
-    format!("{name}-notls")
-}
-
-fn upstream() -> UdpSocket {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-fn device(address: SocketAddr) -> UdpSocket {
-    let socket = upstream();
-    socket.connect(address).unwrap();
-    socket
-}
-
-fn receive(socket: &UdpSocket) -> Vec<u8> {
-    receive_from(socket).0
-}
-
-fn receive_from(socket: &UdpSocket) -> (Vec<u8>, SocketAddr) {
-    let mut buffer = [0; 2000];
-    let (count, from) = socket.recv_from(&mut buffer).expect("a datagram in time");
-    (buffer[..count].to_vec(), from)
-}
-
-fn descriptors(mgate: &Mgate) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", mgate.id())).unwrap().count()
-}
-
-/// A confirmable POST with one part of a query, or none.
-fn post(id: u16, path: &[&str], query: &str, payload: &str) -> Vec<u8> {
-    let [high, low] = id.to_be_bytes();
-    let mut message = vec![0x40, 2, high, low];
-    for (index, segment) in path.iter().enumerate() {
-        message.push(if index == 0 { 0xb0 } else { 0 } | segment.len() as u8);
-        message.extend_from_slice(segment.as_bytes());
-    }
-    if !query.is_empty() {
-        message.push(0x40 | query.len() as u8);
-        message.extend_from_slice(query.as_bytes());
-    }
-    [&message[..], &[0xff], payload.as_bytes()].concat()
 }
 
 fn files() -> Files {

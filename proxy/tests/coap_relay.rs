@@ -42,6 +42,17 @@ async fn slow_decision_of_one_delays_no_other() {
 }
 
 #[tokio::test]
+async fn policy_that_panics_ends_no_other_session() {
+    let route = Route::at("127.0.0.1:0").await;
+    let (unlucky, other) = (route.client("127.0.0.1").await, route.client("127.0.0.1").await);
+    unlucky.send(&get(1, "panic")).await.unwrap();
+    unlucky.send(&get(2, "panic-later")).await.unwrap();
+    assert_eq!(heard(&unlucky).await, "ACK 5.03 id 2 token 0x 0 bytes");
+    other.send(&get(3, "a")).await.unwrap();
+    assert_eq!(route.upstream_answers().await, get(3, "a"));
+}
+
+#[tokio::test]
 async fn upstream_that_is_not_there_is_not_waited_for() {
     let mut route = Route::at("127.0.0.1:0").await;
     route.upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -147,7 +158,7 @@ impl Route {
     }
 }
 
-/// Denies secrets, and never comes to a decision on what is slow.
+/// Denies secrets, panics if asked to, and never comes to a decision on what is slow.
 struct Names;
 
 impl Policy for Names {
@@ -158,6 +169,8 @@ impl Policy for Names {
     fn evaluate(&self, query: &Query<'_>, _now: Now) -> Answer {
         match query.resource.to_string().as_str() {
             "GET /secret" => Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized))),
+            "GET /panic" => panic!("as the test wants"),
+            "GET /panic-later" => Answer::Pending(Box::pin(async { panic!("as the test wants") })),
             "GET /slow" => Answer::Pending(Box::pin(std::future::pending())),
             _ => Answer::Ready(Decision::Allow(Grant::default())),
         }

@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod broker;
+pub(crate) mod coap;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod https;

@@ -6,19 +6,20 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
 use futures_util::future::{AbortHandle, abortable};
 use futures_util::stream::FuturesUnordered;
-use mgate_policies::{BoxFuture, Decision, Now, Reason};
+use futures_util::{FutureExt, StreamExt};
+use mgate_policies::{BoxFuture, Cause, Decision, Now, Reason};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::Sleep;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::session::{Context, Input, Outbox, Output, Peer, Session};
 use super::table::{Key, Table};
@@ -264,9 +265,18 @@ impl Relay {
     }
 
     fn input(&mut self, key: Key, input: Input<'_>) {
+        self.turn(key, |session, context| session.handle_input(input, context));
+    }
+
+    /// Lets a session do something. A policy that panics ends its own client's session, not those of the others.
+    fn turn(&mut self, key: Key, act: impl FnOnce(&mut Session, &mut Context<'_>)) {
         let Some(served) = self.table.get(key) else { return };
         let mut context = Context { endpoint: &self.endpoint, now: self.now, out: &mut self.out };
-        served.session.handle_input(input, &mut context);
+        if catch_unwind(AssertUnwindSafe(|| act(&mut served.session, &mut context))).is_err() {
+            error!(route = %self.endpoint.gate.route, "a session of CoAP panicked and is gone");
+            self.out.clear();
+            self.table.remove(key);
+        }
         self.perform(key);
     }
 
@@ -349,7 +359,9 @@ impl Relay {
         if store.0.is_none()
             && let Some(future) = stores.pop_front()
         {
-            let answer = async move { Event::Stored(background::run(future).await) };
+            let panicked = |_| Err(Reason::with_detail(Cause::Unavailable, "the mirror panicked"));
+            let stored = AssertUnwindSafe(background::run(future)).catch_unwind();
+            let answer = async move { Event::Stored(stored.await.unwrap_or_else(panicked)) };
             self.events.push(store.about(key, answer));
         }
     }
@@ -388,10 +400,7 @@ impl Relay {
         // the clock of turns may not have come that far
         self.now = Now::read();
         while let Some(key) = self.table.pop_timer(self.now.instant) {
-            let Some(served) = self.table.get(key) else { continue };
-            let mut context = Context { endpoint: &self.endpoint, now: self.now, out: &mut self.out };
-            served.session.handle_timeout(&mut context);
-            self.perform(key);
+            self.turn(key, Session::handle_timeout);
         }
     }
 
@@ -411,9 +420,10 @@ impl Asking {
         key: Key,
         answer: impl Future<Output = Event> + Send + 'static,
     ) -> BoxFuture<'static, Option<(Key, Event)>> {
-        let (answer, handle) = abortable(answer);
+        // who panics never answers, which is a no after a while
+        let (answer, handle) = abortable(AssertUnwindSafe(answer).catch_unwind());
         drop(std::mem::replace(self, Self(Some(handle))));
-        Box::pin(async move { answer.await.ok().map(|event| (key, event)) })
+        Box::pin(async move { answer.await.ok()?.ok().map(|event| (key, event)) })
     }
 }
 
