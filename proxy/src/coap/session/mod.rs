@@ -42,6 +42,8 @@ pub struct Session {
     identity: Option<Box<Identity>>,
     /// Whether a request of its was ever allowed.
     is_known: bool,
+    /// Whether others were told that it is open.
+    is_opened: bool,
     upstream: Upstream,
     from_client: Lane,
     from_upstream: Lane,
@@ -148,6 +150,7 @@ impl Session {
             peer,
             identity: None,
             is_known: false,
+            is_opened: false,
             upstream: Upstream::Closed,
             from_client: Lane::default(),
             from_upstream: Lane::default(),
@@ -296,7 +299,7 @@ impl Session {
         self.end_all(cx);
         self.is_closed = true;
         self.outputs.push_back(Output::Close);
-        if self.is_known {
+        if self.is_opened {
             let client = self.identity.as_ref().map(|identity| &*identity.client);
             let peer = self.peer.address;
             cx.tell(&SessionEvent::Closed { client, peer, why: &why, blame: Blame::Nobody });

@@ -137,7 +137,9 @@ impl Session {
     pub(super) fn upstream_open(&mut self, cx: &mut Context<'_>) {
         self.upstream = Upstream::Open;
         self.exchanges.open().for_each(|(_, open)| cx.out.push(Side::Upstream, &open.request));
-        if let Some(identity) = &self.identity {
+        if let Some(identity) = &self.identity
+            && !std::mem::replace(&mut self.is_opened, true)
+        {
             cx.tell(&SessionEvent::Opened(&identity.client));
         }
     }

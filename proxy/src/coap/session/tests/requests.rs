@@ -155,6 +155,9 @@ fn upstream_that_is_not_there_is_looked_for_again() {
     assert!(story.upstream_hears().is_empty());
     story.input(Input::Upstream(Err("no such host".into())));
     assert_eq!(story.client_hears(), ["ACK 5.03 2 t max-age=5"]);
+    story.client("CON GET 3 t /there");
+    assert_eq!(story.upstream_hears(), ["CON GET 3 t /there"]);
+    assert_eq!(story.events(), ["opened guest"]);
 }
 
 #[test]
