@@ -245,7 +245,6 @@ impl Mirror for Seen {
             SessionEvent::Failed { resource, .. } => format!("failed {resource}"),
             SessionEvent::WouldBeDenied { resource, .. } => format!("would be denied {resource}"),
             SessionEvent::Closed { .. } => "closed".to_owned(),
-            SessionEvent::Failed { .. } => "failed".to_owned(),
         };
         self.events.lock().expect("nobody panics with it").push(event);
     }
