@@ -1,7 +1,7 @@
 //! The few messages that mgate makes itself, and requests without what the upstream must not see.
 
 use super::codec::PAYLOAD_MARKER;
-use super::message::{Code, Kind, Message, MessageOption, Token};
+use super::message::{Code, Kind, Message, MessageOption, Token, number};
 
 /// Appends a message without anything but its header. RFC 7252 §4.1
 pub fn encode_empty(kind: Kind, id: u16, out: &mut Vec<u8>) {
@@ -33,11 +33,31 @@ pub fn encode_with(
 
 /// Appends a message without the options that `is_cut` picks; all else stays as it is.
 pub fn encode_without(message: &Message<'_>, is_cut: impl Fn(&MessageOption<'_>) -> bool, out: &mut Vec<u8>) {
-    encode_header(message.kind, message.code, message.id, message.token.as_bytes(), out);
+    encode_again(message, (message.kind, message.id), out, |option, last, out| {
+        if !is_cut(&option) {
+            encode_option(option, last, out);
+        }
+    });
+}
+
+/// Appends the request that ends what a request began. It need not be confirmed. RFC 7641 §3.6
+pub fn encode_deregistration(request: &Message<'_>, id: u16, out: &mut Vec<u8>) {
+    encode_again(request, (Kind::NonConfirmable, id), out, |option, last, out| {
+        let value = if option.number == number::OBSERVE { DEREGISTER } else { option.value };
+        encode_option(MessageOption { number: option.number, value }, last, out);
+    });
+}
+
+/// Appends a message, of which `encode` appends each option behind that with the number `last`.
+fn encode_again(
+    message: &Message<'_>,
+    (kind, id): (Kind, u16),
+    out: &mut Vec<u8>,
+    encode: impl Fn(MessageOption<'_>, &mut u16, &mut Vec<u8>),
+) {
+    encode_header(kind, message.code, id, message.token.as_bytes(), out);
     let mut last = 0;
-    for option in message.options.iter().filter(|option| !is_cut(option)) {
-        encode_option(option, &mut last, out);
-    }
+    message.options.iter().for_each(|option| encode(option, &mut last, out));
     if !message.payload.is_empty() {
         out.push(PAYLOAD_MARKER);
         out.extend_from_slice(message.payload);
@@ -80,3 +100,6 @@ fn nibble(number: u16) -> u8 {
 }
 
 const VERSION: u8 = 1;
+
+/// The value 1. RFC 7641 §2
+const DEREGISTER: &[u8] = &[1];

@@ -116,6 +116,11 @@ impl<'a> Message<'a> {
         self.code.class() != 0
     }
 
+    /// The name of the server that is asked, where that is said.
+    pub fn host(&self) -> Option<&'a str> {
+        self.texts(number::URI_HOST).next()
+    }
+
     /// The segments of the path, first to last.
     pub fn path(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.texts(number::URI_PATH)

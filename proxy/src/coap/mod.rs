@@ -32,10 +32,13 @@ pub struct Upstream {
 }
 
 /// How a route speaks CoAP.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// What a request means to policies.
     pub profile: Profile,
+    /// The names that clients may call the route by, and which the upstream sees; where there are none, they may call it
+    /// as they like, and the upstream sees nothing of that.
+    pub hosts: Vec<String>,
     /// Whether policies are asked about notifications.
     pub deliveries: Deliveries,
     /// Whether a peer must show first that it is where it says. RFC 9175 §2.4
@@ -60,6 +63,14 @@ pub enum Deliveries {
     Ask,
     /// No: who may observe is given what it observes.
     Pass,
+}
+
+impl Options {
+    /// Whether the route goes by that name; who says none means the address.
+    fn is_at(&self, host: Option<&str>) -> bool {
+        let is_ours = |host: &str| self.hosts.iter().any(|name| name.eq_ignore_ascii_case(host));
+        self.hosts.is_empty() || host.is_none_or(is_ours)
+    }
 }
 
 impl Endpoint {

@@ -182,6 +182,7 @@ impl Relay {
             served.way = way;
         }
         self.input(key, Input::Datagram(Side::Client, datagram));
+        self.table.touch(key);
     }
 
     fn admit(&mut self, way: Way, address: SocketAddr, datagram: &[u8]) -> Option<Key> {
@@ -240,14 +241,15 @@ impl Relay {
             let Some(upstream) = self.table.get(key).and_then(|served| served.upstream.clone()) else {
                 break;
             };
-            let received = match upstream.take_error() {
-                Ok(Some(error)) | Err(error) => Err(error),
-                Ok(None) => upstream.try_recv(&mut buffer),
-            };
-            match received {
+            if let Some(error) = udp::take_error(&upstream).filter(udp::is_gone) {
+                self.lose_upstream(key, &error);
+                break;
+            }
+            match upstream.try_recv(&mut buffer) {
                 Ok(count) => self.input(key, Input::Datagram(Side::Upstream, &buffer[..count])),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => self.lose_upstream(key, &error),
+                Err(error) if udp::is_gone(&error) => self.lose_upstream(key, &error),
+                Err(_) => {}
             }
         }
         self.buffer = buffer;
@@ -257,11 +259,15 @@ impl Relay {
     /// Nobody is where the upstream was. RFC 1122 §4.1.3.3
     fn lose_upstream(&mut self, key: Key, error: &io::Error) {
         debug!(route = %self.endpoint.gate.route, %error, "the upstream is not there");
-        if let Some(served) = self.table.get(key) {
-            served.upstream = None;
-            served.asked.readable = Asking::default();
-            self.input(key, Input::Lost);
-        }
+        self.hang_up(key);
+        self.input(key, Input::Lost);
+    }
+
+    /// Closes the socket to the upstream, or has none opened.
+    fn hang_up(&mut self, key: Key) {
+        let Some(served) = self.table.get(key) else { return };
+        served.upstream = None;
+        (served.asked.readable, served.asked.dial) = (Asking::default(), Asking::default());
     }
 
     fn input(&mut self, key: Key, input: Input<'_>) {
@@ -287,10 +293,8 @@ impl Relay {
             self.start(key, output);
         }
         let Some(served) = self.table.get(key) else { return };
-        let (is_stranger, at) = (served.session.is_stranger(), served.session.poll_timeout(&self.endpoint));
-        if !is_stranger {
-            self.table.welcome(key);
-        }
+        let (standing, at) = (served.session.standing(), served.session.poll_timeout(&self.endpoint));
+        self.table.settle(key, standing);
         self.table.arm(key, at);
         if let Some(error) = lost {
             self.lose_upstream(key, &error);
@@ -337,6 +341,7 @@ impl Relay {
                 let answer = dial(Arc::clone(&self.endpoint));
                 self.events.push(asked.dial.about(key, async move { Event::Dialed(answer.await) }));
             }
+            Output::HangUp => self.hang_up(key),
             Output::Identify(future) => {
                 let answer = async move { Event::Identified(background::run(future).await) };
                 self.events.push(asked.identify.about(key, answer));
@@ -381,7 +386,8 @@ impl Relay {
     fn heed(&mut self) {
         let signal = self.signal.borrow_and_update();
         let since = std::mem::replace(&mut self.epoch, signal.epoch());
-        self.endpoint = Arc::clone(signal.endpoint());
+        let before = std::mem::replace(&mut self.endpoint, Arc::clone(signal.endpoint()));
+        let has_moved = before.upstream != self.endpoint.upstream;
         let is_concerned = |served: &Served| {
             served.session.is_waiting()
                 || served.session.clients().any(|client| signal.concerns(Some(client), since))
@@ -392,7 +398,13 @@ impl Relay {
             keys.filter(|key| table.get(*key).is_some_and(|served| is_concerned(served))).collect();
         drop(signal);
         self.now = self.clock.read();
-        concerned.into_iter().for_each(|key| self.input(key, Input::Reauthorize));
+        for key in concerned {
+            self.input(key, Input::Reauthorize);
+        }
+        if has_moved {
+            let gone = io::Error::other("the route leads to another");
+            self.table.keys().into_iter().for_each(|key| self.lose_upstream(key, &gone));
+        }
     }
 
     fn pass_time(&mut self) {

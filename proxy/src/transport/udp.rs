@@ -104,6 +104,7 @@ pub(crate) async fn connect(host: &str, port: u16) -> io::Result<UdpSocket> {
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = UdpSocket::bind((own, 0)).await?;
+        allow_fragments(&socket);
         match socket.connect(address).await {
             Ok(()) => return Ok(socket),
             Err(error) => last = error,
@@ -112,8 +113,8 @@ pub(crate) async fn connect(host: &str, port: u16) -> io::Result<UdpSocket> {
     Err(last)
 }
 
-/// [`UdpSocketState`] forbids them, for protocols that look for the size of the path. Responses that are larger than
-/// it would be lost.
+/// What is larger than the path takes would be lost: [`UdpSocketState`] forbids fragments, for protocols that look for
+/// the size of the path, and so does the system for sockets of which it knows it.
 #[cfg(target_os = "linux")]
 fn allow_fragments(socket: &UdpSocket) {
     use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
@@ -127,6 +128,30 @@ fn allow_fragments(_: &UdpSocket) {}
 /// Sends a datagram to the upstream. Nobody waits for room, so the runtime need not know whether there is any.
 pub(crate) fn send(upstream: &UdpSocket, contents: &[u8]) -> io::Result<usize> {
     SockRef::from(upstream).send(contents)
+}
+
+/// The error that a connected socket was told of since it was asked last, and takes back that there is one.
+pub(crate) fn take_error(upstream: &UdpSocket) -> Option<io::Error> {
+    let told = upstream.try_io(Interest::ERROR, || match upstream.take_error() {
+        Ok(Some(error)) | Err(error) => Ok(error),
+        Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+    });
+    told.ok()
+}
+
+/// Whether an error means that nobody is there, and not that one datagram was too much for the way.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::WouldBlock && !is_too_large(error)
+}
+
+#[cfg(unix)]
+fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_too_large(_: &io::Error) -> bool {
+    false
 }
 
 /// The largest datagram that there can be: none is ever cut short.

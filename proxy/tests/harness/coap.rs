@@ -70,8 +70,8 @@ struct World {
     now: Now,
     rules: Arc<Rules>,
     waits: Waits,
-    /// What the upstream was sent under an identifier, and when.
-    requests: HashMap<u16, (Vec<u8>, Instant)>,
+    /// What the upstream was sent last under an identifier, since when, and how often.
+    requests: HashMap<u16, (Vec<u8>, Instant, usize)>,
     /// What the upstream said, which the client may be sent.
     said: HashSet<Vec<u8>>,
     /// The tokens of requests that were passed on.
@@ -123,6 +123,7 @@ impl World {
             profile: if options & 1 == 0 { Profile::Messages } else { Profile::Proxy },
             deliveries: if options & 2 == 0 { Deliveries::Ask } else { Deliveries::Pass },
             has_challenge: false,
+            hosts: Vec::new(),
         };
         let endpoint = Endpoint::new(gate, options, Upstream::default());
         let now = Now::read();
@@ -256,6 +257,7 @@ impl World {
                 Output::Decide(Side::Client, _) => self.waits.client = true,
                 Output::Decide(Side::Upstream, _) => self.waits.upstream = true,
                 Output::Dial => self.waits.dial = true,
+                Output::HangUp => (self.is_open, self.waits.dial) = (false, false),
                 Output::Identify(_) => self.waits.identify = true,
                 Output::Review(_) => self.waits.review = true,
                 Output::Store(_) => self.waits.stores += 1,
@@ -273,6 +275,7 @@ impl World {
         if self.said.contains(message.bytes) {
             (self.passed, self.last_answer) = (self.passed + 1, message.id);
             let is_known = message.code == Code::EMPTY || self.tokens.contains(message.token.as_bytes());
+            self.look_at_notification(message);
             return assert!(is_known, "nobody asked for {message}");
         }
         assert!(message.payload.is_empty() && matches!(message.code.class(), 0 | 4 | 5), "{message}");
@@ -301,12 +304,30 @@ impl World {
         self.tokens.insert(message.token.as_bytes().to_vec());
         // the client counts from when it sent it, which may have waited for a decision and a socket since
         let lifetime = Duration::from_secs(247 - 30);
-        match self.requests.get(&message.id) {
-            Some((before, at)) if self.now.instant < *at + lifetime => {
-                assert_eq!(before, message.bytes, "another request under an identifier that is taken");
+        match self.requests.get_mut(&message.id) {
+            Some((before, at, count)) if before == message.bytes && self.now.instant < *at + lifetime => {
+                *count += 1;
+                assert!(*count <= 5, "{message} was sent again and again");
             }
-            _ => _ = self.requests.insert(message.id, (message.bytes.to_vec(), self.now.instant)),
+            _ => _ = self.requests.insert(message.id, (message.bytes.to_vec(), self.now.instant, 1)),
         }
+    }
+
+    /// What policies deny of an observation does not pass, and is not taken for the answer to something else.
+    fn look_at_notification(&self, message: &Message<'_>) {
+        let is_shown = message.code.is_success() && !message.known.block2.is_some_and(|block| block.has_more);
+        let is_asked = self.endpoint.options.deliveries == Deliveries::Ask;
+        let answered = self.requests.get(&message.id).and_then(|(bytes, ..)| decode(bytes).ok());
+        let is_notification = match message.kind {
+            Kind::Acknowledgement => answered.is_some_and(|request| {
+                request.known.observe == Some(0) && matches!(request.code, Code::GET | FETCH)
+            }),
+            _ => message.known.observe.is_some(),
+        };
+        assert!(
+            !(is_shown && is_asked && is_notification && message.payload == DENIED),
+            "{message} passed unasked"
+        );
     }
 }
 
@@ -389,7 +410,8 @@ impl Script<'_> {
             (Kind::Acknowledgement, _) => last,
             _ => (own, last.1),
         };
-        message(kind, code, (id, token), &options, b"value")
+        let payload = if names & 4 == 0 { &b"value"[..] } else { DENIED };
+        message(kind, code, (id, token), &options, payload)
     }
 
     /// An acknowledgement or a rejection.
@@ -414,6 +436,9 @@ impl Policy for Rules {
 
     fn evaluate(&self, query: &Query<'_>, _now: Now) -> Answer {
         let name = query.resource.to_string();
+        if query.payload == DENIED {
+            return Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized)));
+        }
         if name.contains("secret") || (self.is_strict.load(Ordering::Relaxed) && name.ends_with("/a")) {
             return Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized)));
         }
@@ -502,3 +527,8 @@ fn message(
     bytes.extend_from_slice(payload);
     bytes
 }
+
+const FETCH: Code = Code::of(0, 5);
+
+/// What policies deny.
+const DENIED: &[u8] = b"secret";

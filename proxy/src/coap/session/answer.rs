@@ -1,9 +1,12 @@
 //! What a session answers itself: never more than was asked, and nothing of what was asked.
 
+use std::time::Instant;
+
 use mgate_policies::{Action, Cause, Reason};
 
-use super::exchanges::Copy;
-use super::{Context, Session, Upstream};
+use super::exchanges::{Copy, EXCHANGE_LIFETIME, Open};
+use super::observations::Ender;
+use super::{Context, Output, Session, Upstream};
 use crate::coap::codec::decode;
 use crate::coap::encode::{encode, encode_empty};
 use crate::coap::message::{Code, Kind, Message, number};
@@ -51,7 +54,7 @@ impl Session {
 
     /// The copies that were to be stored: what waited for the first of them.
     pub(super) fn stored(&mut self, copy: Copy, cx: &mut Context<'_>) {
-        if let Some((id, _)) = self.copies.pop_front() {
+        if let Some((Some(id), _)) = self.copies.pop_front() {
             self.copy_ended(id, copy, cx);
         }
     }
@@ -59,7 +62,8 @@ impl Session {
     /// Gives up what is not stored in time; its place in the row is kept until there is word of it.
     pub(super) fn pass_copy_time(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.instant;
-        let late: Vec<_> = self.copies.iter().filter(|(_, until)| *until <= now).map(|(id, _)| *id).collect();
+        let late: Vec<_> =
+            self.copies.iter().filter(|(_, until)| *until <= now).filter_map(|(id, _)| *id).collect();
         for id in late {
             self.copy_ended(id, Copy::Failed, cx);
         }
@@ -70,13 +74,18 @@ impl Session {
             .for_each(|(_, until)| *until = now + patience);
     }
 
-    /// Answers for the upstream where it did not in time.
+    /// Answers for the upstream where it did not in time. One that says nothing at all may be somewhere else by now.
     pub(super) fn pass_exchange_time(&mut self, cx: &mut Context<'_>) {
-        let is_late = |open: &super::exchanges::Open| open.deadline <= cx.now.instant;
+        let is_late = |open: &Open| open.deadline <= cx.now.instant;
         let late: Vec<_> =
             self.exchanges.open().filter(|(_, open)| is_late(open)).map(|(id, _)| id).collect();
+        let is_silent = late.iter().any(|id| self.is_silent(*id, cx.now.instant));
         for id in late {
             self.fail(id, Code::GATEWAY_TIMEOUT, cx);
+        }
+        if is_silent {
+            self.outputs.push_back(Output::HangUp);
+            self.upstream_lost(cx);
         }
     }
 
@@ -84,13 +93,25 @@ impl Session {
     pub(super) fn upstream_lost(&mut self, cx: &mut Context<'_>) {
         self.upstream = Upstream::Closed;
         self.end_all(cx);
+        self.retired.clear();
     }
 
     /// Ends all that goes on.
     pub(super) fn end_all(&mut self, cx: &mut Context<'_>) {
         let open: Vec<_> = self.exchanges.open().map(|(id, _)| id).collect();
         open.into_iter().for_each(|id| self.fail(id, Code::SERVICE_UNAVAILABLE, cx));
-        self.end_observations(|_| true, Some(Code::SERVICE_UNAVAILABLE), cx);
+        self.end_observations(|_| true, Ender::Gateway(Some(Code::SERVICE_UNAVAILABLE)), cx);
+    }
+
+    /// Gives up a request, as there is another under its identifier: the client began anew. RFC 7252 §4.4
+    pub(super) fn abandon(&mut self, id: u16, cx: &mut Context<'_>) {
+        self.copies.iter_mut().filter(|(copy, _)| *copy == Some(id)).for_each(|(copy, _)| *copy = None);
+        let Some(exchange) = self.exchanges.take(id) else { return };
+        let Some(open) = exchange.open else { return };
+        Self::acknowledge_held(&open, cx);
+        if open.is_begin() {
+            self.forget_unconfirmed(exchange.token, Ender::Gateway(None), cx);
+        }
     }
 
     /// Acknowledges, in the client's place, what it will never see.
@@ -103,14 +124,31 @@ impl Session {
     /// Ends a request that was passed on, with an answer of our own.
     fn fail(&mut self, id: u16, code: Code, cx: &mut Context<'_>) {
         let Some(exchange) = self.exchanges.find(id) else { return };
-        let (token, open) = (exchange.token, exchange.open.as_deref());
-        let room = open.map_or(0, |open| open.request.len());
-        let held = open.and_then(|open| open.held.as_deref()).map(Box::<[u8]>::from);
-        if let Some(held) = held.as_deref().and_then(|held| decode(held).ok()) {
+        let Some(open) = exchange.open.as_deref() else { return };
+        let (token, room, is_begin) = (exchange.token, open.request.len(), open.is_begin());
+        Self::acknowledge_held(open, cx);
+        if is_begin {
+            self.forget_unconfirmed(token, Ender::Gateway(None), cx);
+        }
+        self.reply(id, Refusal { code, option: Some((number::MAX_AGE, 5)) }, room, cx);
+    }
+
+    fn acknowledge_held(open: &Open, cx: &mut Context<'_>) {
+        if let Some(held) = open.held.as_deref().and_then(|held| decode(held).ok()) {
             Self::acknowledge(&held, cx);
         }
-        self.forget_unconfirmed(token);
-        self.reply(id, Refusal { code, option: Some((number::MAX_AGE, 5)) }, room, cx);
+    }
+
+    /// Whether the upstream should have said something by now, and did not. One that answers no message that need not
+    /// be confirmed may be there all the same.
+    fn is_silent(&mut self, id: u16, now: Instant) -> bool {
+        let (heard_at, is_observed) = (self.heard_at, !self.observations.is_empty());
+        let Some(exchange) = self.exchanges.find(id) else { return false };
+        let Some(open) = exchange.open.as_deref() else { return false };
+        match exchange.is_confirmable || open.is_begin() {
+            true => heard_at <= open.passed_at,
+            false => !is_observed && heard_at + EXCHANGE_LIFETIME <= now,
+        }
     }
 
     fn copy_ended(&mut self, id: u16, copy: Copy, cx: &mut Context<'_>) {
@@ -123,8 +161,9 @@ impl Session {
         open.copy = copy;
         match (copy, open.held.take()) {
             (Copy::Done, Some(held)) => {
+                let until = open.until;
                 if let Ok(message) = decode(&held) {
-                    self.pass_response(id, &message, cx);
+                    self.pass_response(id, &message, until, cx);
                 }
             }
             (Copy::Failed, held) => {
@@ -137,7 +176,7 @@ impl Session {
 
     /// Answers by ourselves: with the acknowledgement where there was none, apart otherwise. It is never larger than
     /// what was asked: nobody is to be shouted at in another's name.
-    fn reply(&mut self, id: u16, refusal: Refusal, room: usize, cx: &mut Context<'_>) {
+    pub(super) fn reply(&mut self, id: u16, refusal: Refusal, room: usize, cx: &mut Context<'_>) {
         let Refusal { code, option } = refusal;
         let fresh = self.fresh_id();
         let Some(exchange) = self.exchanges.find(id) else { return };
@@ -163,6 +202,12 @@ impl Session {
     pub(super) fn fresh_id(&mut self) -> u16 {
         self.next_id = self.next_id.wrapping_add(1) & 0x3fff;
         self.arrivals.last_id().wrapping_add(0x8000).wrapping_add(self.next_id)
+    }
+
+    /// A message identifier for the upstream, far from those that the client uses.
+    pub(super) fn fresh_upstream_id(&mut self) -> u16 {
+        self.next_id = self.next_id.wrapping_add(1) & 0x3fff;
+        self.exchanges.last_id().wrapping_add(0x8000).wrapping_add(self.next_id)
     }
 }
 

@@ -10,6 +10,7 @@ mod observations;
 mod operations;
 mod request;
 mod response;
+mod retired;
 mod review;
 mod target;
 #[cfg(test)]
@@ -18,6 +19,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -27,6 +29,7 @@ use self::exchanges::{Copy, EXCHANGE_LIFETIME, Exchanges};
 use self::observations::{Arrivals, Observation};
 use self::operations::Operations;
 use self::request::Identity;
+use self::retired::Retired;
 use self::review::Review;
 use self::waiting::Lane;
 use super::Endpoint;
@@ -40,19 +43,22 @@ use crate::rate::Rate;
 pub struct Session {
     peer: Peer,
     identity: Option<Box<Identity>>,
-    /// Whether a request of its was ever allowed.
-    is_known: bool,
+    standing: Standing,
     /// Whether others were told that it is open.
     is_opened: bool,
     upstream: Upstream,
+    /// When the upstream said something, or was given the chance to.
+    heard_at: Instant,
     from_client: Lane,
     from_upstream: Lane,
     rate: Option<Rate>,
     exchanges: Exchanges,
-    /// Copies that are being stored, by message identifier, in their order; and until when.
-    copies: VecDeque<(u16, Instant)>,
+    /// Copies that are being stored, by message identifier if that still names the message, in their order; and until
+    /// when.
+    copies: VecDeque<(Option<u16>, Instant)>,
     arrivals: Arrivals,
     observations: Vec<Observation>,
+    retired: Retired,
     operations: Operations,
     review: Option<Box<Review>>,
     last_active: Instant,
@@ -101,6 +107,8 @@ pub enum Output {
     Decide(Side, BoxFuture<'static, Decision>),
     /// Open a socket that is connected with the upstream.
     Dial,
+    /// Close that socket.
+    HangUp,
     /// Await this and hand it back as [`Input::Identified`]; replaces an earlier one.
     Identify(BoxFuture<'static, Verdict>),
     /// Await this and hand it back as [`Input::Reviewed`]; replaces an earlier one.
@@ -126,6 +134,17 @@ pub struct Context<'a> {
     pub out: &'a mut Outbox,
 }
 
+/// How much there is to a peer, which decides who makes room for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing of its was ever allowed.
+    Stranger,
+    /// Something was that everybody may, so that anybody could have sent it in the name of the peer.
+    Guest,
+    /// It showed who it is, or that it is where it says.
+    Known,
+}
+
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -149,9 +168,10 @@ impl Session {
         Self {
             peer,
             identity: None,
-            is_known: false,
+            standing: Standing::Stranger,
             is_opened: false,
             upstream: Upstream::Closed,
+            heard_at: now.instant,
             from_client: Lane::default(),
             from_upstream: Lane::default(),
             rate: limits.messages_per_second.map(|rate| Rate::new(rate, now.instant)),
@@ -159,6 +179,7 @@ impl Session {
             copies: VecDeque::new(),
             arrivals: Arrivals::default(),
             observations: Vec::new(),
+            retired: Retired::default(),
             operations: Operations::default(),
             review: None,
             last_active: now.instant,
@@ -200,7 +221,8 @@ impl Session {
             Input::Reauthorize => self.reauthorize(cx),
             Input::Reviewed(decision) => self.reviewed(decision, cx),
             Input::Stored(result) => self.stored(if result.is_ok() { Copy::Done } else { Copy::Failed }, cx),
-            Input::Upstream(Ok(())) => self.upstream_open(cx),
+            Input::Upstream(Ok(())) if self.upstream == Upstream::Dialing => self.upstream_open(cx),
+            Input::Upstream(Ok(())) => {}
             Input::Upstream(Err(_)) => self.upstream_lost(cx),
         }
         self.take_queued(cx);
@@ -244,9 +266,9 @@ impl Session {
         lanes.chain(open).chain(others.into_iter().flatten()).chain([self.idle_at(endpoint)]).min()
     }
 
-    /// Whether it may make room for another peer: no request of its was ever allowed.
-    pub fn is_stranger(&self) -> bool {
-        !self.is_known
+    /// How much there is to its peer.
+    pub fn standing(&self) -> Standing {
+        self.standing
     }
 
     /// Those for whom it asks policies.
@@ -288,10 +310,10 @@ impl Session {
     fn idle_at(&self, endpoint: &Endpoint) -> Instant {
         let limits = &endpoint.gate.limits;
         self.last_active
-            + match (self.is_known, self.observations.is_empty()) {
-                (false, _) => limits.connect_timeout.max(2 * limits.decision_timeout),
-                (true, true) => limits.idle_timeout.unwrap_or(EXCHANGE_LIFETIME),
-                (true, false) => OBSERVER_SILENCE,
+            + match (self.standing, self.observations.is_empty()) {
+                (Standing::Stranger, _) => limits.connect_timeout.max(2 * limits.decision_timeout),
+                (_, true) => limits.idle_timeout.unwrap_or(EXCHANGE_LIFETIME),
+                (_, false) => OBSERVER_SILENCE,
             }
     }
 
@@ -377,6 +399,13 @@ impl fmt::Display for CloseReason {
             Self::Idle => "nothing was heard for long enough",
         })
     }
+}
+
+/// Tells messages apart that have the same identifier.
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// RFC 7252 §4.3

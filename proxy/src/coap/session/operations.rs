@@ -1,7 +1,7 @@
 //! Bodies that come in parts: what was allowed with the first part holds for the others. RFC 7959
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use mgate_policies::Client;
 
@@ -14,13 +14,26 @@ pub(super) struct Operations(Vec<Operation>);
 
 /// One body on its way.
 struct Operation {
-    /// Method and options: what all its parts have in common.
+    /// What all its parts have in common.
     key: Box<[u8]>,
+    /// What the first part was to begin or end, which the others cannot change.
+    observe: Option<u32>,
     client: Arc<Client>,
     /// When what was allowed has to be asked for again; `None` for never.
     until: Option<Instant>,
     used_at: Instant,
     way: Way,
+}
+
+/// Why a request may pass.
+#[derive(Default)]
+pub(super) struct Grounds {
+    /// What allowed it, for people who ask why.
+    pub(super) by: Option<Arc<str>>,
+    /// When that has to be asked again; `None` for never.
+    pub(super) until: Option<Instant>,
+    /// Whether it does no more than fetch the rest of an answer.
+    pub(super) is_fetch: bool,
 }
 
 enum Way {
@@ -31,38 +44,45 @@ enum Way {
 }
 
 impl Operations {
-    /// Keeps that a body may be sent, of which this is the first part.
+    /// Keeps that a body may be sent, of which this is the first part, until then.
     pub(super) fn begin_upload(
         &mut self,
         message: &Message<'_>,
         client: &Arc<Client>,
-        ttl: Option<Duration>,
+        until: Option<Instant>,
         (is_copied, now): (bool, Instant),
     ) {
         let body = is_copied.then(|| message.payload.to_vec());
-        let way = Way::Up { len: message.payload.len(), body };
-        self.keep(key(message), client, ttl, (way, now));
+        let (key, way) = (key(message), Way::Up { len: message.payload.len(), body });
+        let (client, observe) = (Arc::clone(client), message.known.observe);
+        self.keep(Operation { key, observe, client, until, used_at: now, way });
     }
 
-    /// Keeps that the rest of a body may be fetched.
-    pub(super) fn begin_download(&mut self, message: &Message<'_>, client: &Arc<Client>, now: Instant) {
-        self.keep(key(message), client, None, (Way::Down, now));
+    /// Keeps that the rest of the answer to a request with this key may be fetched until then.
+    pub(super) fn begin_download(
+        &mut self,
+        key: Box<[u8]>,
+        client: Arc<Client>,
+        until: Option<Instant>,
+        now: Instant,
+    ) {
+        self.keep(Operation { key, observe: None, client, until, used_at: now, way: Way::Down });
     }
 
-    /// Takes a later part of a body. Says whether it goes on with what was allowed; an error is what the client
-    /// hears. RFC 7959 §2.9.2, §2.9.3
+    /// Takes a later part of a body, if it goes on with what was allowed; an error is what the client hears.
+    /// RFC 7959 §2.9.2, §2.9.3
     pub(super) fn go_on(
         &mut self,
         message: &Message<'_>,
         block: Block,
         client: &Arc<Client>,
         (max_bytes, now): (usize, Instant),
-    ) -> Result<(), Code> {
+    ) -> Result<Grounds, Code> {
         let operation = self.find(message, client, now).ok_or(Code::REQUEST_ENTITY_INCOMPLETE)?;
         let Way::Up { len, body } = &mut operation.way else { return Err(Code::REQUEST_ENTITY_INCOMPLETE) };
         let offset = block.offset();
         // a part may come again, under another message identifier
-        if offset > *len {
+        if offset > *len || operation.observe != message.known.observe {
             return Err(Code::REQUEST_ENTITY_INCOMPLETE);
         }
         *len = offset + message.payload.len();
@@ -74,16 +94,23 @@ impl Operations {
             body.extend_from_slice(message.payload);
         }
         operation.used_at = now;
-        Ok(())
+        Ok(Grounds { until: operation.until, ..Grounds::default() })
     }
 
-    /// Whether a request for a later part of a body goes on with what was allowed.
-    pub(super) fn may_fetch(&mut self, message: &Message<'_>, client: &Arc<Client>, now: Instant) -> bool {
-        let found = self.find(message, client, now);
-        found.is_some_and(|operation| {
-            operation.used_at = now;
-            matches!(operation.way, Way::Down)
-        })
+    /// Why a request for the later part of a body may pass; `None` where it goes on with nothing that was allowed, or
+    /// asks for more than that.
+    pub(super) fn may_fetch(
+        &mut self,
+        message: &Message<'_>,
+        client: &Arc<Client>,
+        now: Instant,
+    ) -> Option<Grounds> {
+        if message.known.observe.is_some() || !message.payload.is_empty() {
+            return None;
+        }
+        let operation = self.find(message, client, now).filter(|it| matches!(it.way, Way::Down))?;
+        operation.used_at = now;
+        Some(Grounds { until: operation.until, is_fetch: true, ..Grounds::default() })
     }
 
     /// Ends a transfer; returns what came, where it was kept.
@@ -115,20 +142,14 @@ impl Operations {
         }
     }
 
-    fn keep(
-        &mut self,
-        key: Box<[u8]>,
-        client: &Arc<Client>,
-        ttl: Option<Duration>,
-        (way, now): (Way, Instant),
-    ) {
-        self.0.retain(|operation| operation.key != key && !operation.is_stale(now));
+    fn keep(&mut self, operation: Operation) {
+        let now = operation.used_at;
+        self.0.retain(|other| other.key != operation.key && !other.is_stale(now));
         if self.0.len() >= MAX_OPERATIONS {
             let oldest = (0..self.0.len()).min_by_key(|index| self.0[*index].used_at);
             oldest.map(|index| self.0.swap_remove(index));
         }
-        let until = ttl.and_then(|ttl| now.checked_add(ttl));
-        self.0.push(Operation { key, client: Arc::clone(client), until, used_at: now, way });
+        self.0.push(operation);
     }
 
     fn find(&mut self, message: &Message<'_>, client: &Arc<Client>, now: Instant) -> Option<&mut Operation> {
@@ -154,12 +175,18 @@ impl Operation {
 }
 
 /// Method and options that all parts have in common, Request-Tag among them. RFC 7959 §2.5, RFC 9175 §3.3
-fn key(message: &Message<'_>) -> Box<[u8]> {
+pub(super) fn key(message: &Message<'_>) -> Box<[u8]> {
     let mut key = vec![message.code.0];
     for option in message.options.iter() {
         let is_own = matches!(
             option.number,
-            number::BLOCK1 | number::BLOCK2 | number::SIZE1 | number::SIZE2 | number::OBSERVE | number::ECHO
+            number::BLOCK1
+                | number::BLOCK2
+                | number::SIZE1
+                | number::SIZE2
+                | number::ETAG
+                | number::OBSERVE
+                | number::ECHO
         );
         if !is_own && !super::request::is_secret(&option) {
             key.extend_from_slice(&option.number.to_be_bytes());

@@ -11,9 +11,11 @@ use mgate_policies::{
 use super::answer::Refusal;
 use super::exchanges::{Copy, Open};
 use super::observations::Observation;
+use super::operations::{self, Grounds};
 use super::target::{Observe, Target};
 use super::waiting::Question;
-use super::{Context, Output, Session, Upstream};
+use super::{Context, Output, Session, Standing, Upstream};
+use crate::coap::Endpoint;
 use crate::coap::encode::encode_without;
 use crate::coap::message::{Block, Code, Kind, Message, MessageOption, OptionFault, number};
 use crate::gate::{Copied, Credentials, Fate, Identification, Notes, SessionEvent, Side, Verdict};
@@ -38,7 +40,7 @@ pub(super) type Resumed = Option<(Suspended, Decision)>;
 impl Session {
     /// Takes a request, unless it is one that came before or must wait for its turn.
     pub(super) fn request(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
-        if self.exchanges.find(message.id).is_some() {
+        if self.exchanges.find(message.id).is_some_and(|exchange| exchange.is_same(message)) {
             self.repeat(message, cx);
         } else if self.from_client.is_busy() {
             self.from_client.queue(message.bytes);
@@ -49,8 +51,10 @@ impl Session {
 
     /// Takes a request whose turn it is.
     pub(super) fn begin(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
-        if self.exchanges.find(message.id).is_some() {
-            return self.repeat(message, cx);
+        match self.exchanges.find(message.id) {
+            Some(exchange) if exchange.is_same(message) => return self.repeat(message, cx),
+            Some(_) => self.abandon(message.id, cx),
+            None => {}
         }
         if !self.exchanges.begin(message, cx.now.instant) {
             return;
@@ -96,10 +100,11 @@ impl Session {
             Err(code) => return self.answer(message, code.into(), cx),
         };
         if resumed.is_none() {
+            if self.is_token_taken(message.token, &target) {
+                return self.answer(message, Code::BAD_REQUEST.into(), cx);
+            }
             match self.go_on(message, &target, &client, cx) {
-                Some(Ok(())) => {
-                    return self.pass(message, Judged { target, client }, &Grant::default(), cx);
-                }
+                Some(Ok(grounds)) => return self.allowed(message, Judged { target, client }, grounds, cx),
                 Some(Err(refusal)) => return self.answer(message, refusal, cx),
                 None => {}
             }
@@ -122,7 +127,7 @@ impl Session {
         match outcome {
             Outcome::Allowed(grant, objection) => {
                 tell_objection(&client, &target, objection.as_deref(), cx);
-                self.allowed(message, Judged { target, client }, &grant, cx);
+                self.allowed(message, Judged { target, client }, Grounds::of(grant, cx), cx);
             }
             Outcome::Denied(reason) => self.deny(message, (target.action, target.name()), &reason, cx),
             Outcome::Pending(suspended, future) => {
@@ -136,7 +141,11 @@ impl Session {
     /// The upstream's socket is there: what waited for it goes out.
     pub(super) fn upstream_open(&mut self, cx: &mut Context<'_>) {
         self.upstream = Upstream::Open;
-        self.exchanges.open().for_each(|(_, open)| cx.out.push(Side::Upstream, &open.request));
+        self.heard_at = cx.now.instant;
+        for open in self.exchanges.open_mut() {
+            open.passed_at = cx.now.instant;
+            cx.out.push(Side::Upstream, &open.request);
+        }
         if let Some(identity) = &self.identity
             && !std::mem::replace(&mut self.is_opened, true)
         {
@@ -149,7 +158,7 @@ impl Session {
     fn repeat(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         let is_open = self.upstream == Upstream::Open;
         let Some(exchange) = self.exchanges.find(message.id) else { return };
-        if !exchange.is_confirmable || message.kind != Kind::Confirmable {
+        if !exchange.is_confirmable || !exchange.may_repeat() {
             return;
         }
         match (exchange.answer(), &exchange.open) {
@@ -185,7 +194,11 @@ impl Session {
         if message.options.iter().filter(is_secret).count() > 1 {
             return Err(Code::BAD_REQUEST.into());
         }
-        if self.exchanges.open().count() >= MAX_OPEN || self.copies.len() >= MAX_COPIES {
+        if !cx.endpoint.options.is_at(message.host()) {
+            return Err(Code::PROXYING_NOT_SUPPORTED.into());
+        }
+        let is_full = self.exchanges.open().count() >= MAX_OPEN && !self.exchanges.give_up_one();
+        if is_full || self.copies.len() >= MAX_COPIES {
             return Err(too_many(1));
         }
         Ok(())
@@ -248,7 +261,7 @@ impl Session {
         target: &Target,
         client: &Arc<Client>,
         cx: &Context<'_>,
-    ) -> Option<Result<(), Refusal>> {
+    ) -> Option<Result<Grounds, Refusal>> {
         let (now, max_bytes) = (cx.now.instant, cx.endpoint.gate.limits.packet_bytes);
         let is_later = |block: &Block| block.number > 0;
         if let Some(block) = message.known.block1.filter(is_later) {
@@ -259,52 +272,61 @@ impl Session {
             }));
         }
         message.known.block2.filter(is_later)?;
-        if self.operations.may_fetch(message, client, now) {
-            return Some(Ok(()));
+        match self.operations.may_fetch(message, client, now) {
+            Some(grounds) => Some(Ok(grounds)),
+            None => target.is_rest.then_some(Err(Code::BAD_OPTION.into())),
         }
-        target.is_rest.then_some(Err(Code::BAD_OPTION.into()))
     }
 
-    fn allowed(&mut self, message: &Message<'_>, judged: Judged, grant: &Grant, cx: &mut Context<'_>) {
-        let gate = &cx.endpoint.gate;
-        let is_new = |observation: &Observation| observation.token != message.token;
-        if judged.target.observe == Some(Observe::Begin)
-            && self.observations.iter().filter(|observation| is_new(observation)).count()
-                >= gate.limits.subscriptions
-        {
+    /// Goes on with a request that may pass, for all that policies say.
+    fn allowed(&mut self, message: &Message<'_>, judged: Judged, grounds: Grounds, cx: &mut Context<'_>) {
+        let Judged { target, client } = &judged;
+        if target.observe == Some(Observe::Begin) && !self.has_room_for(message.token, cx) {
             let reason = Reason::with_detail(Cause::QuotaExceeded, "too many observations");
-            return self.deny(message, (judged.target.action, judged.target.name()), &reason, cx);
+            return self.deny(message, (target.action, target.name()), &reason, cx);
         }
         if is_partial(message) {
-            let is_copied = gate.mirror.is_some() && judged.target.action == Action::Publish;
-            self.operations.begin_upload(message, &judged.client, grant.ttl, (is_copied, cx.now.instant));
+            let is_copied = cx.endpoint.gate.mirror.is_some() && target.action == Action::Publish;
+            self.operations.begin_upload(message, client, grounds.until, (is_copied, cx.now.instant));
         }
-        self.pass(message, judged, grant, cx);
+        self.pass(message, judged, grounds, cx);
     }
 
     /// Hands a request to the upstream, without what is for mgate alone.
-    fn pass(&mut self, message: &Message<'_>, judged: Judged, grant: &Grant, cx: &mut Context<'_>) {
+    fn pass(&mut self, message: &Message<'_>, judged: Judged, grounds: Grounds, cx: &mut Context<'_>) {
         let now = cx.now.instant;
-        (self.is_known, self.last_active) = (true, now);
-        let copy = self.copy(message, &judged, cx);
-        let request = without_secrets(message, self.peer.address, cx);
+        self.last_active = now;
+        self.standing = self.standing.max(standing(&judged.client, cx));
+        let copy = if grounds.is_fetch { Copy::Done } else { self.copy(message, &judged, cx) };
+        let request = as_the_upstream_sees_it(message, self.peer.address, cx);
         if self.upstream == Upstream::Open {
             cx.out.push(Side::Upstream, &request);
         }
-        let (client, observe) = (Arc::clone(&judged.client), judged.target.observe);
-        if observe == Some(Observe::Begin) {
-            self.begin_observation(Observation::new(message.token, judged, &request, cx.now));
+        let Judged { client, target } = judged;
+        let open = Open {
+            client,
+            request,
+            key: operations::key(message),
+            target,
+            until: grounds.until,
+            passed_at: now,
+            deadline: now + cx.endpoint.gate.limits.upstream_timeout,
+            is_acknowledged: false,
+            copy,
+            held: None,
+        };
+        if open.is_begin() {
+            self.begin_observation(Observation::new(message.token, &open, cx.now));
         }
+        self.exchanges.give_up(message.token);
         if let Some(exchange) = self.exchanges.find(message.id) {
-            let deadline = now + cx.endpoint.gate.limits.upstream_timeout;
-            let open = Open { client, request, observe, deadline, is_acknowledged: false, copy, held: None };
             exchange.open = Some(Box::new(open));
         }
         if self.upstream == Upstream::Closed {
             self.upstream = Upstream::Dialing;
             self.outputs.push_back(Output::Dial);
         }
-        self.report(Side::Client, message, Fate::Passed(grant.by.as_deref()), cx);
+        self.report(Side::Client, message, Fate::Passed(grounds.by.as_deref()), cx);
     }
 
     /// Gives the mirror its copy of a message that is published, once it is whole.
@@ -332,11 +354,17 @@ impl Session {
             Copied::Taken => Copy::Done,
             Copied::Storing(future) => {
                 let until = cx.now.instant + cx.endpoint.gate.limits.store_timeout;
-                self.copies.push_back((message.id, until));
+                self.copies.push_back((Some(message.id), until));
                 self.outputs.push_back(Output::Store(future));
                 Copy::Storing
             }
         }
+    }
+}
+
+impl Grounds {
+    fn of(grant: Grant, cx: &Context<'_>) -> Self {
+        Self { by: grant.by, until: until(grant.ttl, cx), is_fetch: false }
     }
 }
 
@@ -385,6 +413,19 @@ pub(super) fn tell_objection(
     }
 }
 
+/// When what was allowed for that long has to be asked again.
+pub(super) fn until(ttl: Option<Duration>, cx: &Context<'_>) -> Option<Instant> {
+    ttl.and_then(|ttl| cx.now.instant.checked_add(ttl))
+}
+
+/// What a client is that was allowed something.
+fn standing(client: &Client, cx: &Context<'_>) -> Standing {
+    match cx.endpoint.options.has_challenge || !client.principal.id.is_empty() {
+        true => Standing::Known,
+        false => Standing::Guest,
+    }
+}
+
 fn secret<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     let mut options = message.options.iter();
     options.find(is_secret).and_then(|option| option.value.strip_prefix(SECRET))
@@ -402,11 +443,18 @@ fn is_same(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
     }
 }
 
-/// A request as the upstream may see it.
-fn without_secrets(message: &Message<'_>, peer: SocketAddr, cx: &Context<'_>) -> Box<[u8]> {
-    let is_ours = cx.endpoint.challenges.is_met(peer, message, cx.now);
+/// A request without what is meant for mgate: the secret, and where the client found it.
+fn as_the_upstream_sees_it(message: &Message<'_>, peer: SocketAddr, cx: &Context<'_>) -> Box<[u8]> {
+    let Endpoint { options, challenges, .. } = cx.endpoint;
+    let is_ours = challenges.is_met(peer, message, cx.now);
     let mut request = Vec::with_capacity(message.bytes.len());
-    let is_cut = |option: &MessageOption<'_>| is_secret(option) || (is_ours && option.number == number::ECHO);
+    let is_cut = |option: &MessageOption<'_>| match option.number {
+        number::ECHO => is_ours,
+        // policies do not see it, so an upstream that has several names must not do either
+        number::URI_HOST => options.hosts.is_empty(),
+        number::URI_PORT => true,
+        _ => is_secret(option),
+    };
     encode_without(message, is_cut, &mut request);
     request.into()
 }

@@ -1,17 +1,18 @@
 //! What the upstream says: answers to requests, and notifications. What nobody asked for is rejected.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mgate_policies::{Outcome, Query};
 
-use super::exchanges::{Copy, EXCHANGE_LIFETIME};
-use super::observations::{Arrival, Fated};
-use super::request::{Resumed, notes, qos, tell_objection};
+use super::answer::code_of;
+use super::exchanges::{Copy, EXCHANGE_LIFETIME, Exchange, Open};
+use super::observations::{Ender, Fated, Observation};
+use super::request::{Resumed, notes, qos, tell_objection, until};
 use super::target::Observe;
 use super::waiting::Question;
 use super::{Context, Output, Session, is_ping};
 use crate::coap::Deliveries;
-use crate::coap::codec::decode;
 use crate::coap::encode::encode_empty;
 use crate::coap::message::{Code, Kind, Message};
 use crate::gate::{Fate, SessionEvent, Side};
@@ -19,16 +20,13 @@ use crate::gate::{Fate, SessionEvent, Side};
 impl Session {
     /// Takes a message of the upstream.
     pub(super) fn take_from_upstream(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
+        self.heard_at = cx.now.instant;
         match message.kind {
             Kind::Acknowledgement | Kind::Reset if message.code == Code::EMPTY => {
                 self.upstream_answers(message, cx);
             }
-            Kind::Acknowledgement => {
-                let exchange = self.exchanges.find(message.id);
-                if exchange.is_some_and(|it| it.open.is_some() && it.token == message.token) {
-                    self.response(message.id, message, cx);
-                }
-            }
+            Kind::Acknowledgement if self.answered_by(message).is_some() => self.take_response(message, cx),
+            Kind::Acknowledgement => {}
             _ if message.is_response() => self.separate(message, cx),
             // devices are asked nothing, and a ping needs no more than this. RFC 7252 §4.2
             _ if is_ping(message) || message.kind == Kind::Confirmable => Self::reject(message, cx),
@@ -36,28 +34,46 @@ impl Session {
         }
     }
 
-    /// Judges a notification and hands it to the client.
+    /// Judges a notification, the first of an observation among them, and hands it to the client.
     pub(super) fn notify(&mut self, message: &Message<'_>, resumed: Resumed, cx: &mut Context<'_>) {
-        let found = self.observations.iter().position(|it| it.is_confirmed && it.token == message.token);
-        let Some(index) = found else {
+        let answered = self.answered_by(message);
+        if answered.is_none() && message.kind == Kind::Acknowledgement {
+            // what it answered is over by now
+            return;
+        }
+        let is_meant =
+            |it: &Observation| it.token == message.token && (it.is_confirmed || answered.is_some());
+        let Some(index) = self.observations.iter().position(is_meant) else {
             self.arrivals.set(message.id, Fated::Refused);
             return Self::reject(message, cx);
         };
+        let mut until = self.observations[index].until;
         if cx.endpoint.options.deliveries == Deliveries::Ask && message.code.is_success() {
             match self.ask_delivery(index, message, resumed, cx) {
-                Some(true) => {}
-                Some(false) => {
+                Asked::Allowed(grant) => until = [until, grant].into_iter().flatten().min(),
+                Asked::Denied(code) => {
                     self.arrivals.set(message.id, Fated::Refused);
-                    return Self::acknowledge(message, cx);
+                    Self::acknowledge(message, cx);
+                    return answered.map_or((), |id| self.withhold(id, message, code, cx));
                 }
-                None => return,
+                Asked::Pending => return answered.map_or((), |id| self.extend(id, cx)),
             }
         }
-        self.pass_notification(index, message, cx);
+        self.copy_delivery(index, message, cx);
+        match answered {
+            Some(id) => self.pass_response(id, message, until, cx),
+            None => self.pass_notification(index, message, until, cx),
+        }
     }
 
-    /// Hands the client what the upstream answered.
-    pub(super) fn pass_response(&mut self, id: u16, message: &Message<'_>, cx: &mut Context<'_>) {
+    /// Hands the client what the upstream answered. The rest of it may be fetched until then.
+    pub(super) fn pass_response(
+        &mut self,
+        id: u16,
+        message: &Message<'_>,
+        until: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) {
         cx.out.push(Side::Client, message.bytes);
         self.last_active = cx.now.instant;
         self.arrivals.set(message.id, Fated::Passed);
@@ -67,16 +83,13 @@ impl Session {
         if message.kind == Kind::Acknowledgement || is_new {
             self.exchanges.keep_answer(id, message.bytes);
         }
-        let is_going_on = message.code.is_success() && message.known.observe.is_some();
-        match open.observe {
-            Some(Observe::Begin) if is_going_on => self.confirm_observation(message.token, cx),
-            Some(_) => self.end_observations(|it| it.token == message.token, None, cx),
+        match open.target.observe {
+            Some(Observe::Begin) if is_going_on(message) => self.confirm_observation(message.token, cx),
+            Some(_) => self.end_observations(|it| it.token == message.token, Ender::Upstream, cx),
             None => {}
         }
-        if let Ok(request) = decode(&open.request)
-            && has_rest(message)
-        {
-            self.operations.begin_download(&request, &open.client, cx.now.instant);
+        if has_rest(message) {
+            self.operations.begin_download(open.key, open.client, until, cx.now.instant);
         }
         self.report(Side::Upstream, message, Fate::Passed(None), cx);
     }
@@ -88,13 +101,13 @@ impl Session {
         if arrival.fate != Fated::Passed || (!is_rejection && !arrival.is_unacknowledged) {
             return;
         }
-        arrival.is_unacknowledged = false;
         let token = arrival.token;
+        self.arrivals.acknowledge(message.id);
         self.last_active = cx.now.instant;
         cx.out.push(Side::Upstream, message.bytes);
         if is_rejection {
             // RFC 7641 §3.6
-            self.end_observations(|it| it.token == token, None, cx);
+            self.end_observations(|it| it.token == token, Ender::Client, cx);
         }
         self.report(Side::Client, message, Fate::Passed(None), cx);
     }
@@ -104,9 +117,12 @@ impl Session {
         let Some(exchange) = self.exchanges.find(message.id) else { return };
         let (token, is_confirmable) = (exchange.token, exchange.is_confirmable);
         let Some(open) = exchange.open.as_deref_mut() else { return };
+        let is_begin = open.is_begin();
         if message.kind == Kind::Reset {
             exchange.open = None;
-            self.forget_unconfirmed(token);
+            if is_begin {
+                self.forget_unconfirmed(token, Ender::Upstream, cx);
+            }
         } else if is_confirmable && !open.is_acknowledged {
             open.is_acknowledged = true;
             open.deadline = cx.now.instant + EXCHANGE_LIFETIME;
@@ -131,14 +147,49 @@ impl Session {
             }
             return;
         }
-        self.arrivals.add(Arrival::of(message, cx.now.instant));
-        if let Some(id) = self.exchanges.find_open(message.token).map(|exchange| exchange.id) {
-            self.response(id, message, cx);
-        } else if self.from_upstream.is_busy() {
-            self.from_upstream.queue(message.bytes);
-        } else {
-            self.notify(message, None, cx);
+        self.take_response(message, cx);
+    }
+
+    /// Takes a response that came for the first time. What is to be judged waits for its turn.
+    fn take_response(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
+        let answered = self.answered_by(message);
+        let is_judged = answered.is_none_or(|id| self.is_first_notification(id, message, cx));
+        if is_judged && self.from_upstream.is_busy() {
+            if self.from_upstream.queue(message.bytes) {
+                self.arrivals.add(message, cx.now.instant);
+            }
+            return;
         }
+        self.arrivals.add(message, cx.now.instant);
+        match answered {
+            Some(id) if !is_judged => self.response(id, message, cx),
+            _ => self.notify(message, None, cx),
+        }
+    }
+
+    /// The request that a message answers. What has to do with an observation answers only who asked for one, and
+    /// no acknowledgement stands for another request than its own. RFC 7641 §3.2
+    fn answered_by(&mut self, message: &Message<'_>) -> Option<u16> {
+        if message.kind == Kind::Acknowledgement {
+            let exchange = self.exchanges.find(message.id)?;
+            let is_open = exchange.open.as_deref().is_some_and(|open| open.held.is_none());
+            return (is_open && exchange.token == message.token).then_some(message.id);
+        }
+        let is_observed = self.observations.iter().any(|it| it.token == message.token && it.is_confirmed);
+        let may = |exchange: &Exchange, open: &Open| match message.known.observe {
+            // to what was asked for again, the answer is the acknowledgement
+            Some(_) => open.is_begin() && (!is_observed || !exchange.is_confirmable || open.is_acknowledged),
+            None => true,
+        };
+        self.exchanges.find_open(message.token, may).map(|exchange| exchange.id)
+    }
+
+    /// Whether a response is the first notification of an observation, which policies are asked about as about others.
+    fn is_first_notification(&mut self, id: u16, message: &Message<'_>, cx: &Context<'_>) -> bool {
+        let open = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref());
+        open.is_some_and(Open::is_begin)
+            && message.code.is_success()
+            && cx.endpoint.options.deliveries == Deliveries::Ask
     }
 
     /// The answer to a request that is open; it waits for the copy of what was sent.
@@ -150,22 +201,27 @@ impl Session {
                 // from now on the mirror is waited for, which has its own time
                 open.deadline = cx.now.instant + EXCHANGE_LIFETIME;
             }
-            Some(_) => self.pass_response(id, message, cx),
+            Some(open) => {
+                let until = open.until;
+                self.pass_response(id, message, until, cx);
+            }
             None => {}
         }
     }
 
-    /// Whether a notification may pass; `None` if that takes time.
+    /// Whether a notification may pass.
     fn ask_delivery(
         &mut self,
         index: usize,
         message: &Message<'_>,
         resumed: Resumed,
         cx: &mut Context<'_>,
-    ) -> Option<bool> {
+    ) -> Asked {
         let observation = &self.observations[index];
         let client = Arc::clone(&observation.client);
-        let Some((action, resource)) = observation.target.delivery() else { return Some(false) };
+        let Some((action, resource)) = observation.target.delivery() else {
+            return Asked::Denied(Code::FORBIDDEN);
+        };
         let payload = if has_rest(message) { b"" } else { message.payload };
         let query = Query { client: &client, action, resource, payload, qos: qos(message), retain: false };
         let policies = &cx.endpoint.gate.policies;
@@ -174,28 +230,72 @@ impl Session {
             None => policies.evaluate(&query, cx.now),
         };
         match outcome {
-            Outcome::Allowed(_, objection) => {
+            Outcome::Allowed(grant, objection) => {
                 tell_objection(&client, &observation.target, objection.as_deref(), cx);
-                Some(true)
+                Asked::Allowed(until(grant.ttl, cx))
             }
             Outcome::Denied(reason) => {
                 let (client, peer, resource) = (Some(&*client), self.peer.address, observation.target.name());
                 cx.tell(&SessionEvent::Denied { client, peer, action, resource, reason: &reason });
                 self.report(Side::Upstream, message, Fate::Denied(&reason), cx);
-                Some(false)
+                Asked::Denied(code_of(reason.cause))
             }
             Outcome::Pending(suspended, future) => {
                 self.wait(Side::Upstream, message.bytes, Question::Policies(suspended), cx);
                 self.outputs.push_back(Output::Decide(Side::Upstream, future));
-                None
+                Asked::Pending
             }
         }
     }
 
-    fn pass_notification(&mut self, index: usize, message: &Message<'_>, cx: &mut Context<'_>) {
+    /// Gives a request more time, as the upstream has answered it and a decision is waited for.
+    fn extend(&mut self, id: u16, cx: &Context<'_>) {
+        let until = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
+        let open = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref_mut());
+        open.into_iter().for_each(|open| open.deadline = open.deadline.max(until));
+    }
+
+    /// The first notification is not for the client. Its request is acknowledged, and answered by the first that is; if
+    /// no more will come, it is denied.
+    fn withhold(&mut self, id: u16, message: &Message<'_>, code: Code, cx: &mut Context<'_>) {
+        if !is_going_on(message) {
+            self.forget_unconfirmed(message.token, Ender::Upstream, cx);
+            return self.reply(id, code.into(), 0, cx);
+        }
+        self.confirm_observation(message.token, cx);
+        let Some(exchange) = self.exchanges.find(id) else { return };
+        let is_acknowledged = exchange.open.take().is_none_or(|open| open.is_acknowledged);
+        if exchange.is_confirmable && !is_acknowledged {
+            let mut answer = Vec::new();
+            encode_empty(Kind::Acknowledgement, id, &mut answer);
+            cx.out.push(Side::Client, &answer);
+            self.exchanges.keep_answer(id, &answer);
+        }
+    }
+
+    fn pass_notification(
+        &mut self,
+        index: usize,
+        message: &Message<'_>,
+        until: Option<Instant>,
+        cx: &mut Context<'_>,
+    ) {
         cx.out.push(Side::Client, message.bytes);
         self.arrivals.set(message.id, Fated::Passed);
         self.last_active = cx.now.instant;
+        if has_rest(message) {
+            let Observation { key, client, .. } = &self.observations[index];
+            let (key, client) = (key.clone(), Arc::clone(client));
+            self.operations.begin_download(key, client, until, cx.now.instant);
+        }
+        self.report(Side::Upstream, message, Fate::Passed(None), cx);
+        if !is_going_on(message) {
+            self.end_observations(|it| it.token == message.token, Ender::Upstream, cx);
+        }
+    }
+
+    /// Gives the mirror its copy of a notification.
+    fn copy_delivery(&self, index: usize, message: &Message<'_>, cx: &Context<'_>) {
         let observation = &self.observations[index];
         let mirror = cx.endpoint.gate.mirror.as_ref().filter(|mirror| mirror.wants_deliveries());
         if let (Some(mirror), Some((action, _))) = (mirror, observation.target.delivery()) {
@@ -212,22 +312,26 @@ impl Session {
                 notes: notes(message),
             });
         }
-        if has_rest(message)
-            && let Ok(request) = decode(&observation.request)
-        {
-            self.operations.begin_download(&request, &observation.client, cx.now.instant);
-        }
-        self.report(Side::Upstream, message, Fate::Passed(None), cx);
-        // RFC 7641 §3.2, §4.2
-        if !message.code.is_success() || message.known.observe.is_none() {
-            self.end_observations(|it| it.token == message.token, None, cx);
-        }
     }
 
     /// Says that nobody here knows what that was about.
     fn reject(message: &Message<'_>, cx: &mut Context<'_>) {
         cx.out.write(Side::Upstream, |out| encode_empty(Kind::Reset, message.id, out));
     }
+}
+
+/// Whether a policy lets a notification pass.
+enum Asked {
+    /// It does; what follows from it has to be asked again then.
+    Allowed(Option<Instant>),
+    /// It does not; what the client hears if it waits for it.
+    Denied(Code),
+    Pending,
+}
+
+/// Whether notifications follow. RFC 7641 §3.2, §4.2
+fn is_going_on(message: &Message<'_>) -> bool {
+    message.code.is_success() && message.known.observe.is_some()
 }
 
 /// Whether the client will ask for the rest of a body.

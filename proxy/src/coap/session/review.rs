@@ -5,7 +5,8 @@ use std::time::Instant;
 use mgate_policies::{Decision, Outcome, Query, Suspended};
 
 use super::answer::code_of;
-use super::request::Resumed;
+use super::observations::Ender;
+use super::request::{Resumed, until};
 use super::{Context, Output, Session, no_decision_in_time};
 use crate::coap::message::Token;
 use crate::gate::{SessionEvent, Side};
@@ -25,6 +26,9 @@ impl Session {
     pub(super) fn reauthorize(&mut self, cx: &mut Context<'_>) {
         self.identity = None;
         self.operations.clear();
+        // nothing more follows from what was allowed before
+        self.exchanges.open_mut().for_each(|open| open.until = Some(cx.now.instant));
+        self.observations.iter_mut().for_each(|it| it.until = Some(cx.now.instant));
         self.ask_anew(Side::Client, cx);
         self.ask_anew(Side::Upstream, cx);
         let rest: Vec<_> = self.observations.iter().map(|it| it.token).collect();
@@ -74,11 +78,19 @@ impl Session {
             None => policies.evaluate(&query, cx.now),
         };
         match outcome {
-            Outcome::Allowed(..) => {}
+            Outcome::Allowed(grant, _) => {
+                let until = until(grant.ttl, cx);
+                let found = self.observations.iter_mut().find(|it| it.token == token);
+                found.into_iter().for_each(|it| it.until = until);
+            }
             Outcome::Denied(reason) => {
                 let (client, peer, resource) = (Some(client), self.peer.address, observation.target.name());
                 cx.tell(&SessionEvent::Denied { client, peer, action, resource, reason: &reason });
-                self.end_observations(|it| it.token == token, Some(code_of(reason.cause)), cx);
+                self.end_observations(
+                    |it| it.token == token,
+                    Ender::Gateway(Some(code_of(reason.cause))),
+                    cx,
+                );
             }
             Outcome::Pending(suspended, future) => {
                 let until = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;

@@ -6,6 +6,7 @@ use crate::coap::Profile;
 use crate::coap::message::{Code, Message};
 
 /// What a request is about.
+#[derive(Clone)]
 pub(super) struct Target {
     pub(super) action: Action,
     /// What it begins or ends. RFC 7641 §2
@@ -49,6 +50,11 @@ impl Target {
     /// The topic, or method and path, as logs show it.
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether policies could not tell it from the other, but for what it begins or ends.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.method, &self.name) == (other.method, &other.name)
     }
 
     /// What a notification of it is: something to be asked about, too.

@@ -40,12 +40,14 @@ impl Lane {
         self.waiting.as_ref().map(|waiting| waiting.deadline)
     }
 
-    /// Has a datagram wait for its turn; one too many is lost, as datagrams are. One that is there already is not
-    /// queued twice.
-    pub(super) fn queue(&mut self, datagram: &[u8]) {
-        if self.queue.len() < MAX_QUEUED && !self.queue.iter().any(|queued| **queued == *datagram) {
+    /// Has a datagram wait for its turn; says whether it does. One too many is lost, as datagrams are, and one that is
+    /// there already is not queued twice.
+    pub(super) fn queue(&mut self, datagram: &[u8]) -> bool {
+        let may = self.queue.len() < MAX_QUEUED && !self.queue.iter().any(|queued| **queued == *datagram);
+        if may {
             self.queue.push_back(datagram.into());
         }
+        may
     }
 }
 

@@ -109,9 +109,137 @@ fn observing_a_path_is_asked_about_as_such() {
         .client("CON GET 1 t /a observe=0")
         .upstream("ACK 2.05 1 t observe=2 =x")
         .upstream("NON 2.05 9 t observe=3 =y");
-    assert_eq!(story.asked(), ["guest observe GET /a ", "guest observe GET /a y"]);
-    story.client("CON GET 2 t /secret observe=0");
-    assert_eq!(story.client_hears().last().unwrap(), "ACK 4.03 2 t");
+    assert_eq!(story.asked(), ["guest observe GET /a ", "guest observe GET /a x", "guest observe GET /a y"]);
+    story.client("CON GET 2 u /secret observe=0");
+    assert_eq!(story.client_hears().last().unwrap(), "ACK 4.03 2 u");
+    assert_eq!(story.session.observations.len(), 1);
+}
+
+#[test]
+fn notification_answers_only_who_observes() {
+    let mut story = observing();
+    story.client("NON POST 3 t /channels/1/messages =1");
+    let heard = story.client_hears();
+    assert!(heard.len() == 1 && heard[0].starts_with("NON 4.00 ") && heard[0].ends_with(" t"), "{heard:?}");
+    assert!(story.upstream_hears().is_empty());
+    // under the same token, but what it asks for is no observation
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a observe=0").upstream("ACK 2.05 1 t observe=2").client("NON GET 3 t /a");
+    story.client_hears();
+    story.asked();
+    story.upstream("CON 2.05 900 t observe=3 =secret");
+    assert!(story.client_hears().is_empty());
+    assert_eq!(story.asked(), ["guest observe GET /a secret"]);
+    story.upstream("NON 2.05 901 t =plain");
+    assert_eq!(story.client_hears(), ["NON 2.05 901 t =plain"]);
+}
+
+#[test]
+fn notification_answers_nobody_who_asks_again() {
+    let mut story = observing();
+    story.client("CON GET 2 t /channels/1/messages observe=0");
+    story.upstream("NON 2.05 900 t observe=3 =secret").upstream("NON 2.05 901 t observe=4 =open");
+    assert_eq!(story.client_hears(), ["NON 2.05 901 t observe=4 =open"]);
+    story.upstream("ACK 2.05 2 t observe=5 =22");
+    assert_eq!(story.client_hears(), ["ACK 2.05 2 t observe=5 =22"]);
+    assert_eq!(story.session.observations.len(), 1);
+}
+
+#[test]
+fn first_notification_is_asked_about_like_others() {
+    let mut story = Story::of_messages();
+    let begin = "CON GET 1 t /channels/1/messages observe=0";
+    story.client(begin).upstream("ACK 2.05 1 t observe=2 =secret");
+    assert_eq!(story.client_hears(), ["ACK 0.00 1 -"]);
+    story.client(begin);
+    assert_eq!(story.client_hears(), ["ACK 0.00 1 -"]);
+    story.upstream("CON 2.05 900 t observe=3 =open");
+    assert_eq!(story.client_hears(), ["CON 2.05 900 t observe=3 =open"]);
+    let mut never = Story::of_messages();
+    never.client(begin).upstream("ACK 2.05 1 t =secret");
+    assert_eq!(never.client_hears(), ["ACK 4.03 1 t"]);
+    assert!(never.session.observations.is_empty());
+    let mut apart = Story::of_messages();
+    apart.client(begin).upstream("ACK 0.00 1 -").upstream("CON 2.05 900 t observe=2 =secret");
+    assert_eq!(apart.client_hears(), ["ACK 0.00 1 -"]);
+    assert_eq!(apart.upstream_hears()[1..], ["ACK 0.00 900 -"]);
+    apart.pass(20 * SECOND).upstream("NON 2.05 901 t observe=3 =open");
+    assert_eq!(apart.client_hears(), ["NON 2.05 901 t observe=3 =open"]);
+}
+
+#[test]
+fn first_notification_waits_for_its_decision() {
+    let mut story = Story::of_messages();
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2 =slow");
+    story.upstream("ACK 2.05 1 t observe=2 =slow").upstream("NON 2.05 900 t observe=3 =x");
+    assert!(story.client_hears().is_empty());
+    story.input(Input::Decided(Side::Upstream, waiting::allow()));
+    assert_eq!(story.client_hears(), ["ACK 2.05 1 t observe=2 =slow", "NON 2.05 900 t observe=3 =x"]);
+}
+
+#[test]
+fn upstream_is_told_where_mgate_ends_an_observation() {
+    let end = |heard: Vec<String>, path: &str| {
+        assert_eq!(heard.len(), 1, "{heard:?}");
+        assert!(
+            heard[0].starts_with("NON GET ") && heard[0].ends_with(&format!(" t observe=1 {path}")),
+            "{heard:?}"
+        );
+    };
+    let mut expired = Story::new();
+    expired.client("CON GET 1 t /a ?auth=good-soon observe=0").upstream("ACK 2.05 1 t observe=2");
+    expired.upstream_hears();
+    expired.pass(61 * SECOND);
+    end(expired.upstream_hears(), "/a");
+    let mut drained = observing();
+    drained.input(Input::Drain);
+    end(drained.upstream_hears(), "/channels/1/messages");
+    let mut unheard = observing();
+    unheard.upstream("CON 2.05 901 t observe=3 =22").pass(94 * SECOND);
+    end(unheard.upstream_hears(), "/channels/1/messages");
+    let mut unanswered = Story::new();
+    unanswered.client("CON GET 1 t /a observe=0").pass(SECOND).upstream("CON 0.00 9 -").upstream_hears();
+    unanswered.pass(10 * SECOND);
+    end(unanswered.upstream_hears(), "/a");
+    assert_eq!(unanswered.client_hears(), ["ACK 5.04 1 t max-age=5"]);
+}
+
+#[test]
+fn token_of_an_observation_that_is_over_is_not_free_at_once() {
+    let mut story = observing();
+    story.upstream("NON 2.05 901 t observe=3 =22").client("RST 0.00 901 -").client_hears();
+    story.client("CON GET 2 t /channels/2/messages observe=0");
+    assert_eq!(story.client_hears(), ["ACK 4.00 2 t"]);
+    story.client("CON GET 3 t /channels/1/messages observe=0").upstream("ACK 2.05 3 t observe=2");
+    assert_eq!(story.client_hears(), ["ACK 2.05 3 t observe=2"]);
+    // the upstream said its last word about it
+    story.client("CON GET 4 t /channels/1/messages observe=1").upstream("ACK 2.05 4 t").client_hears();
+    story.pass(248 * SECOND).client("CON GET 5 t /channels/2/messages observe=0");
+    assert!(story.client_hears().is_empty());
+}
+
+#[test]
+fn observations_that_end_are_bounded_too() {
+    let mut story = Story::new();
+    for id in 1..=65 {
+        story.client(&format!("CON GET {id} t{id} /a observe=0"));
+        story.upstream(&format!("ACK 2.05 {id} t{id} observe=1")).client_hears();
+        story.upstream(&format!("NON 2.05 {} t{id} observe=2", 900 + id)).client_hears();
+        story.client(&format!("RST 0.00 {} -", 900 + id));
+    }
+    story.client("CON GET 66 t66 /a observe=0");
+    assert_eq!(story.client_hears(), ["ACK 4.29 66 t66 max-age=1"]);
+}
+
+#[test]
+fn acknowledgement_of_a_notification_is_one_of_those_before_it() {
+    let mut story = observing();
+    story.upstream("CON 2.05 901 t observe=3 =22").upstream("CON 2.05 902 t observe=4 =23");
+    story.client("ACK 0.00 902 -").pass(200 * SECOND);
+    assert_eq!(story.session.observations.len(), 1);
+    story.upstream("CON 2.05 903 t observe=5 =24").pass(80 * SECOND);
+    story.client("CON GET 2 t /channels/1/messages observe=0").upstream("ACK 2.05 2 t observe=6");
+    story.pass(80 * SECOND);
     assert_eq!(story.session.observations.len(), 1);
 }
 
@@ -142,7 +270,10 @@ fn observing() -> Story {
     let mut story = Story::of_messages();
     story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2 =21");
     assert_eq!(story.client_hears(), ["ACK 2.05 1 t observe=2 =21"]);
-    assert_eq!(story.asked(), ["guest subscribe channels/1/messages "]);
+    assert_eq!(
+        story.asked(),
+        ["guest subscribe channels/1/messages ", "guest deliver channels/1/messages 21"]
+    );
     story.upstream_hears();
     story
 }

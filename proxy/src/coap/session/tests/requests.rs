@@ -93,13 +93,44 @@ fn request_that_comes_again_is_answered_again_and_nothing_else() {
 }
 
 #[test]
-fn another_request_under_an_identifier_that_is_taken_goes_nowhere() {
+fn another_request_under_an_identifier_that_is_taken_is_a_request_of_its_own() {
     let mut story = Story::new();
-    story.client("CON GET 1 t /a");
-    assert_eq!(story.upstream_hears(), ["CON GET 1 t /a"]);
+    story.client("CON GET 1 t /a").upstream("ACK 2.05 1 t =x");
+    assert_eq!(story.client_hears(), ["ACK 2.05 1 t =x"]);
     story.client("CON DELETE 1 t /secret");
-    assert_eq!(story.upstream_hears(), ["CON GET 1 t /a"]);
-    assert_eq!(story.asked().len(), 1);
+    assert_eq!(story.client_hears(), ["ACK 4.03 1 t"]);
+    story.client("CON PUT 1 t /a =1").client("CON PUT 1 t /a =1");
+    assert_eq!(
+        story.asked(),
+        ["guest request GET /a ", "guest request DELETE /secret ", "guest request PUT /a 1"]
+    );
+    // the second is one that came again, and has no answer yet
+    assert_eq!(story.upstream_hears(), ["CON GET 1 t /a", "CON PUT 1 t /a =1", "CON PUT 1 t /a =1"]);
+    story.upstream("ACK 2.04 1 t");
+    story.client("CON PUT 1 t /a =2");
+    assert_eq!((story.client_hears(), story.asked().len()), (vec!["ACK 2.04 1 t".to_owned()], 1));
+}
+
+#[test]
+fn request_whose_identifier_is_taken_is_given_up() {
+    let mut story = Story::of_messages();
+    story.seen.stores.store(true, Ordering::Relaxed);
+    story.client("CON POST 1 t /channels/1/messages =1").client("CON POST 1 u /channels/1/messages =2");
+    story.upstream("ACK 2.04 1 t").upstream("ACK 2.04 1 u");
+    story.input(Input::Stored(Ok(())));
+    assert!(story.client_hears().is_empty(), "the first copy was that of the first message");
+    story.input(Input::Stored(Ok(())));
+    assert_eq!(story.client_hears(), ["ACK 2.04 1 u"]);
+}
+
+#[test]
+fn answers_are_repeated_as_often_as_requests_are_sent_and_no_more() {
+    let mut story = Story::with(|gate, _| gate.limits.messages_per_second = Some(1));
+    story.client("CON GET 1 t /a").upstream("ACK 2.05 1 t =much");
+    (0..100).for_each(|_| _ = story.client("CON GET 1 t /a"));
+    assert_eq!(story.client_hears().len(), 5);
+    (0..100).for_each(|_| _ = story.pass(2 * SECOND).client("CON GET 2 t /a"));
+    assert_eq!(story.upstream_hears().len(), 1 + 5);
 }
 
 #[test]
@@ -158,6 +189,75 @@ fn upstream_that_is_not_there_is_looked_for_again() {
     story.client("CON GET 3 t /there");
     assert_eq!(story.upstream_hears(), ["CON GET 3 t /there"]);
     assert_eq!(story.events(), ["opened guest"]);
+}
+
+#[test]
+fn upstream_that_says_nothing_is_looked_for_elsewhere() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a observe=0").upstream("ACK 2.05 1 t observe=2").client_hears();
+    story.pass(SECOND).client("CON GET 2 u /a").pass(11 * SECOND);
+    let heard = story.client_hears();
+    assert_eq!(heard[0], "ACK 5.04 2 u");
+    assert!(heard[1].starts_with("NON 5.03 ") && heard[1].ends_with(" t"), "{heard:?}");
+    assert!(matches!(story.session.poll_output(), Some(Output::HangUp)));
+    story.upstream_hears();
+    story.input(Input::Datagram(Side::Client, &m("CON GET 3 v /a")));
+    assert!(matches!(story.session.poll_output(), Some(Output::Dial)));
+    assert!(story.upstream_hears().is_empty());
+}
+
+#[test]
+fn upstream_that_says_something_is_kept() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a").client("CON GET 2 u /a").pass(SECOND).upstream("ACK 2.05 2 u");
+    story.pass(11 * SECOND);
+    assert_eq!(story.client_hears(), ["ACK 2.05 2 u", "ACK 5.04 1 t"]);
+    // what need not be confirmed need not be answered
+    story.client("NON GET 3 t /a").pass(11 * SECOND);
+    assert!(story.client_hears()[0].starts_with("NON 5.04 "));
+    assert!(story.session.poll_output().is_none());
+}
+
+#[test]
+fn messages_that_nobody_answers_leave_room_for_others() {
+    let mut story = Story::new();
+    (0..40).for_each(|id| _ = story.client(&format!("NON POST {id} - /{id} =1")));
+    (40..80).for_each(|id| _ = story.client(&format!("NON POST {id} t{id} /a =1")));
+    assert_eq!((story.upstream_hears().len(), story.client_hears().len()), (80, 0));
+}
+
+#[test]
+fn token_means_one_thing_at_a_time() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a").client("CON GET 2 t /b");
+    assert_eq!(story.client_hears(), ["ACK 4.00 2 t"]);
+    story.client("CON GET 3 t /a").upstream("ACK 2.05 3 t").upstream("ACK 2.05 1 t");
+    assert_eq!(story.client_hears().len(), 2);
+    story.client("CON GET 4 t /b");
+    assert_eq!((story.client_hears().len(), story.upstream_hears().len()), (0, 3));
+}
+
+#[test]
+fn name_of_the_route_is_not_for_the_upstream_unless_the_route_has_names() {
+    let mut story = Story::new();
+    let named = |id: u16, host: &str| {
+        let mut request = packet("CON", "GET", id, "t");
+        request.add_option(CoapOption::UriHost, host.into());
+        request.add_option(CoapOption::UriPort, vec![0x16, 0x33]);
+        request.add_option(CoapOption::UriPath, "a".into());
+        request.to_bytes().unwrap()
+    };
+    story.input(Input::Datagram(Side::Client, &named(1, "anything")));
+    story.input(Input::Upstream(Ok(())));
+    assert_eq!(story.upstream_hears(), ["CON GET 1 t /a"]);
+    let mut story = Story::with(|_, options| options.hosts = vec!["sensors.example".into()]);
+    story.input(Input::Datagram(Side::Client, &named(1, "other.example")));
+    assert_eq!(story.client_hears(), ["ACK 5.05 1 t"]);
+    story.input(Input::Datagram(Side::Client, &named(2, "Sensors.example")));
+    story.client("CON GET 3 t /a");
+    story.input(Input::Upstream(Ok(())));
+    let heard: Vec<_> = story.out.iter().map(|(_, bytes)| decode(bytes).unwrap().host()).collect();
+    assert_eq!(heard, [Some("Sensors.example"), None]);
 }
 
 #[test]
@@ -256,7 +356,7 @@ fn answers_that_are_kept_are_bounded() {
 fn stranger_is_forgotten_soon_and_a_client_later() {
     let mut stranger = Story::new();
     stranger.client("CON GET 1 t /secret").pass(11 * SECOND);
-    assert!(stranger.session.is_closed && stranger.session.is_stranger());
+    assert!(stranger.session.is_closed && stranger.session.standing() == Standing::Stranger);
     assert!(!stranger.events().iter().any(|event| event.starts_with("closed")));
     let mut client = Story::new();
     client.client("CON GET 1 t /a").upstream("ACK 2.05 1 t").pass(240 * SECOND);

@@ -20,8 +20,8 @@ fn request_that_comes_again_while_it_waits_is_not_asked_about_again() {
     story
         .client("CON GET 1 t /slow")
         .client("CON GET 1 t /slow")
-        .client("CON GET 2 t /a")
-        .client("CON GET 2 t /a");
+        .client("CON GET 2 u /a")
+        .client("CON GET 2 u /a");
     assert_eq!(story.asked().len(), 1);
     story.input(Input::Decided(Side::Client, allow()));
     assert_eq!(story.asked(), ["guest request GET /a "]);
@@ -75,6 +75,21 @@ fn notification_that_waits_keeps_those_behind_it_in_order() {
     story.input(Input::Decided(Side::Upstream, Decision::Deny(Reason::new(Cause::NotAuthorized))));
     assert_eq!(story.client_hears(), ["NON 2.05 901 t observe=4 =x"]);
     assert_eq!(story.upstream_hears().last().unwrap(), "ACK 0.00 900 -");
+}
+
+#[test]
+fn notification_that_finds_no_room_is_taken_when_it_comes_again() {
+    let mut story = Story::of_messages();
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2");
+    story.client_hears();
+    let notifications: Vec<_> =
+        (0..10).map(|id| format!("CON 2.05 {} t observe={} =x", 900 + id, 3 + id)).collect();
+    story.upstream("CON 2.05 800 t observe=2 =slow");
+    notifications.iter().for_each(|notification| _ = story.upstream(notification));
+    story.input(Input::Decided(Side::Upstream, allow()));
+    assert_eq!(story.client_hears().len(), 1 + 8);
+    story.upstream(&notifications[8]).upstream(&notifications[9]);
+    assert_eq!(story.client_hears(), notifications[8..]);
 }
 
 pub(super) fn allow() -> Decision {
