@@ -141,19 +141,36 @@ fn many_strangers_cost_no_sockets_and_little_memory() {
     let (files, upstream) = (files(), upstream());
     let more = "limits = { connections = 100 }\n";
     let mgate = Mgate::start(&files, &sensors(upstream.local_addr().unwrap().port(), more));
-    let before = (mgate.resident_kib(), descriptors(&mgate));
     let request = [0x40, 1, 0, 7, 0xb6, b's', b'e', b'c', b'r', b'e', b't'];
-    for number in 1..=10_000u32 {
-        let [_, a, b, c] = (0x7f10_0000 + number).to_be_bytes();
-        let stranger = UdpSocket::bind((Ipv4Addr::new(127, a, b, c), 0)).unwrap();
-        stranger.set_read_timeout(Some(PATIENCE)).unwrap();
-        stranger.send_to(&request, mgate.address()).unwrap();
-        let mut buffer = [0; 100];
-        let count = stranger.recv(&mut buffer).unwrap();
-        assert_eq!(buffer[..count], [0x60, 0x83, 0, 7]);
-    }
-    let after = (mgate.resident_kib(), descriptors(&mgate));
-    assert!(after.0 < before.0 + 4 * 1024 && after.1 <= before.1, "{before:?} before, {after:?} after");
+    flood(&mgate, &request, &[0x60, 0x83, 0, 7]);
+}
+
+#[test]
+fn peers_that_do_not_show_where_they_are_cost_nothing() {
+    let (files, upstream) = (files(), upstream());
+    let more = "coap = { challenge = true }\n";
+    let mgate = Mgate::start(&files, &sensors(upstream.local_addr().unwrap().port(), more));
+    flood(&mgate, &[0x40, 1, 0, 7, 0xb4, b't', b'i', b'm', b'e'], &[0x60, 0x81, 0, 7]);
+    upstream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(upstream.recv(&mut [0; 100]).is_err(), "what nobody vouches for goes nowhere");
+}
+
+#[test]
+fn notifications_in_blocks_come_whole() {
+    let (files, server) = (files(), CoapServer::start());
+    let mgate = Mgate::start(&files, &sensors(server.port, ""));
+    let url = format!("coap://{}/dynamic", mgate.address());
+    let body = |word: &str| (0..400).map(|number| format!("{word} {number:03}\n")).collect::<String>();
+    let put = |word: &str| {
+        let file = files.write(word, &body(word));
+        assert_eq!(client(&["-m", "put", "-b", "64", "-f", file.to_str().unwrap(), &url]), "");
+    };
+    put("first");
+    let (_observer, heard) =
+        Process::start_with_stdout(&mut coap_client(&["-w", "-s", "60", "-B", "60", &url]));
+    wait_until("the first body came", || heard.text().contains("first 399"));
+    put("second");
+    wait_until("the second body came", || heard.text().contains(&body("second")));
 }
 
 #[test]
@@ -192,6 +209,22 @@ fn gateway_ends_with_a_word_to_those_who_wait() {
     mgate.terminate();
     assert_eq!(receive(&device)[..4], [0x60, 0xa3, 0, 7]);
     assert!(mgate.wait().success());
+}
+
+/// Sends a request from each of ten thousand addresses, which costs neither memory nor sockets.
+fn flood(mgate: &Mgate, request: &[u8], expected: &[u8]) {
+    let before = (mgate.resident_kib(), descriptors(mgate));
+    for number in 1..=10_000u32 {
+        let [_, a, b, c] = (0x7f10_0000 + number).to_be_bytes();
+        let stranger = UdpSocket::bind((Ipv4Addr::new(127, a, b, c), 0)).unwrap();
+        stranger.set_read_timeout(Some(PATIENCE)).unwrap();
+        stranger.send_to(request, mgate.address()).unwrap();
+        let mut buffer = [0; 100];
+        let count = stranger.recv(&mut buffer).unwrap();
+        assert_eq!(buffer[..count.min(expected.len())], *expected);
+    }
+    let after = (mgate.resident_kib(), descriptors(mgate));
+    assert!(after.0 < before.0 + 4 * 1024 && after.1 <= before.1, "{before:?} before, {after:?} after");
 }
 
 fn files() -> Files {

@@ -318,6 +318,10 @@ fn mistakes_in_routes_of_http_and_coap_are_named() {
             "mgate.toml:5: route.web.coap.profile: ",
         ),
         (
+            "listen = 'coap://127.0.0.1:0'\nupstream = 'coap://a'\ncoap = { hosts = 7 }",
+            "mgate.toml:5: route.web.coap.hosts: ",
+        ),
+        (
             "listen = 'mqtt://127.0.0.1:0'\nupstream = 'mqtt://a'\ncoap = { challenge = true }",
             "mgate.toml:5: route.web.coap: has no use with mqtt",
         ),

@@ -62,6 +62,53 @@ async fn upstream_that_is_not_there_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn upstream_that_says_nothing_is_dialed_again() {
+    let route =
+        Route::with("127.0.0.1:0", |limits| limits.upstream_timeout = Duration::from_millis(300)).await;
+    let client = route.client("127.0.0.1").await;
+    let mut buffer = [0; 100];
+    let mut sources = Vec::new();
+    for id in [1, 2] {
+        client.send(&get(id, "a")).await.unwrap();
+        let received = timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await;
+        sources.push(received.unwrap().unwrap().1);
+        assert!(heard(&client).await.starts_with(&format!("ACK 5.04 id {id} ")));
+    }
+    assert_ne!(sources[0], sources[1]);
+}
+
+#[tokio::test]
+async fn route_that_leads_elsewhere_takes_its_peers_along() {
+    let mut route = Route::at("127.0.0.1:0").await;
+    let client = route.client("127.0.0.1").await;
+    client.send(&get(1, "a")).await.unwrap();
+    route.upstream_answers().await;
+    heard(&client).await;
+    client.send(&get(2, "a")).await.unwrap();
+    let mut buffer = [0; 100];
+    timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await.unwrap().unwrap();
+    let (upstream, endpoint) = Route::endpoint(Limits::default()).await;
+    route.upstream = upstream;
+    route.signal.send_modify(|signal| _ = signal.renew(endpoint));
+    assert!(heard(&client).await.starts_with("ACK 5.03 id 2 "));
+    client.send(&get(3, "a")).await.unwrap();
+    assert_eq!(route.upstream_answers().await, get(3, "a"));
+    assert!(heard(&client).await.starts_with("ACK 2.05 id 3 "));
+}
+
+#[tokio::test]
+async fn peers_that_are_made_up_lock_nobody_out() {
+    let route = Route::at("127.0.0.1:0").await;
+    for number in 1..=2 * PEERS as u32 {
+        let [_, a, b, c] = (0x7f20_0000 + number).to_be_bytes();
+        let guest = UdpSocket::bind((std::net::Ipv4Addr::new(127, a, b, c), 0)).await.unwrap();
+        guest.send_to(&get(1, "a"), route.address).await.unwrap();
+        route.upstream_answers().await;
+    }
+    assert_eq!(route.admission.connections(), PEERS);
+}
+
+#[tokio::test]
 async fn strangers_take_no_more_than_there_is_and_clients_stay() {
     let route = Route::at("127.0.0.1:0").await;
     let client = route.client("127.0.0.1").await;
@@ -119,6 +166,25 @@ struct Route {
 
 impl Route {
     async fn at(listen: &str) -> Self {
+        Self::with(listen, |_| {}).await
+    }
+
+    /// One in which `change` had the last word on the limits.
+    async fn with(listen: &str, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits { decision_timeout: Duration::from_millis(200), ..Limits::default() };
+        change(&mut limits);
+        let (upstream, endpoint) = Self::endpoint(limits).await;
+        let (signal, watched) = watch::channel(Signal::new(endpoint));
+        let bounds = Bounds { connections: PEERS, connections_per_address: PEERS };
+        let admission = Admission::new(bounds, Vec::new());
+        let listener = UdpListener::bind(listen.parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let relay = tokio::spawn(Relay::new(listener, admission.clone(), watched).unwrap().run());
+        Self { address, upstream, admission, signal, relay }
+    }
+
+    /// An upstream, and an endpoint that leads to it.
+    async fn endpoint(limits: Limits) -> (UdpSocket, Endpoint) {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = upstream.local_addr().unwrap().port();
         let gate = Gate {
@@ -128,17 +194,10 @@ impl Route {
             policies: Chain::new(vec![Arc::new(Names)]),
             mirror: None,
             observer: Arc::new(Nobody),
-            limits: Limits { decision_timeout: Duration::from_millis(200), ..Limits::default() },
+            limits,
         };
-        let upstream_address = Upstream { host: "127.0.0.1".to_owned(), port };
-        let endpoint = Endpoint::new(gate, Options::default(), upstream_address);
-        let (signal, watched) = watch::channel(Signal::new(endpoint));
-        let bounds = Bounds { connections: PEERS, connections_per_address: PEERS };
-        let admission = Admission::new(bounds, Vec::new());
-        let listener = UdpListener::bind(listen.parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let relay = tokio::spawn(Relay::new(listener, admission.clone(), watched).unwrap().run());
-        Self { address, upstream, admission, signal, relay }
+        let address = Upstream { host: "127.0.0.1".to_owned(), port };
+        (upstream, Endpoint::new(gate, Options::default(), address))
     }
 
     async fn client(&self, host: &str) -> UdpSocket {

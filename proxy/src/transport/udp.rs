@@ -194,6 +194,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_datagram_that_is_too_large_is_no_reason_to_hang_up() {
+        let listener = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let upstream = connect("127.0.0.1", listener.local_addr().unwrap().port()).await.unwrap();
+        let error = send(&upstream, &vec![0; 70_000]).unwrap_err();
+        assert!(!is_gone(&error), "{error}");
+        assert!(send(&upstream, b"still there").is_ok());
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            rustix::net::sockopt::ip_mtu_discover(&upstream).unwrap(),
+            rustix::net::sockopt::Ipv4PathMtuDiscovery::DONT
+        );
+    }
+
+    #[tokio::test]
+    async fn error_is_told_once() {
+        let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = gone.local_addr().unwrap().port();
+        drop(gone);
+        let upstream = connect("127.0.0.1", port).await.unwrap();
+        send(&upstream, b"is anybody there?").unwrap();
+        upstream.ready(Interest::ERROR).await.unwrap();
+        let error = take_error(&upstream).unwrap();
+        assert!(error.kind() == io::ErrorKind::ConnectionRefused && is_gone(&error));
+        assert!(take_error(&upstream).is_none());
+        tokio::select! {
+            biased;
+            _ = upstream.ready(Interest::ERROR) => panic!("there is no error any more"),
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    #[tokio::test]
     async fn ipv6_peer_is_answered_too() {
         let listener = UdpListener::bind("[::]:0".parse().unwrap()).unwrap();
         let port = listener.local_addr().unwrap().port();
