@@ -129,6 +129,7 @@ fn note<'a>(option: MessageOption<'a>, is_again: bool, code: Code, known: &mut K
         number::BLOCK1 => known.block1 = Block::from_uint(option.uint()),
         number::BLOCK2 => known.block2 = Block::from_uint(option.uint()),
         number::ECHO => known.echo = Some(option.value),
+        number::NO_RESPONSE => known.no_response = option.value.first().copied().unwrap_or(0),
         _ => {}
     }
 }

@@ -75,6 +75,8 @@ pub struct Known<'a> {
     pub block2: Option<Block>,
     /// Shows that the sender is where it says. RFC 9175 §2
     pub echo: Option<&'a [u8]>,
+    /// Which classes of responses the sender has no interest in, by their bits. RFC 7967 §2.1
+    pub no_response: u8,
     /// The first option that a recipient must not pass over.
     pub fault: Option<OptionFault>,
 }
@@ -114,6 +116,11 @@ impl<'a> Message<'a> {
     /// Whether it is an answer to a request.
     pub fn is_response(&self) -> bool {
         self.code.class() != 0
+    }
+
+    /// Whether its sender does not want to hear such an answer. RFC 7967 §2
+    pub fn has_no_use_for(&self, code: Code) -> bool {
+        self.kind == Kind::NonConfirmable && self.known.no_response & 1 << code.class() >> 1 != 0
     }
 
     /// The name of the server that is asked, where that is said.

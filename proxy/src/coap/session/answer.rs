@@ -49,7 +49,9 @@ impl Session {
 
     /// Answers a request that goes no further.
     pub(super) fn answer(&mut self, message: &Message<'_>, refusal: Refusal, cx: &mut Context<'_>) {
-        self.reply(message.id, refusal, message.bytes.len(), cx);
+        if !message.has_no_use_for(refusal.code) {
+            self.reply(message.id, refusal, message.bytes.len(), cx);
+        }
     }
 
     /// The copies that were to be stored: what waited for the first of them.
@@ -126,9 +128,13 @@ impl Session {
         let Some(exchange) = self.exchanges.find(id) else { return };
         let Some(open) = exchange.open.as_deref() else { return };
         let (token, room, is_begin) = (exchange.token, open.request.len(), open.is_begin());
+        let is_unwanted = decode(&open.request).is_ok_and(|request| request.has_no_use_for(code));
         Self::acknowledge_held(open, cx);
         if is_begin {
             self.forget_unconfirmed(token, Ender::Gateway(None), cx);
+        }
+        if is_unwanted {
+            return self.exchanges.close(id);
         }
         self.reply(id, Refusal { code, option: Some((number::MAX_AGE, 5)) }, room, cx);
     }

@@ -102,6 +102,13 @@ impl Exchanges {
         self.row.iter_mut().rev().find(is_meant)
     }
 
+    /// Ends a request without an answer.
+    pub(super) fn close(&mut self, id: u16) {
+        if let Some(exchange) = self.find(id) {
+            exchange.open = None;
+        }
+    }
+
     /// Takes away the request with this message identifier: another has it from now on.
     pub(super) fn take(&mut self, id: u16) -> Option<Exchange> {
         let index = self.row.iter().position(|exchange| exchange.id == id)?;

@@ -104,7 +104,7 @@ impl Session {
                 return self.answer(message, Code::BAD_REQUEST.into(), cx);
             }
             match self.go_on(message, &target, &client, cx) {
-                Some(Ok(grounds)) => return self.allowed(message, Judged { target, client }, grounds, cx),
+                Some(Ok(grounds)) => return self.allowed(message, Judged { target, client }, &grounds, cx),
                 Some(Err(refusal)) => return self.answer(message, refusal, cx),
                 None => {}
             }
@@ -127,7 +127,7 @@ impl Session {
         match outcome {
             Outcome::Allowed(grant, objection) => {
                 tell_objection(&client, &target, objection.as_deref(), cx);
-                self.allowed(message, Judged { target, client }, Grounds::of(grant, cx), cx);
+                self.allowed(message, Judged { target, client }, &Grounds::of(grant, cx), cx);
             }
             Outcome::Denied(reason) => self.deny(message, (target.action, target.name()), &reason, cx),
             Outcome::Pending(suspended, future) => {
@@ -279,7 +279,7 @@ impl Session {
     }
 
     /// Goes on with a request that may pass, for all that policies say.
-    fn allowed(&mut self, message: &Message<'_>, judged: Judged, grounds: Grounds, cx: &mut Context<'_>) {
+    fn allowed(&mut self, message: &Message<'_>, judged: Judged, grounds: &Grounds, cx: &mut Context<'_>) {
         let Judged { target, client } = &judged;
         if target.observe == Some(Observe::Begin) && !self.has_room_for(message.token, cx) {
             let reason = Reason::with_detail(Cause::QuotaExceeded, "too many observations");
@@ -293,7 +293,7 @@ impl Session {
     }
 
     /// Hands a request to the upstream, without what is for mgate alone.
-    fn pass(&mut self, message: &Message<'_>, judged: Judged, grounds: Grounds, cx: &mut Context<'_>) {
+    fn pass(&mut self, message: &Message<'_>, judged: Judged, grounds: &Grounds, cx: &mut Context<'_>) {
         let now = cx.now.instant;
         self.last_active = now;
         self.standing = self.standing.max(standing(&judged.client, cx));

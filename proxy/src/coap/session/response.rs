@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use mgate_policies::{Outcome, Query};
+use mgate_policies::{Action, Client, Outcome, Query};
 
 use super::answer::code_of;
 use super::exchanges::{Copy, EXCHANGE_LIFETIME, Exchange, Open};
 use super::observations::{Ender, Fated, Observation};
 use super::request::{Resumed, notes, qos, tell_objection, until};
-use super::target::Observe;
+use super::target::{Observe, Target};
 use super::waiting::Question;
 use super::{Context, Output, Session, is_ping};
 use crate::coap::Deliveries;
@@ -41,15 +41,13 @@ impl Session {
             // what it answered is over by now
             return;
         }
-        let is_meant =
-            |it: &Observation| it.token == message.token && (it.is_confirmed || answered.is_some());
-        let Some(index) = self.observations.iter().position(is_meant) else {
+        let Some(told) = self.told(message, answered) else {
             self.arrivals.set(message.id, Fated::Refused);
             return Self::reject(message, cx);
         };
-        let mut until = self.observations[index].until;
+        let mut until = told.until;
         if cx.endpoint.options.deliveries == Deliveries::Ask && message.code.is_success() {
-            match self.ask_delivery(index, message, resumed, cx) {
+            match self.ask_delivery(&told, message, resumed, cx) {
                 Asked::Allowed(grant) => until = [until, grant].into_iter().flatten().min(),
                 Asked::Denied(code) => {
                     self.arrivals.set(message.id, Fated::Refused);
@@ -59,10 +57,10 @@ impl Session {
                 Asked::Pending => return answered.map_or((), |id| self.extend(id, cx)),
             }
         }
-        self.copy_delivery(index, message, cx);
+        told.copy(message, cx);
         match answered {
             Some(id) => self.pass_response(id, message, until, cx),
-            None => self.pass_notification(index, message, until, cx),
+            None => self.pass_notification(message, until, cx),
         }
     }
 
@@ -153,7 +151,7 @@ impl Session {
     /// Takes a response that came for the first time. What is to be judged waits for its turn.
     fn take_response(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         let answered = self.answered_by(message);
-        let is_judged = answered.is_none_or(|id| self.is_first_notification(id, message, cx));
+        let is_judged = answered.is_none_or(|id| self.is_delivery(id, message));
         if is_judged && self.from_upstream.is_busy() {
             if self.from_upstream.queue(message.bytes) {
                 self.arrivals.add(message, cx.now.instant);
@@ -184,12 +182,28 @@ impl Session {
         self.exchanges.find_open(message.token, may).map(|exchange| exchange.id)
     }
 
-    /// Whether a response is the first notification of an observation, which policies are asked about as about others.
-    fn is_first_notification(&mut self, id: u16, message: &Message<'_>, cx: &Context<'_>) -> bool {
+    /// Whether the answer to a request tells what notifications tell: policies are asked about it as about these.
+    fn is_delivery(&mut self, id: u16, message: &Message<'_>) -> bool {
         let open = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref());
-        open.is_some_and(Open::is_begin)
-            && message.code.is_success()
-            && cx.endpoint.options.deliveries == Deliveries::Ask
+        let is_told = |open: &Open| {
+            let is_subscriber = open.target.action == Action::Subscribe && !open.target.is_rest;
+            open.is_begin() || is_subscriber
+        };
+        message.code.is_success() && !message.payload.is_empty() && open.is_some_and(is_told)
+    }
+
+    /// Who is told something by a message of the upstream: who asked for it, or who observes it.
+    fn told(&mut self, message: &Message<'_>, answered: Option<u16>) -> Option<Told> {
+        if let Some(id) = answered {
+            let open = self.exchanges.find(id)?.open.as_deref()?;
+            return Some(Told {
+                client: Arc::clone(&open.client),
+                target: open.target.clone(),
+                until: open.until,
+            });
+        }
+        let found = self.observations.iter().find(|it| it.is_confirmed && it.token == message.token)?;
+        Some(Told { client: Arc::clone(&found.client), target: found.target.clone(), until: found.until })
     }
 
     /// The answer to a request that is open; it waits for the copy of what was sent.
@@ -212,18 +226,16 @@ impl Session {
     /// Whether a notification may pass.
     fn ask_delivery(
         &mut self,
-        index: usize,
+        Told { client, target, .. }: &Told,
         message: &Message<'_>,
         resumed: Resumed,
         cx: &mut Context<'_>,
     ) -> Asked {
-        let observation = &self.observations[index];
-        let client = Arc::clone(&observation.client);
-        let Some((action, resource)) = observation.target.delivery() else {
+        let Some((action, resource)) = target.delivery() else {
             return Asked::Denied(Code::FORBIDDEN);
         };
         let payload = if has_rest(message) { b"" } else { message.payload };
-        let query = Query { client: &client, action, resource, payload, qos: qos(message), retain: false };
+        let query = Query { client, action, resource, payload, qos: qos(message), retain: false };
         let policies = &cx.endpoint.gate.policies;
         let outcome = match resumed {
             Some((suspended, decision)) => policies.resume(suspended, decision, &query, cx.now),
@@ -231,11 +243,11 @@ impl Session {
         };
         match outcome {
             Outcome::Allowed(grant, objection) => {
-                tell_objection(&client, &observation.target, objection.as_deref(), cx);
+                tell_objection(client, target, objection.as_deref(), cx);
                 Asked::Allowed(until(grant.ttl, cx))
             }
             Outcome::Denied(reason) => {
-                let (client, peer, resource) = (Some(&*client), self.peer.address, observation.target.name());
+                let (client, peer, resource) = (Some(&**client), self.peer.address, target.name());
                 cx.tell(&SessionEvent::Denied { client, peer, action, resource, reason: &reason });
                 self.report(Side::Upstream, message, Fate::Denied(&reason), cx);
                 Asked::Denied(code_of(reason.cause))
@@ -259,7 +271,7 @@ impl Session {
     /// no more will come, it is denied.
     fn withhold(&mut self, id: u16, message: &Message<'_>, code: Code, cx: &mut Context<'_>) {
         if !is_going_on(message) {
-            self.forget_unconfirmed(message.token, Ender::Upstream, cx);
+            self.end_observations(|it| it.token == message.token, Ender::Upstream, cx);
             return self.reply(id, code.into(), 0, cx);
         }
         self.confirm_observation(message.token, cx);
@@ -273,20 +285,13 @@ impl Session {
         }
     }
 
-    fn pass_notification(
-        &mut self,
-        index: usize,
-        message: &Message<'_>,
-        until: Option<Instant>,
-        cx: &mut Context<'_>,
-    ) {
+    fn pass_notification(&mut self, message: &Message<'_>, until: Option<Instant>, cx: &mut Context<'_>) {
         cx.out.push(Side::Client, message.bytes);
         self.arrivals.set(message.id, Fated::Passed);
         self.last_active = cx.now.instant;
-        if has_rest(message) {
-            let Observation { key, client, .. } = &self.observations[index];
-            let (key, client) = (key.clone(), Arc::clone(client));
-            self.operations.begin_download(key, client, until, cx.now.instant);
+        let found = self.observations.iter().find(|it| it.token == message.token);
+        if let Some(Observation { key, client, .. }) = found.filter(|_| has_rest(message)) {
+            self.operations.begin_download(key.clone(), Arc::clone(client), until, cx.now.instant);
         }
         self.report(Side::Upstream, message, Fate::Passed(None), cx);
         if !is_going_on(message) {
@@ -294,17 +299,30 @@ impl Session {
         }
     }
 
-    /// Gives the mirror its copy of a notification.
-    fn copy_delivery(&self, index: usize, message: &Message<'_>, cx: &Context<'_>) {
-        let observation = &self.observations[index];
+    /// Says that nobody here knows what that was about.
+    fn reject(message: &Message<'_>, cx: &mut Context<'_>) {
+        cx.out.write(Side::Upstream, |out| encode_empty(Kind::Reset, message.id, out));
+    }
+}
+
+/// Who is told something, of what, and until when what allowed that is good.
+struct Told {
+    client: Arc<Client>,
+    target: Target,
+    until: Option<Instant>,
+}
+
+impl Told {
+    /// Gives the mirror its copy of what is told.
+    fn copy(&self, message: &Message<'_>, cx: &Context<'_>) {
         let mirror = cx.endpoint.gate.mirror.as_ref().filter(|mirror| mirror.wants_deliveries());
-        if let (Some(mirror), Some((action, _))) = (mirror, observation.target.delivery()) {
+        if let (Some(mirror), Some((action, _))) = (mirror, self.target.delivery()) {
             // nobody acknowledges it to anybody who could wait
             let _ = mirror.message(&crate::gate::Message {
-                client: &observation.client,
+                client: &self.client,
                 action,
                 now: cx.now,
-                topic: observation.target.name(),
+                topic: self.target.name(),
                 payload: message.payload,
                 qos: qos(message),
                 retain: false,
@@ -312,11 +330,6 @@ impl Session {
                 notes: notes(message),
             });
         }
-    }
-
-    /// Says that nobody here knows what that was about.
-    fn reject(message: &Message<'_>, cx: &mut Context<'_>) {
-        cx.out.write(Side::Upstream, |out| encode_empty(Kind::Reset, message.id, out));
     }
 }
 

@@ -312,7 +312,8 @@ fn text(bytes: &[u8]) -> String {
     text
 }
 
-const NAMES: [(&str, u16); 10] = [
+const NAMES: [(&str, u16); 11] = [
+    ("none", 258),
     ("observe", 6),
     ("format", 12),
     ("max-age", 14),

@@ -168,6 +168,22 @@ fn first_notification_is_asked_about_like_others() {
 }
 
 #[test]
+fn nothing_is_told_by_the_way_of_ending_an_observation() {
+    let mut story = observing();
+    story.client("CON GET 2 t /channels/1/messages observe=1").upstream("ACK 2.05 2 t =secret");
+    assert_eq!(story.client_hears(), ["ACK 4.03 2 t"]);
+    assert!(story.session.observations.is_empty());
+    story.client("CON GET 3 u /channels/1/messages observe=1").upstream("ACK 2.05 3 u =open");
+    story.client("CON GET 4 v /channels/1/messages observe=1").upstream("ACK 2.05 4 v");
+    assert_eq!(story.client_hears(), ["ACK 2.05 3 u =open", "ACK 2.05 4 v"]);
+    let subscribe = "guest subscribe channels/1/messages ";
+    let deliver = |payload| format!("guest deliver channels/1/messages {payload}");
+    let expected =
+        [subscribe.to_owned(), deliver("secret"), subscribe.into(), deliver("open"), subscribe.into()];
+    assert_eq!(story.asked(), expected);
+}
+
+#[test]
 fn first_notification_waits_for_its_decision() {
     let mut story = Story::of_messages();
     story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2 =slow");

@@ -75,6 +75,22 @@ fn what_need_not_be_confirmed_is_denied_in_a_message_of_its_own() {
 }
 
 #[test]
+fn who_wants_no_answer_gets_none_but_an_acknowledgement_is_due() {
+    let mut story = Story::new();
+    for (id, request, heard) in [
+        (1, "NON GET 1 t /secret none=26", 0),
+        (2, "NON GET 2 t /secret none=8", 0),
+        (3, "NON GET 3 t /secret none=16", 1),
+        (4, "CON GET 4 t /secret none=26", 1),
+    ] {
+        story.client(request);
+        assert_eq!(story.client_hears().len(), heard, "{id}");
+    }
+    story.client("NON GET 5 t /a none=16").pass(11 * SECOND);
+    assert!(story.client_hears().is_empty());
+}
+
+#[test]
 fn request_that_comes_again_is_answered_again_and_nothing_else() {
     let mut story = Story::of_messages();
     story.client("CON POST 1 t /channels/1/messages =1");
