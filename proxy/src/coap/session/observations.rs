@@ -92,10 +92,12 @@ impl Session {
     /// of the upstream is about. RFC 7252 §5.3.1
     pub(super) fn is_token_taken(&mut self, token: Token, target: &Target) -> bool {
         let is_other =
-            |exchange: &Exchange, open: &Open| exchange.is_confirmable && !open.target.is_same(target);
-        self.observations.iter().any(|it| it.token == token && !it.target.is_same(target))
-            || self.retired.has_other(token, target)
-            || self.exchanges.find_open(token, is_other).is_some()
+            |other: &Target| !other.is_same(target) || other.observe.is_some() != target.observe.is_some();
+        let is_open_for =
+            |exchange: &Exchange, open: &Open| exchange.is_confirmable && is_other(&open.target);
+        self.observations.iter().any(|it| it.token == token && is_other(&it.target))
+            || self.retired.has(token, is_other)
+            || self.exchanges.find_open(token, is_open_for).is_some()
     }
 
     /// The upstream took an observation.
@@ -124,7 +126,8 @@ impl Session {
         self.observations = left;
         for observation in over {
             self.tell_client(&observation, ender, cx);
-            if matches!(ender, Ender::Gateway(_)) && self.upstream == Upstream::Open {
+            if matches!(ender, Ender::Gateway(_)) {
+                self.arrivals.refuse(observation.token);
                 self.deregister(&observation, cx);
             }
             if observation.is_confirmed {
@@ -171,6 +174,9 @@ impl Session {
     /// Has the upstream send no more of what is observed.
     fn deregister(&mut self, observation: &Observation, cx: &mut Context<'_>) {
         let Ok(request) = decode(&observation.request) else { return };
+        if self.upstream != Upstream::Open {
+            return;
+        }
         let id = self.fresh_upstream_id();
         cx.out.write(Side::Upstream, |out| encode_deregistration(&request, id, out));
     }
@@ -227,6 +233,12 @@ impl Arrivals {
         let token = self.row[last].token;
         let heard = self.row.iter_mut().take(last + 1).filter(|it| it.token == token);
         heard.for_each(|it| it.is_unacknowledged = false);
+    }
+
+    /// What was told by this token is not told again.
+    fn refuse(&mut self, token: Token) {
+        let passed = self.row.iter_mut().filter(|it| it.token == token && it.fate == Fated::Passed);
+        passed.for_each(|it| (it.fate, it.is_unacknowledged) = (Fated::Refused, false));
     }
 
     pub(super) fn set(&mut self, id: u16, fate: Fated) {

@@ -322,6 +322,10 @@ impl Session {
         if let Some(exchange) = self.exchanges.find(message.id) {
             exchange.open = Some(Box::new(open));
         }
+        if self.from_upstream.has_waiting(message.token) {
+            // whom it is for may be another by now
+            self.ask_anew(Side::Upstream, cx);
+        }
         if self.upstream == Upstream::Closed {
             self.upstream = Upstream::Dialing;
             self.outputs.push_back(Output::Dial);

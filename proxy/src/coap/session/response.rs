@@ -41,6 +41,11 @@ impl Session {
             // what it answered is over by now
             return;
         }
+        if let Some(id) = answered.filter(|_| resumed.is_none())
+            && !self.is_delivery(id, message)
+        {
+            return self.response(id, message, cx);
+        }
         let Some(told) = self.told(message, answered) else {
             self.arrivals.set(message.id, Fated::Refused);
             return Self::reject(message, cx);
@@ -49,11 +54,7 @@ impl Session {
         if cx.endpoint.options.deliveries == Deliveries::Ask && message.code.is_success() {
             match self.ask_delivery(&told, message, resumed, cx) {
                 Asked::Allowed(grant) => until = [until, grant].into_iter().flatten().min(),
-                Asked::Denied(code) => {
-                    self.arrivals.set(message.id, Fated::Refused);
-                    Self::acknowledge(message, cx);
-                    return answered.map_or((), |id| self.withhold(id, message, code, cx));
-                }
+                Asked::Denied(code) => return self.refuse(answered, message, code, cx),
                 Asked::Pending => return answered.map_or((), |id| self.extend(id, cx)),
             }
         }
@@ -159,10 +160,7 @@ impl Session {
             return;
         }
         self.arrivals.add(message, cx.now.instant);
-        match answered {
-            Some(id) if !is_judged => self.response(id, message, cx),
-            _ => self.notify(message, None, cx),
-        }
+        self.notify(message, None, cx);
     }
 
     /// The request that a message answers. What has to do with an observation answers only who asked for one, and
@@ -265,6 +263,21 @@ impl Session {
         let until = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
         let open = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref_mut());
         open.into_iter().for_each(|open| open.deadline = open.deadline.max(until));
+    }
+
+    /// Keeps a notification from the client; the upstream need not know.
+    fn refuse(&mut self, answered: Option<u16>, message: &Message<'_>, code: Code, cx: &mut Context<'_>) {
+        self.arrivals.set(message.id, Fated::Refused);
+        Self::acknowledge(message, cx);
+        match answered {
+            Some(id) => self.withhold(id, message, code, cx),
+            None if is_going_on(message) => {}
+            // it was the last one, which is all that the client may know of it
+            None => {
+                let ender = Ender::Gateway(Some(code));
+                self.end_observations(|it| it.token == message.token, ender, cx);
+            }
+        }
     }
 
     /// The first notification is not for the client. Its request is acknowledged, and answered by the first that is; if

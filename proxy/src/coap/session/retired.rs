@@ -17,9 +17,9 @@ impl Retired {
         self.0.push_back((token, target, now + EXCHANGE_LIFETIME));
     }
 
-    /// Whether a token was used for something else.
-    pub(super) fn has_other(&self, token: Token, target: &Target) -> bool {
-        self.0.iter().any(|(used, other, _)| *used == token && !other.is_same(target))
+    /// Whether a token was used for something of which `is_other` holds.
+    pub(super) fn has(&self, token: Token, is_other: impl Fn(&Target) -> bool) -> bool {
+        self.0.iter().any(|(used, target, _)| *used == token && is_other(target))
     }
 
     /// Whether there are as many as may be, so that no observation may begin that could become one more.

@@ -7,6 +7,7 @@ use mgate_policies::{Decision, Suspended};
 
 use super::{Context, Input, Session, no_decision_in_time};
 use crate::coap::codec::decode;
+use crate::coap::message::Token;
 use crate::gate::{Side, Verdict};
 
 /// What belongs to the datagrams of one side.
@@ -38,6 +39,12 @@ impl Lane {
     /// Until when there must be a decision.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.waiting.as_ref().map(|waiting| waiting.deadline)
+    }
+
+    /// Whether a message with this token waits for a decision.
+    pub(super) fn has_waiting(&self, token: Token) -> bool {
+        let waiting = self.waiting.as_ref().and_then(|waiting| decode(&waiting.datagram).ok());
+        waiting.is_some_and(|message| message.token == token)
     }
 
     /// Has a datagram wait for its turn; says whether it does. One too many is lost, as datagrams are, and one that is

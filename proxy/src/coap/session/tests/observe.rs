@@ -122,16 +122,45 @@ fn notification_answers_only_who_observes() {
     let heard = story.client_hears();
     assert!(heard.len() == 1 && heard[0].starts_with("NON 4.00 ") && heard[0].ends_with(" t"), "{heard:?}");
     assert!(story.upstream_hears().is_empty());
-    // under the same token, but what it asks for is no observation
+    story.client("CON GET 4 t /channels/1/messages block2=1/0/0");
+    assert_eq!(story.client_hears(), ["ACK 4.00 4 t"]);
+    // asked for at the same time, under the same token
     let mut story = Story::new();
-    story.client("CON GET 1 t /a observe=0").upstream("ACK 2.05 1 t observe=2").client("NON GET 3 t /a");
+    story.client("NON GET 1 t /a").client("CON GET 2 t /a observe=0").upstream("ACK 2.05 2 t observe=2");
     story.client_hears();
     story.asked();
-    story.upstream("CON 2.05 900 t observe=3 =secret");
+    story.upstream("NON 2.05 900 t observe=3 =secret").upstream("NON 2.05 901 t =secret");
+    let heard = story.client_hears();
+    assert!(heard.len() == 1 && heard[0].starts_with("NON 4.03 ") && heard[0].ends_with(" t"), "{heard:?}");
+    assert_eq!(story.asked(), ["guest observe GET /a secret", "guest observe GET /a secret"]);
+    assert!(story.session.observations.is_empty());
+}
+
+#[test]
+fn notification_that_waits_is_for_who_observes_by_then() {
+    let mut story = Story::of_messages();
+    let begin = |id: u16, key: &str| format!("NON GET {id} t /channels/1/messages ?auth={key} observe=0");
+    story.client(&begin(1, "good1")).upstream("NON 2.05 900 t observe=2");
+    story.upstream("NON 2.05 901 t observe=3 =slow");
+    story.client(&begin(2, "good2")).client_hears();
+    story.input(Input::Decided(Side::Upstream, waiting::allow()));
+    assert_eq!(story.client_hears(), ["NON 2.05 901 t observe=3 =slow"]);
+    let asked = story.asked();
+    assert_eq!(asked.last().unwrap(), "2 deliver channels/1/messages slow", "{asked:?}");
+}
+
+#[test]
+fn notification_is_not_told_again_once_the_right_to_it_is_gone() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /changing observe=0").upstream("ACK 2.05 1 t observe=2");
+    story.upstream("CON 2.05 900 t observe=3 =x");
+    story.seen.has_changed.store(true, Ordering::Relaxed);
+    story.input(Input::Reauthorize);
+    story.client_hears();
+    story.upstream_hears();
+    story.upstream("CON 2.05 900 t observe=3 =x");
     assert!(story.client_hears().is_empty());
-    assert_eq!(story.asked(), ["guest observe GET /a secret"]);
-    story.upstream("NON 2.05 901 t =plain");
-    assert_eq!(story.client_hears(), ["NON 2.05 901 t =plain"]);
+    assert_eq!(story.upstream_hears(), ["ACK 0.00 900 -"]);
 }
 
 #[test]
