@@ -1,6 +1,10 @@
 //! Replays the named messages of `corpus/coap` against the codec, and asks `coap-lite` for a second opinion.
 
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot read its messages must fail")]
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test that cannot read its messages must fail"
+)]
 
 #[path = "harness/coap_corpus.rs"]
 mod corpus;
