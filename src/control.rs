@@ -1,6 +1,7 @@
 //! Changes a gateway while it serves: reloads its configuration, withdraws rights.
 
 use std::collections::HashMap;
+use std::mem::{Discriminant, discriminant};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use crate::config::{Config, Problems, RouteConfig, Source, Token};
+use crate::config::{Config, Problems, RouteConfig, Source, Speech, Token};
 use crate::gateway::Listening;
 use crate::health::{Component, Health};
 use crate::log::LogConfig;
@@ -86,7 +87,7 @@ pub(crate) struct Fixed {
 struct FixedRoute {
     name: Arc<str>,
     listen: SocketAddr,
-    speaks_http: bool,
+    protocol: Discriminant<Speech>,
     trusted: Vec<Cidr>,
 }
 
@@ -335,7 +336,7 @@ impl Fixed {
         let route = |route: &RouteConfig| FixedRoute {
             name: Arc::clone(&route.name),
             listen: route.listen_address,
-            speaks_http: route.listen.scheme.is_http(),
+            protocol: discriminant(&route.speech),
             trusted: route.trusted.clone(),
         };
         Self {
@@ -353,10 +354,10 @@ impl Fixed {
         compare(self.workers == wanted.workers, "workers".into());
         compare(self.log == wanted.log, "log".into());
         compare(self.admin == wanted.admin, "admin.listen".into());
-        for FixedRoute { name, listen, speaks_http, trusted } in &self.routes {
+        for FixedRoute { name, listen, protocol, trusted } in &self.routes {
             match wanted.routes.iter().find(|other| other.name == *name) {
                 None => compare(false, format!("route.{name}, which goes on with its old rules")),
-                Some(wanted) if wanted.speaks_http != *speaks_http => {
+                Some(wanted) if wanted.protocol != *protocol => {
                     compare(false, format!("route.{name}.listen, which goes on with its old rules"));
                 }
                 Some(wanted) => {

@@ -1,6 +1,7 @@
 //! Starts all routes, hands connections to workers, and stops.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,14 +10,15 @@ use std::time::Duration;
 use anyhow::Context;
 use mgate_policies::{Now, Policy, Transform};
 use mgate_proxy::gate::{Authenticator, Mirror};
-use mgate_proxy::listener::Listener;
+use mgate_proxy::listener::{Admission, Listener};
+use mgate_proxy::transport::UdpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use crate::admin;
-use crate::config::{Config, Environment, Extensions, RouteConfig};
+use crate::config::{Config, Environment, Extensions, RouteConfig, Speech};
 use crate::control::{Control, Fixed, Steered};
 use crate::mirror::RunningMirrors;
 use crate::route::{Connection, Counted, Route, Steering};
@@ -78,7 +80,10 @@ impl Gateway {
                 workers: Arc::clone(&gateway.workers),
                 connection: connection.clone(),
             };
-            gateway.accepting.spawn(accept(listener, serving));
+            match listener {
+                Socket::Tcp(listener) => drop(gateway.accepting.spawn(accept(listener, serving))),
+                Socket::Udp(listener) => serving.relay(listener, route.steering.admission().clone()),
+            }
         }
         if let Some(admin) = admin {
             info!(address = %admin.address()?, "listening for operators");
@@ -176,12 +181,39 @@ fn by_listener(routes: Vec<RouteConfig>) -> Vec<(RouteConfig, Vec<RouteConfig>)>
     listeners
 }
 
-fn listen((config, others): (RouteConfig, Vec<RouteConfig>)) -> anyhow::Result<(Steered, Listener)> {
+/// What a route listens with.
+enum Socket {
+    Tcp(Listener),
+    Udp(UdpListener),
+}
+
+impl Socket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr(),
+            Self::Udp(listener) => listener.local_addr(),
+        }
+    }
+}
+
+impl Serving {
+    /// Has a worker serve all datagrams of a socket.
+    fn relay(self, listener: UdpListener, admission: Admission) {
+        let Self { route, workers, connection } = self;
+        workers.spawn(|_| route.relay(listener, admission, connection));
+    }
+}
+
+fn listen((config, others): (RouteConfig, Vec<RouteConfig>)) -> anyhow::Result<(Steered, Socket)> {
     let (address, route) = (config.listen_address, Arc::clone(&config.name));
     let names: Vec<_> = others.iter().map(|other| Arc::clone(&other.name)).collect();
+    let is_datagrams = matches!(config.speech, Speech::Coap(_));
     let steering = Steering::new(config, others);
-    let listener = Listener::bind(address, steering.admission().clone())
-        .with_context(|| format!("route {route}: cannot listen at {address}"))?;
+    let listener = match is_datagrams {
+        true => UdpListener::bind(address).map(Socket::Udp),
+        false => Listener::bind(address, steering.admission().clone()).map(Socket::Tcp),
+    };
+    let listener = listener.with_context(|| format!("route {route}: cannot listen at {address}"))?;
     let address = listener.local_addr()?;
     let listening = [route].into_iter().chain(names).map(|route| Listening { route, address }).collect();
     Ok((Steered { listening, steering }, listener))

@@ -28,7 +28,7 @@ impl Question {
     pub(crate) fn query(&self) -> Result<Query<'_>, ResourceError> {
         let resource = match self.action {
             Action::Connect => Resource::Session,
-            Action::Request => {
+            Action::Observe | Action::Request => {
                 let path = RequestPath::parse(&self.resource).map_err(ResourceError::Path)?;
                 Resource::Request { method: &self.method, path }
             }
@@ -68,4 +68,5 @@ pub(crate) const ACTIONS: &[(&str, Action)] = &[
     ("subscribe", Action::Subscribe),
     ("deliver", Action::Deliver),
     ("request", Action::Request),
+    ("observe", Action::Observe),
 ];

@@ -11,13 +11,13 @@ use mgate_proxy::http::Member;
 use mgate_proxy::listener::{Admission, Bounds, Permit};
 use mgate_proxy::mqtt::relay::Relaying;
 use mgate_proxy::signal::Signal;
-use mgate_proxy::transport::{Acceptor, Connector};
-use mgate_proxy::{http, mqtt};
+use mgate_proxy::transport::{Acceptor, Connector, UdpListener};
+use mgate_proxy::{coap, http, mqtt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tracing::debug;
+use tracing::{debug, error};
 
-use crate::config::{RouteConfig, Speech};
+use crate::config::{Address, RouteConfig, Speech};
 use crate::observer::LogObserver;
 
 /// The routes of one listener, as all its connections share them.
@@ -47,12 +47,14 @@ struct Ways {
 
 /// What the sessions of a route watch, whatever they speak.
 enum Protocol {
+    Coap(watch::Receiver<Signal<coap::Endpoint>>),
     Http(watch::Receiver<Signal<http::Routes>>),
     Mqtt(watch::Receiver<Signal<mqtt::Endpoint>>),
 }
 
 /// The other end of that.
 enum Sender {
+    Coap(watch::Sender<Signal<coap::Endpoint>>),
     Http(watch::Sender<Signal<http::Routes>>),
     Mqtt(watch::Sender<Signal<mqtt::Endpoint>>),
 }
@@ -64,6 +66,8 @@ struct Parts {
     speech: Speech,
     /// Where the protocol shares connections to it.
     upstream: Option<Connector>,
+    /// Where datagrams go.
+    address: coap::Upstream,
 }
 
 /// A connection to be served.
@@ -88,10 +92,15 @@ impl Steering {
         let names: Vec<_> =
             [&config].into_iter().chain(&others).map(|config| Arc::clone(&config.name)).collect();
         let observers: Vec<_> = names.iter().map(observer).collect();
-        let (admission, address) =
+        let (admission, listen_address) =
             (Admission::new(bounds(&config.limits), config.trusted.clone()), config.listen_address);
-        let Parts { ways, gate, speech, upstream } = Parts::of(config, &observers[0]);
+        let Parts { ways, gate, speech, upstream, address } = Parts::of(config, &observers[0]);
         let (sender, protocol) = match speech {
+            Speech::Coap(options) => {
+                let endpoint = coap::Endpoint::new(gate, options, address);
+                let (sender, watched) = watch::channel(Signal::new(endpoint));
+                (Sender::Coap(sender), Protocol::Coap(watched))
+            }
             Speech::Http(options) => {
                 let first = Some(http::Endpoint::new(gate, *options, upstream));
                 let others = others.into_iter().zip(&observers[1..]);
@@ -107,14 +116,16 @@ impl Steering {
         };
         let name = names.join(", ").into();
         let route = Arc::new(Route { name, ways: RwLock::new(Arc::new(ways)), protocol });
-        Self { route, sender, admission, observers, address }
+        Self { route, sender, admission, observers, address: listen_address }
     }
 
     /// Whether a route goes on to speak what it speaks: its sessions can take over nothing else.
     pub(crate) fn can_become(&self, config: &RouteConfig) -> bool {
         matches!(
             (&self.sender, &config.speech),
-            (Sender::Http(_), Speech::Http(_)) | (Sender::Mqtt(_), Speech::Mqtt(_))
+            (Sender::Coap(_), Speech::Coap(_))
+                | (Sender::Http(_), Speech::Http(_))
+                | (Sender::Mqtt(_), Speech::Mqtt(_))
         )
     }
 
@@ -123,7 +134,7 @@ impl Steering {
     pub(crate) fn renew(&self, mut configs: Vec<Option<RouteConfig>>) -> u64 {
         match &self.sender {
             Sender::Http(sender) => self.renew_all(sender, configs),
-            Sender::Mqtt(_) => match configs.pop().flatten() {
+            Sender::Coap(_) | Sender::Mqtt(_) => match configs.pop().flatten() {
                 Some(config) => self.renew_one(config),
                 None => self.revoke(&Scope::Everyone),
             },
@@ -138,6 +149,7 @@ impl Steering {
     /// Has live sessions ask again for all that they hold. Returns the new epoch.
     pub(crate) fn revoke(&self, scope: &Scope) -> u64 {
         match &self.sender {
+            Sender::Coap(sender) => change(sender, |signal| signal.revoke(scope.clone())),
             Sender::Http(sender) => change(sender, |signal| signal.revoke(scope.clone())),
             Sender::Mqtt(sender) => change(sender, |signal| signal.revoke(scope.clone())),
         }
@@ -146,6 +158,7 @@ impl Steering {
     /// Tells all sessions to end.
     pub(crate) fn stop(&self) {
         match &self.sender {
+            Sender::Coap(sender) => change(sender, Signal::stop),
             Sender::Http(sender) => change(sender, Signal::stop),
             Sender::Mqtt(sender) => change(sender, Signal::stop),
         }
@@ -162,6 +175,10 @@ impl Steering {
     /// What the sessions of each route ask, as it is now.
     pub(crate) fn with_gates<T>(&self, mut look: impl FnMut(&Gate) -> T) -> Vec<T> {
         match &self.sender {
+            Sender::Coap(sender) => {
+                let endpoint = Arc::clone(sender.borrow().endpoint());
+                vec![look(&endpoint.gate)]
+            }
             Sender::Http(sender) => {
                 let routes = Arc::clone(sender.borrow().endpoint());
                 routes.endpoints().iter().map(|endpoint| look(&endpoint.gate)).collect()
@@ -176,9 +193,13 @@ impl Steering {
     /// Takes over what it says of a route that has its listener for itself.
     fn renew_one(&self, config: RouteConfig) -> u64 {
         self.admission.limit(bounds(&config.limits));
-        let Parts { ways, gate, speech, .. } = Parts::of(config, &self.observers[0]);
+        let Parts { ways, gate, speech, address, .. } = Parts::of(config, &self.observers[0]);
         self.lead(ways);
         match (&self.sender, speech) {
+            (Sender::Coap(sender), Speech::Coap(options)) => change(sender, |signal| {
+                let endpoint = signal.endpoint().renewed(gate, options, address);
+                signal.renew(endpoint)
+            }),
             (Sender::Mqtt(sender), Speech::Mqtt(options)) => change(sender, |signal| {
                 let endpoint = signal.endpoint().renewed(gate, options);
                 signal.renew(endpoint)
@@ -249,8 +270,24 @@ impl Route {
             (Protocol::Mqtt(signal), Some(connector)) => {
                 Relaying::new(connector, accepted, signal.clone()).await;
             }
-            // MQTT without an upstream is no configuration
-            (Protocol::Mqtt(_), None) => {}
+            // MQTT without an upstream is no configuration, and CoAP has no connections
+            (Protocol::Mqtt(_), None) | (Protocol::Coap(_), _) => {}
+        }
+    }
+}
+
+impl Route {
+    /// Serves all datagrams of a socket, until sessions are to end.
+    pub(crate) async fn relay(
+        self: Arc<Self>,
+        listener: UdpListener,
+        admission: Admission,
+        _of_gateway: mpsc::Sender<Infallible>,
+    ) {
+        let Protocol::Coap(signal) = &self.protocol else { return };
+        match coap::relay::Relay::new(listener, admission, signal.clone()) {
+            Ok(relay) => relay.run().await,
+            Err(error) => error!(route = %self.name, %error, "cannot serve datagrams"),
         }
     }
 }
@@ -259,6 +296,7 @@ impl Protocol {
     /// Waits until sessions are to end.
     async fn stopped(&self) {
         match self {
+            Self::Coap(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
             Self::Http(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
             Self::Mqtt(signal) => drop(signal.clone().wait_for(Signal::is_stopping).await),
         }
@@ -268,6 +306,7 @@ impl Protocol {
 impl Parts {
     fn of(config: RouteConfig, observer: &Arc<dyn Observer>) -> Self {
         let (connector, upstream) = match config.speech {
+            Speech::Coap(_) => (None, None),
             Speech::Http(_) => (None, config.connector),
             Speech::Mqtt(_) => (config.connector.map(Arc::new), None),
         };
@@ -280,14 +319,17 @@ impl Parts {
             observer: Arc::clone(observer),
             limits: config.limits,
         };
-        Self { ways: Ways { acceptor: config.acceptor, connector }, gate, speech: config.speech, upstream }
+        let address = config.upstream.map(|Address { host, port, .. }| coap::Upstream { host, port });
+        let address = address.unwrap_or_default();
+        let ways = Ways { acceptor: config.acceptor, connector };
+        Self { ways, gate, speech: config.speech, upstream, address }
     }
 
     /// What requests of HTTP share.
     fn endpoint(self) -> Option<http::Endpoint> {
         match self.speech {
             Speech::Http(options) => Some(http::Endpoint::new(self.gate, *options, self.upstream)),
-            Speech::Mqtt(_) => None,
+            Speech::Coap(_) | Speech::Mqtt(_) => None,
         }
     }
 }

@@ -208,7 +208,7 @@ fn policies_read_the_same_from_toml_json_and_yaml() {
         write(&directory, name, &text.replace("publish", "publsh"));
         let line = text.lines().position(|line| line.contains("publish")).unwrap() + 1;
         let expected = format!(
-            "{name}:{line}: statements.own.actions: unknown value \"publsh\" (connect, publish, will, subscribe, deliver, request)"
+            "{name}:{line}: statements.own.actions: unknown value \"publsh\" (connect, publish, will, subscribe, deliver, request, observe)"
         );
         assert_eq!(problems(&directory, &config, &[]), [expected]);
     }
@@ -251,7 +251,7 @@ fn values_are_what_was_written() {
 }
 
 #[test]
-fn mistakes_in_routes_of_http_are_named() {
+fn mistakes_in_routes_of_http_and_coap_are_named() {
     let directory = TempDir::new().unwrap();
     for (route, expected) in [
         (
@@ -281,7 +281,7 @@ fn mistakes_in_routes_of_http_are_named() {
         ),
         (
             "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\ntransforms = ['up']",
-            "mgate.toml:5: route.web.transforms: have no use with HTTP",
+            "mgate.toml:5: route.web.transforms: have no use with http",
         ),
         (
             "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\nhttp = { content_types = ['a/b'] }",
@@ -295,6 +295,35 @@ fn mistakes_in_routes_of_http_are_named() {
         (
             "listen = 'http://127.0.0.1:0'\nupstream = 'http://a'\nhttp = { trusted = ['x'] }",
             "mgate.toml:5: route.web.http.trusted: \"x\": ",
+        ),
+        (
+            "listen = 'coap://127.0.0.1:0'\nupstream = 'mqtt://a'",
+            "mgate.toml:4: route.web.upstream: a listener of coap does not lead to mqtt",
+        ),
+        ("listen = 'coap://127.0.0.1:0'", "mgate.toml:1: route.web.upstream: is missing"),
+        (
+            "listen = 'coap://127.0.0.1:0'\nupstream = 'coap://a'\ntransforms = ['up']",
+            "mgate.toml:5: route.web.transforms: have no use with coap",
+        ),
+        (
+            "listen = 'coap://127.0.0.1:0'\nupstream = 'coap://a'\nmqtt = { versions = ['5.0'] }",
+            "mgate.toml:5: route.web.mqtt: has no use with coap",
+        ),
+        (
+            "listen = 'coap://127.0.0.1:0'\nupstream = 'coap://a'\nproxy_protocol = { accept = 'v2', trusted = ['::1'] }",
+            "mgate.toml:5: route.web.proxy_protocol: has no use with coap",
+        ),
+        (
+            "listen = 'coap://127.0.0.1:0'\nupstream = 'coap://a'\ncoap = { profile = 'mqtt' }",
+            "mgate.toml:5: route.web.coap.profile: ",
+        ),
+        (
+            "listen = 'coap://127.0.0.1:0'\nupstream = 'coap://a'\ncoap = { hosts = 7 }",
+            "mgate.toml:5: route.web.coap.hosts: ",
+        ),
+        (
+            "listen = 'mqtt://127.0.0.1:0'\nupstream = 'mqtt://a'\ncoap = { challenge = true }",
+            "mgate.toml:5: route.web.coap: has no use with mqtt",
         ),
     ] {
         let text =
@@ -464,7 +493,7 @@ fn mistakes_in_the_environment_name_the_variable() {
     let expected = [
         "MGATE_LOG_LEVEL: log.level: \"loud\" is not a level (error, warn, info, debug, trace, off) or target=level",
         "MGATE_ROUTE_MY_DEVICES_LIMITS_IDLE_TIMEOUT: route.my-devices.limits.idle_timeout: \"5\" is not a time such as \"10s\" or \"500ms\"",
-        "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https)",
+        "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap)",
     ];
     assert_eq!(problems(&directory, ROUTE, &variables), expected);
 }
@@ -662,11 +691,11 @@ const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[[route]]\nname = 'a/b'\nlisten = 'mqt://0.0.0.0'\nupstream = 'coap://b'\n",
+        "[[route]]\nname = 'a/b'\nlisten = 'mqt://0.0.0.0'\nupstream = 'coaps://b'\n",
         &[
             "mgate.toml:2: route.a/b.name: must be 1 to 64 letters, digits, `-`, `_` or `.`",
-            "mgate.toml:3: route.a/b.listen: unknown scheme \"mqt\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https)",
-            "mgate.toml:4: route.a/b.upstream: scheme \"coap\" is not supported by this version (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https)",
+            "mgate.toml:3: route.a/b.listen: unknown scheme \"mqt\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap)",
+            "mgate.toml:4: route.a/b.upstream: scheme \"coaps\" is not supported by this version (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap)",
         ],
     ),
 ];

@@ -69,7 +69,7 @@ fn mistakes_in_tests_are_named_with_their_place() {
         ("expect = 'deny'", "tests[0].action: is missing"),
         (
             "action = 'publsh'\ntopic = 'a'\nexpect = 'deny'",
-            "tests[0].action: unknown value \"publsh\" (connect, publish, will, subscribe, deliver, request)",
+            "tests[0].action: unknown value \"publsh\" (connect, publish, will, subscribe, deliver, request, observe)",
         ),
         ("action = 'publish'\nexpect = 'deny'", "tests[0].topic: is missing"),
         (

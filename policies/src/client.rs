@@ -43,6 +43,8 @@ pub struct Client {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Protocol {
+    /// CoAP over UDP.
+    Coap,
     /// HTTP, any version.
     Http,
     /// MQTT, any version, over any transport.
@@ -72,6 +74,7 @@ impl Protocol {
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Coap => "coap",
             Self::Http => "http",
             Self::Mqtt => "mqtt",
         }

@@ -5,6 +5,7 @@
 
 pub mod background;
 mod clock;
+pub mod coap;
 pub mod gate;
 pub mod http;
 pub mod listener;

@@ -137,6 +137,11 @@ impl Admission {
         Ok(Permit { shared: Arc::clone(&self.0), charged })
     }
 
+    /// Whom a connection from `address` counts for; `None` for load balancers.
+    pub(crate) fn charged(&self, address: IpAddr) -> Option<IpAddr> {
+        self.0.chargeable(address)
+    }
+
     /// Replaces the bounds; connections that exist stay.
     pub fn limit(&self, bounds: Bounds) {
         lock(&self.0.counts).bounds = bounds;

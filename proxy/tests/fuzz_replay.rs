@@ -2,6 +2,11 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot read its inputs must fail")]
 
+#[path = "harness/coap.rs"]
+mod coap;
+#[expect(dead_code, reason = "other tests read the comments")]
+#[path = "harness/coap_corpus.rs"]
+mod coap_corpus;
 #[path = "harness/corpus.rs"]
 mod corpus;
 #[path = "harness/decode.rs"]
@@ -64,6 +69,45 @@ fn stories_made_by_chance_keep_what_a_session_promises() {
 }
 
 #[test]
+fn named_datagrams_keep_what_decoding_promises() {
+    for case in ["valid", "refused", "malformed"].into_iter().flat_map(coap_corpus::cases) {
+        println!("{}", case.name);
+        coap::check_datagram(&case.bytes);
+        let length = u8::try_from(case.bytes.len()).unwrap_or(u8::MAX);
+        for options in 0..4 {
+            coap::check_session(
+                &[&[options, 0x09, length], &case.bytes[..], &[0x19, length], &case.bytes].concat(),
+            );
+        }
+    }
+}
+
+#[test]
+fn changed_datagrams_keep_what_decoding_promises() {
+    let cases: Vec<_> = ["valid", "refused"].into_iter().flat_map(coap_corpus::cases).collect();
+    let mut chance = Chance::new(1);
+    for _ in 0..20_000 {
+        let (case, other) = (chance.pick(&cases), chance.pick(&cases));
+        coap::check_datagram(&mutate(&case.bytes, &other.bytes, &mut chance));
+    }
+}
+
+#[test]
+fn stories_of_datagrams_keep_what_a_session_promises() {
+    let (mut chance, mut passed) = (Chance::new(1), 0);
+    for _ in 0..STORIES {
+        let mut story = vec![chance.byte()];
+        for _ in 0..chance.below(150) {
+            let step = if chance.below(16) == 0 { chance.byte() } else { *chance.pick(&LIVELY_COAP) };
+            story.push(chance.byte() << 4 | step & 0x0f);
+            story.extend((0..coap::arguments(step)).map(|_| chance.byte()));
+        }
+        passed += coap::check_session(&story);
+    }
+    assert!(passed > 4 * STORIES, "only {passed} messages came through");
+}
+
+#[test]
 fn filters_made_by_chance_keep_what_matching_promises() {
     let mut chance = Chance::new(1);
     for _ in 0..20_000 {
@@ -78,7 +122,10 @@ fn what_was_found_before_stays_mended() {
     let sessions = replay("mqtt_session", |story| {
         session::check(story);
     });
-    let others = replay("mqtt_decode", decode::check) + replay("topic_filter", topics::check);
+    let others = replay("mqtt_decode", decode::check)
+        + replay("topic_filter", topics::check)
+        + replay("coap_decode", coap::check_datagram)
+        + replay("coap_session", |story| _ = coap::check_session(story));
     assert!(sessions + others > 0, "no input was found");
 }
 
@@ -113,6 +160,9 @@ fn story_of(version: u8, bytes: &[u8]) -> Vec<u8> {
 }
 
 const STORIES: usize = 10_000;
+
+/// Requests, responses, acknowledgements, decisions, time and copies.
+const LIVELY_COAP: [u8; 12] = [0, 0, 0, 0, 5, 5, 5, 8, 10, 11, 12, 14];
 
 /// Messages, subscriptions, answers, decisions and time: what keeps a session going.
 const LIVELY: [u8; 16] = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 5, 12];

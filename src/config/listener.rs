@@ -159,9 +159,7 @@ pub(super) fn written(section: &mut Section<'_>) -> [String; 2] {
 pub(super) fn check_all(routes: &[RouteConfig], report: &Report) {
     for (index, route) in routes.iter().enumerate() {
         let earlier = &routes[..index];
-        let taken = earlier.iter().find(|earlier| {
-            collide(earlier.listen_address, route.listen_address) && !earlier.shares_listener(route)
-        });
+        let taken = earlier.iter().find(|earlier| collide(earlier, route) && !earlier.shares_listener(route));
         if let Some(earlier) = taken {
             report.problem(&route.listen_place, format!("route {} listens there", earlier.name));
         }
@@ -187,10 +185,13 @@ fn resolve(listen: &Address) -> Result<SocketAddr, String> {
 }
 
 /// Whether two listeners cannot both be: the unspecified address takes the port on all others of its family.
-fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+/// UDP and TCP have ports of their own.
+fn collide(one: &RouteConfig, other: &RouteConfig) -> bool {
+    let is_same_transport = one.listen.scheme.is_coap() == other.listen.scheme.is_coap();
+    let (one, other) = (one.listen_address, other.listen_address);
     let same_host = one.ip() == other.ip()
         || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()));
-    one.port() != 0 && one.port() == other.port() && same_host
+    is_same_transport && one.port() != 0 && one.port() == other.port() && same_host
 }
 
 /// Whether requests tell for which of two routes they are; a port of 0 is another one each time.

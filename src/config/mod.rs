@@ -5,6 +5,7 @@
 
 mod admin;
 mod claims;
+mod coap;
 mod cors;
 mod definitions;
 mod document;

@@ -64,7 +64,7 @@ impl Expectation {
         section.finish();
         if report.problems() == before {
             let key = match question.action {
-                Action::Request => "path",
+                Action::Observe | Action::Request => "path",
                 Action::Subscribe => "filter",
                 _ => "topic",
             };
@@ -117,7 +117,7 @@ fn resource(section: &mut Section<'_>, action: Option<Action>) -> (String, Strin
     let Some(action) = action else { return (String::new(), method) };
     let (wanted, useless): (&[&'static str], &[&'static str]) = match action {
         Action::Connect => (&[], &["topic", "filter", "path", "method", "qos", "retain"]),
-        Action::Request => (&["path", "method"], &["topic", "filter", "qos", "retain"]),
+        Action::Observe | Action::Request => (&["path", "method"], &["topic", "filter", "qos", "retain"]),
         Action::Subscribe => (&["filter"], &["topic", "path", "method", "retain"]),
         _ => (&["topic"], &["filter", "path", "method"]),
     };

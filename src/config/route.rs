@@ -14,6 +14,7 @@ use mgate_proxy::transport::{
     WebSocketTarget,
 };
 
+use super::coap;
 use super::definitions::Definitions;
 use super::environment::variable_of;
 use super::files::Files;
@@ -72,7 +73,7 @@ impl RouteConfig {
     pub fn place(&self) -> Option<&mgate_proxy::http::Place> {
         match &self.speech {
             Speech::Http(options) => Some(&options.place),
-            Speech::Mqtt(_) => None,
+            Speech::Coap(_) | Speech::Mqtt(_) => None,
         }
     }
 }
@@ -80,6 +81,8 @@ impl RouteConfig {
 /// What a route speaks, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Speech {
+    /// CoAP.
+    Coap(mgate_proxy::coap::Options),
     /// HTTP.
     Http(Box<mgate_proxy::http::Options>),
     /// MQTT.
@@ -156,8 +159,8 @@ fn read(
             tables: listener::written(&mut section),
         });
     }
-    if scheme.is_some_and(Scheme::is_http) && !transform_names.is_empty() {
-        section.problem("transforms", "have no use with HTTP");
+    if let Some(scheme) = scheme.filter(|scheme| !scheme.is_mqtt() && !transform_names.is_empty()) {
+        section.problem("transforms", format!("have no use with {scheme}"));
     }
     let ends_here = matches!(&speech, Speech::Http(options) if options.profile != Profile::Proxy)
         && mirror_name.is_some()
@@ -210,6 +213,7 @@ fn front(
         has_tls.then(|| tls::server(section.section("tls"), scheme.unwrap_or(Scheme::Mqtts), context.files));
     check_use(section, "websocket", WEBSOCKET_KEYS, scheme, Scheme::is_websocket);
     let websocket = websocket(section.section("websocket"), limits);
+    check_use(section, "proxy_protocol", PROXY_KEYS, scheme, |scheme| !scheme.is_coap());
     let proxy_protocol = proxy_protocol(section.section("proxy_protocol"));
     let trusted = proxy_protocol.as_ref().map(|proxy| proxy.trusted.clone()).unwrap_or_default();
     let options = AcceptorOptions {
@@ -234,7 +238,7 @@ fn upstream(
     let upstream = section.parse("upstream", str::parse::<Address>);
     if let (Some(listen), Some(upstream)) = (listen, &upstream) {
         let scheme = upstream.value.scheme;
-        if listen.is_http() != scheme.is_http() {
+        if (listen.is_http(), listen.is_coap()) != (scheme.is_http(), scheme.is_coap()) {
             files
                 .report()
                 .problem(&upstream.place, format!("a listener of {listen} does not lead to {scheme}"));
@@ -297,7 +301,7 @@ fn websocket(mut section: Section<'_>, limits: &Limits) -> WebSocketOptions {
 }
 
 fn proxy_protocol(mut section: Section<'_>) -> Option<ProxyProtocol> {
-    if !section.is_given(&["accept", "trusted"]) {
+    if !section.is_given(PROXY_KEYS) {
         return None;
     }
     section.require(&["accept", "trusted"]);
@@ -410,12 +414,15 @@ fn speech(
     shared: Option<&Listener>,
 ) -> Speech {
     check_use(section, "http", http::KEYS, listen, Scheme::is_http);
-    check_use(section, "mqtt", MQTT_KEYS, listen, |scheme| !scheme.is_http());
+    check_use(section, "mqtt", MQTT_KEYS, listen, Scheme::is_mqtt);
+    check_use(section, "coap", coap::KEYS, listen, Scheme::is_coap);
+    let coap = coap::read(section.section("coap"));
     let mqtt = mqtt(section.section("mqtt"));
     let http = http::read(section.section("http"), limits, knows_clients, shared);
-    match listen.is_some_and(Scheme::is_http) {
-        true => Speech::Http(Box::new(http)),
-        false => Speech::Mqtt(mqtt),
+    match listen {
+        Some(listen) if listen.is_coap() => Speech::Coap(coap),
+        Some(listen) if listen.is_http() => Speech::Http(Box::new(http)),
+        _ => Speech::Mqtt(mqtt),
     }
 }
 
@@ -454,6 +461,7 @@ fn max_message_bytes(limits: &Limits) -> usize {
 }
 
 const MQTT_KEYS: &[&str] = &["versions", "on_denied_publish"];
+const PROXY_KEYS: &[&str] = &["accept", "trusted"];
 const WEBSOCKET_KEYS: &[&str] = &["path", "origins"];
 const DEFAULT_PATH: &str = "/mqtt";
 const MIN_MESSAGE_BYTES: usize = 1024 * 1024;

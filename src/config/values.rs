@@ -22,6 +22,8 @@ pub struct Address {
 /// A protocol with its transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
+    /// CoAP over UDP.
+    Coap,
     /// HTTP over TCP.
     Http,
     /// HTTP over TLS.
@@ -47,6 +49,16 @@ impl Scheme {
         matches!(self, Self::Http | Self::Https)
     }
 
+    /// Whether it speaks CoAP.
+    pub fn is_coap(self) -> bool {
+        self == Self::Coap
+    }
+
+    /// Whether it speaks MQTT, over whatever.
+    pub fn is_mqtt(self) -> bool {
+        !self.is_coap() && !self.is_http()
+    }
+
     /// Whether it speaks WebSocket.
     pub fn is_websocket(self) -> bool {
         matches!(self, Self::MqttWs | Self::MqttWss)
@@ -54,6 +66,7 @@ impl Scheme {
 
     fn port(self) -> u16 {
         match self {
+            Self::Coap => 5683,
             Self::Http | Self::MqttWs => 80,
             Self::Https | Self::MqttWss => 443,
             Self::Mqtt => 1883,
@@ -65,6 +78,7 @@ impl Scheme {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Coap => "coap",
             Self::Http => "http",
             Self::Https => "https",
             Self::Mqtt => "mqtt",
@@ -80,13 +94,14 @@ impl FromStr for Scheme {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "coap" => Ok(Self::Coap),
             "http" => Ok(Self::Http),
             "https" => Ok(Self::Https),
             "mqtt" => Ok(Self::Mqtt),
             "mqtts" => Ok(Self::Mqtts),
             "mqtt+ws" => Ok(Self::MqttWs),
             "mqtt+wss" => Ok(Self::MqttWss),
-            "coap" | "coaps" | "ws" | "wss" => {
+            "coaps" | "ws" | "wss" => {
                 Err(format!("scheme \"{text}\" is not supported by this version ({SCHEMES})"))
             }
             _ => Err(format!("unknown scheme \"{text}\" ({SCHEMES})")),
@@ -190,7 +205,7 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
     is_host.then_some((host, port))
 }
 
-const SCHEMES: &str = "mqtt, mqtts, mqtt+ws, mqtt+wss, http, https";
+const SCHEMES: &str = "mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap";
 
 const BYTE_UNITS: &[(&str, i128)] = &[
     ("", 1),
@@ -218,6 +233,7 @@ mod tests {
             ("mqtt+ws://broker", "mqtt+ws://broker:80"),
             ("mqtt+wss://[::1]", "mqtt+wss://[::1]:443"),
             ("mqtt://[::]:0", "mqtt://[::]:0"),
+            ("coap://upstream", "coap://upstream:5683"),
             ("http://upstream", "http://upstream:80"),
             ("https://upstream", "https://upstream:443"),
             ("mqtt+ws://broker/a/b", "mqtt+ws://broker:80/a/b"),
@@ -235,12 +251,13 @@ mod tests {
             "mqtt://a:b",
             "mqtt://a:65536",
             "mqtt://a:1/path",
+            "coap://a:1/path",
             "http://a:1/path",
             "mqtt://user@a",
             "mqtt://[::1]x",
             "mqtt://[a]:1",
             "mqtt://::1",
-            "coap://a",
+            "coaps://a",
         ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }

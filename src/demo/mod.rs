@@ -104,7 +104,7 @@ impl Endpoint {
     pub(crate) fn url(&self) -> String {
         let address = self.reachable();
         match self.scheme {
-            Scheme::Http | Scheme::Https | Scheme::Mqtt | Scheme::Mqtts => {
+            Scheme::Coap | Scheme::Http | Scheme::Https | Scheme::Mqtt | Scheme::Mqtts => {
                 format!("{}://{address}", self.scheme)
             }
             Scheme::MqttWs => format!("ws://{address}/mqtt"),

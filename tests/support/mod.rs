@@ -5,6 +5,7 @@
 
 pub(crate) mod admin;
 pub(crate) mod broker;
+pub(crate) mod coap;
 pub(crate) mod frames;
 pub(crate) mod grpc;
 pub(crate) mod http;
@@ -108,6 +109,10 @@ impl Mgate {
     /// A connection to the only route.
     pub(crate) fn dial(&self) -> Peer {
         Peer::dial(self.address())
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     pub(crate) fn resident_kib(&self) -> u64 {

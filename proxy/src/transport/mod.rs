@@ -1,6 +1,6 @@
 //! Byte streams to clients and to upstreams: TCP, TLS and WebSocket, with a PROXY protocol header in front.
 //!
-//! An [`Acceptor`] makes a [`Stream`] of what a listener accepted, a [`Connector`] dials one. Neither knows
+//! Datagrams come by an [`UdpListener`]. An [`Acceptor`] makes a [`Stream`] of what a listener accepted, a [`Connector`] dials one. Neither knows
 //! what the bytes mean.
 
 mod acceptor;
@@ -10,6 +10,7 @@ mod proxy_protocol;
 mod stream;
 mod tcp;
 mod tls;
+pub(crate) mod udp;
 mod upgrade;
 mod websocket;
 mod wire;
@@ -22,6 +23,7 @@ pub use stream::Stream;
 pub use tls::{
     ALPN_HTTP, ALPN_HTTP2, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions,
 };
+pub use udp::UdpListener;
 pub use upgrade::Upgrade;
 pub(crate) use upgrade::{form_decoded, hex, read_basic};
 pub(crate) use websocket::may_connect;

@@ -11,8 +11,8 @@ use crate::authn::inquiry;
 use crate::neighbour::grpc::GrpcError;
 use crate::neighbour::messages::mainflux::{ThingId, Token};
 
-/// The things of Mainflux 0.10 to 0.13: the password is a thing's key, and the user name must be its id. Over HTTP a
-/// key may be shown alone.
+/// The things of Mainflux 0.10 to 0.13: the password is a thing's key, and the user name must be its id. Over HTTP
+/// and CoAP a key may be shown alone.
 pub struct Mainflux(Way);
 
 enum Way {
@@ -68,7 +68,7 @@ impl Dialect for Mainflux {
 fn shown<'a>(credentials: &Credentials<'a>) -> Result<(Option<&'a str>, &'a str), Verdict> {
     let is_token = credentials.upgrade.is_some_and(|upgrade| upgrade.bearer().is_some());
     match (credentials.protocol, credentials.username, credentials.password) {
-        (Protocol::Http, None, Some(key)) if !is_token => Ok((None, text(key)?)),
+        (Protocol::Coap | Protocol::Http, None, Some(key)) if !is_token => Ok((None, text(key)?)),
         _ => login(credentials).map(|(username, key)| (Some(username), key)),
     }
 }

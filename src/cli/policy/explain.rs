@@ -11,7 +11,7 @@ use mgate_policies::{
 use serde_json::{Map, Value, json};
 
 use super::{Global, print};
-use crate::config::{Config, Environment, RouteConfig};
+use crate::config::{Config, Environment, RouteConfig, Speech};
 use crate::question::{ACTIONS, Question};
 
 /// Ask a route's policies one question, and say what each of them answers.
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// The address that it comes from
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     peer: IpAddr,
-    /// What it wants to do: connect, publish, will, subscribe, deliver or request
+    /// What it wants to do: connect, publish, will, subscribe, deliver, request or observe
     #[arg(long, value_name = "ACTION", value_parser = action)]
     action: Action,
     /// The topic of the message
@@ -58,10 +58,10 @@ pub(super) struct Arguments {
     #[arg(long, required_if_eq("action", "subscribe"), conflicts_with = "topic")]
     filter: Option<String>,
     /// The path of the request, decoded
-    #[arg(long, required_if_eq("action", "request"), conflicts_with_all = ["topic", "filter"])]
+    #[arg(long, required_if_eq_any([("action", "request"), ("action", "observe")]), conflicts_with_all = ["topic", "filter"])]
     path: Option<String>,
     /// The method of the request
-    #[arg(long, required_if_eq("action", "request"), requires = "path")]
+    #[arg(long, required_if_eq_any([("action", "request"), ("action", "observe")]), requires = "path")]
     method: Option<String>,
     /// The quality of service
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=2))]
@@ -104,7 +104,7 @@ impl Arguments {
         let given = [&self.topic, &self.filter, &self.path];
         let wanted = match self.action {
             Action::Connect => &None,
-            Action::Request => &self.path,
+            Action::Observe | Action::Request => &self.path,
             Action::Subscribe => &self.filter,
             _ => &self.topic,
         };
@@ -145,7 +145,11 @@ impl Arguments {
             username: self.username.as_deref().map(Into::into),
             peer: SocketAddr::new(self.peer, 0),
             route: Arc::clone(&route.name),
-            protocol: if route.listen.scheme.is_http() { Protocol::Http } else { Protocol::Mqtt },
+            protocol: match route.speech {
+                Speech::Coap(_) => Protocol::Coap,
+                Speech::Http(_) => Protocol::Http,
+                Speech::Mqtt(_) => Protocol::Mqtt,
+            },
             is_encrypted: route.listen.scheme.is_tls(),
         }
     }

@@ -242,9 +242,9 @@ impl Mirror for Seen {
             SessionEvent::Unsubscribed { filter, .. } => format!("unsubscribed {filter}"),
             SessionEvent::Denied { resource, .. } => format!("denied {resource}"),
             SessionEvent::Dropped { resource, .. } => format!("dropped {resource}"),
+            SessionEvent::Failed { resource, .. } => format!("failed {resource}"),
             SessionEvent::WouldBeDenied { resource, .. } => format!("would be denied {resource}"),
             SessionEvent::Closed { .. } => "closed".to_owned(),
-            SessionEvent::Failed { .. } => "failed".to_owned(),
         };
         self.events.lock().expect("nobody panics with it").push(event);
     }

@@ -1,0 +1,228 @@
+//! What a session answers itself: never more than was asked, and nothing of what was asked.
+
+use std::time::Instant;
+
+use mgate_policies::{Action, Cause, Reason};
+
+use super::exchanges::{Copy, EXCHANGE_LIFETIME, Open};
+use super::observations::Ender;
+use super::{Context, Output, Session, Upstream};
+use crate::coap::codec::decode;
+use crate::coap::encode::{encode, encode_empty};
+use crate::coap::message::{Code, Kind, Message, number};
+use crate::gate::{Fate, SessionEvent, Side};
+
+/// How a request ends that goes no further, and what the client is told beside that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    /// An option by its number, left out where the answer would be larger than the request.
+    pub(super) option: Option<(u16, u32)>,
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self { code, option: None }
+    }
+}
+
+impl Session {
+    /// Refuses a request.
+    pub(super) fn deny(
+        &mut self,
+        message: &Message<'_>,
+        (action, resource): (Action, &str),
+        reason: &Reason,
+        cx: &mut Context<'_>,
+    ) {
+        let client = self.identity.as_ref().map(|identity| &*identity.client);
+        cx.tell(&SessionEvent::Denied { client, peer: self.peer.address, action, resource, reason });
+        self.report(Side::Client, message, Fate::Denied(reason), cx);
+        let max_age = match reason.cause {
+            Cause::QuotaExceeded | Cause::RateExceeded => Some(1),
+            Cause::Unavailable => Some(5),
+            _ => None,
+        };
+        let option = max_age.map(|secs| (number::MAX_AGE, secs));
+        self.answer(message, Refusal { code: code_of(reason.cause), option }, cx);
+    }
+
+    /// Answers a request that goes no further.
+    pub(super) fn answer(&mut self, message: &Message<'_>, refusal: Refusal, cx: &mut Context<'_>) {
+        if !message.has_no_use_for(refusal.code) {
+            self.reply(message.id, refusal, message.bytes.len(), cx);
+        }
+    }
+
+    /// The copies that were to be stored: what waited for the first of them.
+    pub(super) fn stored(&mut self, copy: Copy, cx: &mut Context<'_>) {
+        if let Some((Some(id), _)) = self.copies.pop_front() {
+            self.copy_ended(id, copy, cx);
+        }
+    }
+
+    /// Gives up what is not stored in time; its place in the row is kept until there is word of it.
+    pub(super) fn pass_copy_time(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.instant;
+        let late: Vec<_> =
+            self.copies.iter().filter(|(_, until)| *until <= now).filter_map(|(id, _)| *id).collect();
+        for id in late {
+            self.copy_ended(id, Copy::Failed, cx);
+        }
+        let patience = cx.endpoint.gate.limits.store_timeout;
+        self.copies
+            .iter_mut()
+            .filter(|(_, until)| *until <= now)
+            .for_each(|(_, until)| *until = now + patience);
+    }
+
+    /// Answers for the upstream where it did not in time. One that says nothing at all may be somewhere else by now.
+    pub(super) fn pass_exchange_time(&mut self, cx: &mut Context<'_>) {
+        let is_late = |open: &Open| open.deadline <= cx.now.instant;
+        let late: Vec<_> =
+            self.exchanges.open().filter(|(_, open)| is_late(open)).map(|(id, _)| id).collect();
+        let is_silent = late.iter().any(|id| self.is_silent(*id, cx.now.instant));
+        for id in late {
+            self.fail(id, Code::GATEWAY_TIMEOUT, cx);
+        }
+        if is_silent {
+            self.outputs.push_back(Output::HangUp);
+            self.upstream_lost(cx);
+        }
+    }
+
+    /// The upstream is gone: whoever waits for it hears so, and the next request looks for it again.
+    pub(super) fn upstream_lost(&mut self, cx: &mut Context<'_>) {
+        self.upstream = Upstream::Closed;
+        self.end_all(cx);
+        self.retired.clear();
+    }
+
+    /// Ends all that goes on.
+    pub(super) fn end_all(&mut self, cx: &mut Context<'_>) {
+        let open: Vec<_> = self.exchanges.open().map(|(id, _)| id).collect();
+        open.into_iter().for_each(|id| self.fail(id, Code::SERVICE_UNAVAILABLE, cx));
+        self.end_observations(|_| true, Ender::Gateway(Some(Code::SERVICE_UNAVAILABLE)), cx);
+    }
+
+    /// Gives up a request, as there is another under its identifier: the client began anew. RFC 7252 §4.4
+    pub(super) fn abandon(&mut self, id: u16, cx: &mut Context<'_>) {
+        self.copies.iter_mut().filter(|(copy, _)| *copy == Some(id)).for_each(|(copy, _)| *copy = None);
+        let Some(exchange) = self.exchanges.take(id) else { return };
+        let Some(open) = exchange.open else { return };
+        Self::acknowledge_held(&open, cx);
+        if open.is_begin() {
+            self.forget_unconfirmed(exchange.token, Ender::Gateway(None), cx);
+        }
+    }
+
+    /// Acknowledges, in the client's place, what it will never see.
+    pub(super) fn acknowledge(message: &Message<'_>, cx: &mut Context<'_>) {
+        if message.kind == Kind::Confirmable {
+            cx.out.write(Side::Upstream, |out| encode_empty(Kind::Acknowledgement, message.id, out));
+        }
+    }
+
+    /// Ends a request that was passed on, with an answer of our own.
+    fn fail(&mut self, id: u16, code: Code, cx: &mut Context<'_>) {
+        let Some(exchange) = self.exchanges.find(id) else { return };
+        let Some(open) = exchange.open.as_deref() else { return };
+        let (token, room, is_begin) = (exchange.token, open.request.len(), open.is_begin());
+        let is_unwanted = decode(&open.request).is_ok_and(|request| request.has_no_use_for(code));
+        Self::acknowledge_held(open, cx);
+        if is_begin {
+            self.forget_unconfirmed(token, Ender::Gateway(None), cx);
+        }
+        if is_unwanted {
+            return self.exchanges.close(id);
+        }
+        self.reply(id, Refusal { code, option: Some((number::MAX_AGE, 5)) }, room, cx);
+    }
+
+    fn acknowledge_held(open: &Open, cx: &mut Context<'_>) {
+        if let Some(held) = open.held.as_deref().and_then(|held| decode(held).ok()) {
+            Self::acknowledge(&held, cx);
+        }
+    }
+
+    /// Whether the upstream should have said something by now, and did not. One that answers no message that need not
+    /// be confirmed may be there all the same.
+    fn is_silent(&mut self, id: u16, now: Instant) -> bool {
+        let (heard_at, is_observed) = (self.heard_at, !self.observations.is_empty());
+        let Some(exchange) = self.exchanges.find(id) else { return false };
+        let Some(open) = exchange.open.as_deref() else { return false };
+        match exchange.is_confirmable || open.is_begin() {
+            true => heard_at <= open.passed_at,
+            false => !is_observed && heard_at + EXCHANGE_LIFETIME <= now,
+        }
+    }
+
+    fn copy_ended(&mut self, id: u16, copy: Copy, cx: &mut Context<'_>) {
+        let Some(open) = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref_mut()) else {
+            return;
+        };
+        if open.copy != Copy::Storing {
+            return;
+        }
+        open.copy = copy;
+        match (copy, open.held.take()) {
+            (Copy::Done, Some(held)) => {
+                let until = open.until;
+                if let Ok(message) = decode(&held) {
+                    self.pass_response(id, &message, until, cx);
+                }
+            }
+            (Copy::Failed, held) => {
+                open.held = held;
+                self.fail(id, Code::SERVICE_UNAVAILABLE, cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// Answers by ourselves: with the acknowledgement where there was none, apart otherwise. It is never larger than
+    /// what was asked: nobody is to be shouted at in another's name.
+    pub(super) fn reply(&mut self, id: u16, refusal: Refusal, room: usize, cx: &mut Context<'_>) {
+        let Refusal { code, option } = refusal;
+        let fresh = self.fresh_id();
+        let Some(exchange) = self.exchanges.find(id) else { return };
+        let is_acknowledged = exchange.open.take().is_some_and(|open| open.is_acknowledged);
+        let is_apart = is_acknowledged || !exchange.is_confirmable;
+        let (kind, reply_id) = match is_apart {
+            true => (Kind::NonConfirmable, fresh),
+            false => (Kind::Acknowledgement, id),
+        };
+        let mut reply = Vec::new();
+        encode(kind, code, (reply_id, exchange.token), option.as_slice(), &mut reply);
+        if reply.len() > room {
+            reply.clear();
+            encode(kind, code, (reply_id, exchange.token), &[], &mut reply);
+        }
+        cx.out.push(Side::Client, &reply);
+        if !is_apart {
+            self.exchanges.keep_answer(id, &reply);
+        }
+    }
+
+    /// A message identifier of our own, far from those that the upstream uses.
+    pub(super) fn fresh_id(&mut self) -> u16 {
+        self.next_id = self.next_id.wrapping_add(1) & 0x3fff;
+        self.arrivals.last_id().wrapping_add(0x8000).wrapping_add(self.next_id)
+    }
+
+    /// A message identifier for the upstream, far from those that the client uses.
+    pub(super) fn fresh_upstream_id(&mut self) -> u16 {
+        self.next_id = self.next_id.wrapping_add(1) & 0x3fff;
+        self.exchanges.last_id().wrapping_add(0x8000).wrapping_add(self.next_id)
+    }
+}
+
+/// What the client hears of a denial. RFC 7252 §5.9.2, §5.9.3, RFC 8516
+pub(super) fn code_of(cause: Cause) -> Code {
+    match cause {
+        Cause::BadCredentials | Cause::ClientIdNotValid => Code::UNAUTHORIZED,
+        Cause::QuotaExceeded | Cause::RateExceeded => Code::TOO_MANY_REQUESTS,
+        Cause::Unavailable => Code::SERVICE_UNAVAILABLE,
+        _ => Code::FORBIDDEN,
+    }
+}

@@ -1,0 +1,245 @@
+//! What became of a client's requests, so that one that comes again is not a new one. RFC 7252 §4.5
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mgate_policies::Client;
+
+use super::hash;
+use super::target::{Observe, Target};
+use crate::coap::message::{Kind, Message, Token};
+
+/// The requests of one client that are not forgotten yet, oldest first.
+#[derive(Default)]
+pub(super) struct Exchanges {
+    row: VecDeque<Exchange>,
+    /// Bytes of kept answers.
+    answer_bytes: usize,
+}
+
+/// One request and what became of it.
+pub(super) struct Exchange {
+    pub(super) id: u16,
+    pub(super) token: Token,
+    pub(super) is_confirmable: bool,
+    /// Of all its bytes: another message under its identifier is not the same request.
+    hash: u64,
+    /// How often it may still come again.
+    repeats: u8,
+    came_at: Instant,
+    /// What a confirmable request was answered, for the case that it comes again.
+    answer: Option<Box<[u8]>>,
+    /// `None` before the request is passed on, and once it is answered.
+    pub(super) open: Option<Box<Open>>,
+}
+
+/// What the upstream has yet to answer.
+pub(super) struct Open {
+    pub(super) client: Arc<Client>,
+    /// The request as the upstream gets it.
+    pub(super) request: Box<[u8]>,
+    /// What it has in common with the requests for the rest of its answer.
+    pub(super) key: Box<[u8]>,
+    pub(super) target: Target,
+    /// When what allowed it has to be asked again; `None` for never.
+    pub(super) until: Option<Instant>,
+    pub(super) passed_at: Instant,
+    /// When it is over without an answer.
+    pub(super) deadline: Instant,
+    /// Whether the upstream said that the response will come apart.
+    pub(super) is_acknowledged: bool,
+    pub(super) copy: Copy,
+    /// What the upstream answered, until the copy is stored.
+    pub(super) held: Option<Box<[u8]>>,
+}
+
+/// What the mirror makes of the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Copy {
+    /// Nobody waits for it.
+    Done,
+    Failed,
+    Storing,
+}
+
+impl Exchanges {
+    /// Keeps a request that came. What is oldest and over is forgotten for it; `false` where nothing is.
+    pub(super) fn begin(&mut self, message: &Message<'_>, now: Instant) -> bool {
+        self.forget_until(now);
+        if self.row.len() >= MAX_EXCHANGES {
+            let Some(index) = self.oldest_over() else { return false };
+            self.remove(index);
+        }
+        self.row.push_back(Exchange {
+            id: message.id,
+            token: message.token,
+            is_confirmable: message.kind == Kind::Confirmable,
+            hash: hash(message.bytes),
+            repeats: MAX_REPEATS,
+            came_at: now,
+            answer: None,
+            open: None,
+        });
+        true
+    }
+
+    /// The request with this message identifier, if it has not been forgotten.
+    pub(super) fn find(&mut self, id: u16) -> Option<&mut Exchange> {
+        self.row.iter_mut().rev().find(|exchange| exchange.id == id)
+    }
+
+    /// The request with this token that is yet to be answered and for which `may` holds; of several, the last.
+    pub(super) fn find_open(
+        &mut self,
+        token: Token,
+        may: impl Fn(&Exchange, &Open) -> bool,
+    ) -> Option<&mut Exchange> {
+        let is_meant = |exchange: &&mut Exchange| {
+            let open = exchange.open.as_deref().filter(|open| open.held.is_none());
+            exchange.token == token && open.is_some_and(|open| may(exchange, open))
+        };
+        self.row.iter_mut().rev().find(is_meant)
+    }
+
+    /// Ends a request without an answer.
+    pub(super) fn close(&mut self, id: u16) {
+        if let Some(exchange) = self.find(id) {
+            exchange.open = None;
+        }
+    }
+
+    /// Takes away the request with this message identifier: another has it from now on.
+    pub(super) fn take(&mut self, id: u16) -> Option<Exchange> {
+        let index = self.row.iter().position(|exchange| exchange.id == id)?;
+        self.remove(index)
+    }
+
+    /// The requests that the upstream has yet to answer.
+    pub(super) fn open(&self) -> impl Iterator<Item = (u16, &Open)> {
+        self.row.iter().filter_map(|exchange| Some((exchange.id, exchange.open.as_deref()?)))
+    }
+
+    /// The same, to be changed.
+    pub(super) fn open_mut(&mut self) -> impl Iterator<Item = &mut Open> {
+        self.row.iter_mut().filter_map(|exchange| exchange.open.as_deref_mut())
+    }
+
+    /// The identifier of the request that came last.
+    pub(super) fn last_id(&self) -> u16 {
+        self.row.back().map_or(0, |exchange| exchange.id)
+    }
+
+    /// Gives up the oldest request that the upstream may never answer, as it need not be confirmed and nobody waits
+    /// for what it brings about; `false` where there is none. RFC 7967
+    pub(super) fn give_up_one(&mut self) -> bool {
+        let oldest = self.row.iter_mut().find(|exchange| exchange.is_forgettable());
+        oldest.is_some_and(|exchange| exchange.open.take().is_some())
+    }
+
+    /// Gives up those requests with a token that [`Exchanges::give_up_one`] could: another has the token now.
+    pub(super) fn give_up(&mut self, token: Token) {
+        let others = self.row.iter_mut().filter(|exchange| exchange.token == token);
+        others.filter(|exchange| exchange.is_forgettable()).for_each(|exchange| exchange.open = None);
+    }
+
+    /// Keeps the answer to a confirmable request; others are not answered again. RFC 7252 §4.5
+    pub(super) fn keep_answer(&mut self, id: u16, bytes: &[u8]) {
+        let Some(exchange) = self.find(id).filter(|exchange| exchange.is_confirmable) else { return };
+        let before = exchange.answer.replace(bytes.into());
+        self.answer_bytes += bytes.len();
+        self.answer_bytes -= before.map_or(0, |answer| answer.len());
+        // what is over the bound is passed over in silence when it is asked for again
+        let mut oldest = self.row.iter_mut();
+        while self.answer_bytes > MAX_ANSWER_BYTES {
+            let Some(exchange) = oldest.next() else { break };
+            self.answer_bytes -= exchange.answer.take().map_or(0, |answer| answer.len());
+        }
+    }
+
+    /// Forgets what cannot come again any more and is over.
+    pub(super) fn forget_until(&mut self, now: Instant) {
+        while let Some(index) = self.oldest_over().filter(|index| self.row[*index].forgotten_at() <= now) {
+            self.remove(index);
+        }
+        if self.row.is_empty() {
+            self.row = VecDeque::new();
+        }
+    }
+
+    /// When there is something to be forgotten.
+    pub(super) fn forgets_at(&self) -> Option<Instant> {
+        self.oldest_over().map(|index| self.row[index].forgotten_at())
+    }
+
+    /// Bytes of answers that are kept.
+    #[cfg(test)]
+    pub(super) fn answer_bytes(&self) -> usize {
+        self.answer_bytes
+    }
+
+    fn oldest_over(&self) -> Option<usize> {
+        self.row.iter().position(Exchange::is_over)
+    }
+
+    fn remove(&mut self, index: usize) -> Option<Exchange> {
+        let exchange = self.row.remove(index)?;
+        self.answer_bytes -= exchange.answer().map_or(0, <[u8]>::len);
+        Some(exchange)
+    }
+}
+
+impl Open {
+    /// Whether it is to begin an observation.
+    pub(super) fn is_begin(&self) -> bool {
+        self.target.observe == Some(Observe::Begin)
+    }
+}
+
+impl Exchange {
+    /// What it was answered, where that is to be said again.
+    pub(super) fn answer(&self) -> Option<&[u8]> {
+        self.answer.as_deref()
+    }
+
+    /// Whether a message is this request once more, and not another under its identifier.
+    pub(super) fn is_same(&self, message: &Message<'_>) -> bool {
+        self.hash == hash(message.bytes)
+    }
+
+    /// Counts that it came again; `false` if it did so more often than it may: whoever has its answer sent somewhere
+    /// is not to do so for ever.
+    pub(super) fn may_repeat(&mut self) -> bool {
+        let may = self.repeats > 0;
+        self.repeats = self.repeats.saturating_sub(1);
+        may
+    }
+
+    fn is_forgettable(&self) -> bool {
+        let is_waited_for =
+            |open: &Open| open.target.observe.is_some() || open.held.is_some() || open.copy == Copy::Storing;
+        !self.is_confirmable && self.open.as_deref().is_some_and(|open| !is_waited_for(open))
+    }
+
+    fn forgotten_at(&self) -> Instant {
+        self.came_at + EXCHANGE_LIFETIME
+    }
+
+    /// Whether nothing is to come any more. What waits to be judged is not over, but has no answer either: it is
+    /// never the oldest of many.
+    fn is_over(&self) -> bool {
+        self.open.is_none()
+    }
+}
+
+/// RFC 7252 §4.8.2, with its own parameters
+pub(super) const EXCHANGE_LIFETIME: Duration = Duration::from_secs(247);
+
+/// How often a confirmable message is sent again. RFC 7252 §4.8
+const MAX_REPEATS: u8 = 4;
+
+/// Requests of one client that are remembered.
+const MAX_EXCHANGES: usize = 64;
+
+/// Bytes of answers that are kept for one client.
+const MAX_ANSWER_BYTES: usize = 8 * 1024;

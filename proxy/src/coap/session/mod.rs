@@ -1,0 +1,422 @@
+//! One CoAP session: what one peer asks for, judged; a state machine without input, output or clock.
+//!
+//! Datagrams of either side go in with [`Session::handle_input`]; what is to be sent comes out in an [`Outbox`],
+//! what else is to be done by [`Session::poll_output`]. A peer has an upstream socket of its own, so message
+//! identifiers and tokens pass as they are: what may pass leaves as it came, but for the client's secret.
+
+mod answer;
+mod exchanges;
+mod observations;
+mod operations;
+mod request;
+mod response;
+mod retired;
+mod review;
+mod target;
+#[cfg(test)]
+mod tests;
+mod waiting;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use mgate_policies::{BoxFuture, Cause, Client, Decision, Now, Reason};
+
+use self::exchanges::{Copy, EXCHANGE_LIFETIME, Exchanges};
+use self::observations::{Arrivals, Observation};
+use self::operations::Operations;
+use self::request::Identity;
+use self::retired::Retired;
+use self::review::Review;
+use self::waiting::Lane;
+use super::Endpoint;
+use super::codec::decode;
+use super::encode::encode_empty;
+use super::message::{Code, Kind, Message};
+use crate::gate::{Blame, Fate, PacketSeen, SessionEvent, Side, Verdict};
+use crate::rate::Rate;
+
+/// One peer's session, from its first request until it is forgotten.
+pub struct Session {
+    peer: Peer,
+    identity: Option<Box<Identity>>,
+    standing: Standing,
+    /// Whether others were told that it is open.
+    is_opened: bool,
+    upstream: Upstream,
+    /// When the upstream said something, or was given the chance to.
+    heard_at: Instant,
+    from_client: Lane,
+    from_upstream: Lane,
+    rate: Option<Rate>,
+    exchanges: Exchanges,
+    /// Copies that are being stored, by message identifier if that still names the message, in their order; and until
+    /// when.
+    copies: VecDeque<(Option<u16>, Instant)>,
+    arrivals: Arrivals,
+    observations: Vec<Observation>,
+    retired: Retired,
+    operations: Operations,
+    review: Option<Box<Review>>,
+    last_active: Instant,
+    next_id: u16,
+    is_closed: bool,
+    outputs: VecDeque<Output>,
+}
+
+/// What the transport knows of a client.
+pub struct Peer {
+    /// Where its datagrams come from.
+    pub address: SocketAddr,
+    /// The client's verified certificate, in DER.
+    pub certificate: Option<Vec<u8>>,
+    /// Whether they are encrypted.
+    pub is_encrypted: bool,
+}
+
+/// What happens to a session.
+pub enum Input<'a> {
+    /// A datagram of one side.
+    Datagram(Side, &'a [u8]),
+    /// What [`Output::Decide`] asked for.
+    Decided(Side, Decision),
+    /// mgate stops.
+    Drain,
+    /// What [`Output::Identify`] asked for.
+    Identified(Verdict),
+    /// The upstream is not there: nobody listens where it was.
+    Lost,
+    /// The client's rights changed, or the endpoint did: everything is asked for again.
+    Reauthorize,
+    /// What [`Output::Review`] asked for.
+    Reviewed(Decision),
+    /// What the first [`Output::Store`] that has no answer yet came to.
+    Stored(Result<(), Reason>),
+    /// What [`Output::Dial`] asked for; or why it is not to be had.
+    Upstream(Result<(), Box<str>>),
+}
+
+/// What a session wants done, other than sending.
+pub enum Output {
+    /// Send what is in the outbox, then forget the session.
+    Close,
+    /// Await this and hand it back as [`Input::Decided`]; replaces an earlier one of that side.
+    Decide(Side, BoxFuture<'static, Decision>),
+    /// Open a socket that is connected with the upstream.
+    Dial,
+    /// Close that socket.
+    HangUp,
+    /// Await this and hand it back as [`Input::Identified`]; replaces an earlier one.
+    Identify(BoxFuture<'static, Verdict>),
+    /// Await this and hand it back as [`Input::Reviewed`]; replaces an earlier one.
+    Review(BoxFuture<'static, Decision>),
+    /// Await this, after those that came before, and hand it back as [`Input::Stored`].
+    Store(BoxFuture<'static, Result<(), Reason>>),
+}
+
+/// Datagrams that are to be sent.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    bytes: Vec<u8>,
+    ends: Vec<(Side, usize)>,
+}
+
+/// What a session works with, for the time of one call.
+pub struct Context<'a> {
+    /// What all sessions of the route share.
+    pub endpoint: &'a Endpoint,
+    /// The time of the call.
+    pub now: Now,
+    /// Takes what is to be sent.
+    pub out: &'a mut Outbox,
+}
+
+/// How much there is to a peer, which decides who makes room for whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Nothing of its was ever allowed.
+    Stranger,
+    /// Something was that everybody may, so that anybody could have sent it in the name of the peer.
+    Guest,
+    /// It showed who it is, or that it is where it says.
+    Known,
+}
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// mgate stops.
+    Draining,
+    /// Nothing was heard for long enough.
+    Idle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Upstream {
+    Closed,
+    Dialing,
+    Open,
+}
+
+impl Session {
+    /// A session of a peer whose first request is about to come.
+    pub fn new(endpoint: &Endpoint, peer: Peer, now: Now) -> Self {
+        let limits = &endpoint.gate.limits;
+        Self {
+            peer,
+            identity: None,
+            standing: Standing::Stranger,
+            is_opened: false,
+            upstream: Upstream::Closed,
+            heard_at: now.instant,
+            from_client: Lane::default(),
+            from_upstream: Lane::default(),
+            rate: limits.messages_per_second.map(|rate| Rate::new(rate, now.instant)),
+            exchanges: Exchanges::default(),
+            copies: VecDeque::new(),
+            arrivals: Arrivals::default(),
+            observations: Vec::new(),
+            retired: Retired::default(),
+            operations: Operations::default(),
+            review: None,
+            last_active: now.instant,
+            next_id: 0,
+            is_closed: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// What to do with a datagram of a peer that has no session: whether it gets one. Requests do, and nothing is
+    /// kept of what is none.
+    pub fn admits(datagram: &[u8], peer: SocketAddr, cx: &mut Context<'_>) -> bool {
+        let Ok(message) = decode(datagram) else { return false };
+        if is_ping(&message) {
+            cx.out.write(Side::Client, |out| encode_empty(Kind::Reset, message.id, out));
+        }
+        if !message.is_request() {
+            return false;
+        }
+        let Endpoint { options, challenges, .. } = cx.endpoint;
+        if options.has_challenge && !challenges.is_met(peer, &message, cx.now) {
+            cx.out.write(Side::Client, |out| challenges.ask(peer, &message, cx.now, out));
+            return false;
+        }
+        true
+    }
+
+    /// Takes what happened.
+    pub fn handle_input(&mut self, input: Input<'_>, cx: &mut Context<'_>) {
+        if self.is_closed {
+            return;
+        }
+        match input {
+            Input::Datagram(side, datagram) => self.take(side, datagram, cx),
+            Input::Decided(side, decision) => self.decided(side, decision, cx),
+            Input::Drain => self.close(CloseReason::Draining, cx),
+            Input::Identified(verdict) => self.identified(verdict, cx),
+            Input::Lost => self.upstream_lost(cx),
+            Input::Reauthorize => self.reauthorize(cx),
+            Input::Reviewed(decision) => self.reviewed(decision, cx),
+            Input::Stored(result) => self.stored(if result.is_ok() { Copy::Done } else { Copy::Failed }, cx),
+            Input::Upstream(Ok(())) if self.upstream == Upstream::Dialing => self.upstream_open(cx),
+            Input::Upstream(Ok(())) => {}
+            Input::Upstream(Err(_)) => self.upstream_lost(cx),
+        }
+        self.take_queued(cx);
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Lets the time pass that [`Session::poll_timeout`] said.
+    pub fn handle_timeout(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now.instant;
+        for side in [Side::Client, Side::Upstream] {
+            if self.lane(side).deadline().is_some_and(|at| at <= now) {
+                self.decision_is_late(side, cx);
+            }
+        }
+        self.pass_review_time(cx);
+        self.pass_copy_time(cx);
+        self.pass_exchange_time(cx);
+        self.pass_observation_time(cx);
+        self.exchanges.forget_until(now);
+        self.operations.forget_until(now);
+        self.arrivals.forget_until(now);
+        if !self.is_closed && self.idle_at(cx.endpoint) <= now {
+            self.close(CloseReason::Idle, cx);
+        }
+        self.take_queued(cx);
+    }
+
+    /// When [`Session::handle_timeout`] must be called next.
+    pub fn poll_timeout(&self, endpoint: &Endpoint) -> Option<Instant> {
+        if self.is_closed {
+            return None;
+        }
+        let lanes = [&self.from_client, &self.from_upstream].into_iter().filter_map(Lane::deadline);
+        let open = self.exchanges.open().map(|(_, open)| open.deadline);
+        let copy = self.copies.front().map(|(_, until)| *until);
+        let others = [copy, self.review_timeout(), self.exchanges.forgets_at(), self.observation_timeout()];
+        lanes.chain(open).chain(others.into_iter().flatten()).chain([self.idle_at(endpoint)]).min()
+    }
+
+    /// How much there is to its peer.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Those for whom it asks policies.
+    pub fn clients(&self) -> impl Iterator<Item = &Client> {
+        let identity = self.identity.iter().map(|identity| &*identity.client);
+        identity.chain(self.observations.iter().map(Observation::client))
+    }
+
+    /// Whether something waits for a decision.
+    pub fn is_waiting(&self) -> bool {
+        self.from_client.deadline().is_some() || self.from_upstream.deadline().is_some()
+    }
+
+    fn take(&mut self, side: Side, datagram: &[u8], cx: &mut Context<'_>) {
+        // RFC 7252 §4.2 lets what makes no sense be passed over in silence, whatever kind it says it is
+        let Ok(message) = decode(datagram) else { return };
+        match side {
+            Side::Client => self.take_from_client(&message, cx),
+            Side::Upstream => self.take_from_upstream(&message, cx),
+        }
+    }
+
+    fn take_from_client(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
+        match message.kind {
+            _ if is_ping(message) => {
+                cx.out.write(Side::Client, |out| encode_empty(Kind::Reset, message.id, out));
+                self.report(Side::Client, message, Fate::Taken, cx);
+            }
+            Kind::Acknowledgement | Kind::Reset if message.code == Code::EMPTY => {
+                self.client_answers(message, cx);
+            }
+            _ if message.is_request() => self.request(message, cx),
+            // nobody asked the client for anything
+            _ => {}
+        }
+    }
+
+    /// When it is forgotten if nothing more happens.
+    fn idle_at(&self, endpoint: &Endpoint) -> Instant {
+        let limits = &endpoint.gate.limits;
+        self.last_active
+            + match (self.standing, self.observations.is_empty()) {
+                (Standing::Stranger, _) => limits.connect_timeout.max(2 * limits.decision_timeout),
+                (_, true) => limits.idle_timeout.unwrap_or(EXCHANGE_LIFETIME),
+                (_, false) => OBSERVER_SILENCE,
+            }
+    }
+
+    fn close(&mut self, why: CloseReason, cx: &mut Context<'_>) {
+        self.end_all(cx);
+        self.is_closed = true;
+        self.outputs.push_back(Output::Close);
+        if self.is_opened {
+            let client = self.identity.as_ref().map(|identity| &*identity.client);
+            let peer = self.peer.address;
+            cx.tell(&SessionEvent::Closed { client, peer, why: &why, blame: Blame::Nobody });
+        }
+    }
+
+    /// Tells who wants to know what became of a message.
+    fn report(&self, from: Side, message: &Message<'_>, fate: Fate<'_>, cx: &Context<'_>) {
+        let gate = &cx.endpoint.gate;
+        let mirror = gate.mirror.as_ref().filter(|mirror| mirror.wants_packets());
+        let is_observed = gate.observer.wants_packets();
+        if mirror.is_none() && !is_observed {
+            return;
+        }
+        let client = self.identity.as_ref().map(|identity| &*identity.client);
+        let has_secret = message.options.iter().any(|option| request::is_secret(&option));
+        let frame = (!has_secret).then_some(message.bytes);
+        let seen = PacketSeen { client, peer: self.peer.address, from, packet: message, frame, fate };
+        if is_observed {
+            gate.observer.packet(&seen);
+        }
+        if let Some(mirror) = mirror {
+            mirror.packet(&seen, cx.now);
+        }
+    }
+
+    fn lane(&self, side: Side) -> &Lane {
+        match side {
+            Side::Client => &self.from_client,
+            Side::Upstream => &self.from_upstream,
+        }
+    }
+
+    fn lane_mut(&mut self, side: Side) -> &mut Lane {
+        match side {
+            Side::Client => &mut self.from_client,
+            Side::Upstream => &mut self.from_upstream,
+        }
+    }
+}
+
+impl Context<'_> {
+    fn tell(&self, event: &SessionEvent<'_>) {
+        self.endpoint.gate.tell(event, self.now);
+    }
+}
+
+impl Outbox {
+    /// The datagrams in their order, and who they are for.
+    pub fn iter(&self) -> impl Iterator<Item = (Side, &[u8])> {
+        let starts = [0].into_iter().chain(self.ends.iter().map(|(_, end)| *end));
+        starts.zip(&self.ends).map(|(start, (side, end))| (*side, &self.bytes[start..*end]))
+    }
+
+    /// Forgets what was to be sent.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    fn push(&mut self, side: Side, datagram: &[u8]) {
+        self.write(side, |out| out.extend_from_slice(datagram));
+    }
+
+    fn write(&mut self, side: Side, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push((side, self.bytes.len()));
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Draining => "the gateway stops",
+            Self::Idle => "nothing was heard for long enough",
+        })
+    }
+}
+
+/// Tells messages apart that have the same identifier.
+fn hash(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// RFC 7252 §4.3
+fn is_ping(message: &Message<'_>) -> bool {
+    message.kind == Kind::Confirmable && message.code == Code::EMPTY
+}
+
+/// The denial of whoever waited in vain.
+fn no_decision_in_time() -> Reason {
+    Reason::with_detail(Cause::Unavailable, "no decision in time")
+}
+
+/// An upstream asks once in 24 hours whether an observer is still there. RFC 7641 §4.5
+const OBSERVER_SILENCE: Duration = Duration::from_secs(25 * 60 * 60);

@@ -1,0 +1,491 @@
+//! A request of the client: who asks, whether it may, and on to the upstream.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mgate_policies::{
+    Action, Cause, Client, Decision, Grant, Objection, Outcome, Protocol, Query, Reason, Suspended,
+};
+
+use super::answer::Refusal;
+use super::exchanges::{Copy, Open};
+use super::observations::Observation;
+use super::operations::{self, Grounds};
+use super::target::{Observe, Target};
+use super::waiting::Question;
+use super::{Context, Output, Session, Standing, Upstream};
+use crate::coap::Endpoint;
+use crate::coap::encode::encode_without;
+use crate::coap::message::{Block, Code, Kind, Message, MessageOption, OptionFault, number};
+use crate::gate::{Copied, Credentials, Fate, Identification, Notes, SessionEvent, Side, Verdict};
+
+/// Who a peer was found to be, and by what.
+pub(super) struct Identity {
+    secret: Option<Box<[u8]>>,
+    pub(super) client: Arc<Client>,
+    /// When it is to be found out again.
+    until: Instant,
+}
+
+/// What a request is about, and who makes it.
+pub(super) struct Judged {
+    pub(super) target: Target,
+    pub(super) client: Arc<Client>,
+}
+
+/// A decision that was waited for, and where to go on with it.
+pub(super) type Resumed = Option<(Suspended, Decision)>;
+
+impl Session {
+    /// Takes a request, unless it is one that came before or must wait for its turn.
+    pub(super) fn request(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
+        if self.exchanges.find(message.id).is_some_and(|exchange| exchange.is_same(message)) {
+            self.repeat(message, cx);
+        } else if self.from_client.is_busy() {
+            self.from_client.queue(message.bytes);
+        } else {
+            self.begin(message, cx);
+        }
+    }
+
+    /// Takes a request whose turn it is.
+    pub(super) fn begin(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
+        match self.exchanges.find(message.id) {
+            Some(exchange) if exchange.is_same(message) => return self.repeat(message, cx),
+            Some(_) => self.abandon(message.id, cx),
+            None => {}
+        }
+        if !self.exchanges.begin(message, cx.now.instant) {
+            return;
+        }
+        match self.check(message, cx) {
+            Ok(()) => self.identify(message, cx),
+            // RFC 7252 §5.4.1
+            Err(Refusal { code: Code::BAD_OPTION, .. }) if message.kind == Kind::NonConfirmable => {}
+            Err(refusal) => self.answer(message, refusal, cx),
+        }
+    }
+
+    /// Finds out who asks.
+    pub(super) fn identify(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
+        let secret = secret(message);
+        if self.identity.as_ref().is_some_and(|known| known.is_good(secret, cx.now.instant)) {
+            return self.ask(message, None, cx);
+        }
+        let authenticators = &cx.endpoint.gate.authenticators;
+        let identification = authenticators.identify(&self.credentials(secret), cx.now);
+        self.take_identification(message, identification, cx);
+    }
+
+    /// Goes on after the authenticator that needed time.
+    pub(super) fn resume_identification(
+        &mut self,
+        message: &Message<'_>,
+        asked: usize,
+        verdict: Verdict,
+        cx: &mut Context<'_>,
+    ) {
+        let credentials = self.credentials(secret(message));
+        let authenticators = &cx.endpoint.gate.authenticators;
+        let identification = authenticators.resume(asked, verdict, &credentials, cx.now);
+        self.take_identification(message, identification, cx);
+    }
+
+    /// Asks whether the client may.
+    pub(super) fn ask(&mut self, message: &Message<'_>, resumed: Resumed, cx: &mut Context<'_>) {
+        let Some(client) = self.identity.as_ref().map(|known| Arc::clone(&known.client)) else { return };
+        let target = match Target::of(message, cx.endpoint.options.profile) {
+            Ok(target) => target,
+            Err(code) => return self.answer(message, code.into(), cx),
+        };
+        if resumed.is_none() {
+            if self.is_token_taken(message.token, &target) {
+                return self.answer(message, Code::BAD_REQUEST.into(), cx);
+            }
+            match self.go_on(message, &target, &client, cx) {
+                Some(Ok(grounds)) => return self.allowed(message, Judged { target, client }, &grounds, cx),
+                Some(Err(refusal)) => return self.answer(message, refusal, cx),
+                None => {}
+            }
+        }
+        let Some(resource) = target.resource() else { return };
+        let payload = if is_partial(message) { b"" } else { message.payload };
+        let query = Query {
+            client: &client,
+            action: target.action,
+            resource,
+            payload,
+            qos: qos(message),
+            retain: false,
+        };
+        let policies = &cx.endpoint.gate.policies;
+        let outcome = match resumed {
+            Some((suspended, decision)) => policies.resume(suspended, decision, &query, cx.now),
+            None => policies.evaluate(&query, cx.now),
+        };
+        match outcome {
+            Outcome::Allowed(grant, objection) => {
+                tell_objection(&client, &target, objection.as_deref(), cx);
+                self.allowed(message, Judged { target, client }, &Grounds::of(grant, cx), cx);
+            }
+            Outcome::Denied(reason) => self.deny(message, (target.action, target.name()), &reason, cx),
+            Outcome::Pending(suspended, future) => {
+                self.wait(Side::Client, message.bytes, Question::Policies(suspended), cx);
+                self.outputs.push_back(Output::Decide(Side::Client, future));
+                self.report(Side::Client, message, Fate::Held, cx);
+            }
+        }
+    }
+
+    /// The upstream's socket is there: what waited for it goes out.
+    pub(super) fn upstream_open(&mut self, cx: &mut Context<'_>) {
+        self.upstream = Upstream::Open;
+        self.heard_at = cx.now.instant;
+        for open in self.exchanges.open_mut() {
+            open.passed_at = cx.now.instant;
+            cx.out.push(Side::Upstream, &open.request);
+        }
+        if let Some(identity) = &self.identity
+            && !std::mem::replace(&mut self.is_opened, true)
+        {
+            cx.tell(&SessionEvent::Opened(&identity.client));
+        }
+    }
+
+    /// A request that came before: what it was answered is said again. It is neither judged nor counted; one that
+    /// has no answer yet may have been lost on its way, and the upstream knows it by its identifier.
+    fn repeat(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
+        let is_open = self.upstream == Upstream::Open;
+        let Some(exchange) = self.exchanges.find(message.id) else { return };
+        if !exchange.is_confirmable || !exchange.may_repeat() {
+            return;
+        }
+        match (exchange.answer(), &exchange.open) {
+            (Some(answer), _) => cx.out.push(Side::Client, answer),
+            (None, Some(open)) if is_open && open.held.is_none() => {
+                cx.out.push(Side::Upstream, &open.request);
+            }
+            _ => {}
+        }
+    }
+
+    /// What is wrong with a request whoever it comes from: the answer, and what the client is told beside it.
+    fn check(&mut self, message: &Message<'_>, cx: &Context<'_>) -> Result<(), Refusal> {
+        let now = cx.now.instant;
+        if let Some(Err(at)) = self.rate.as_mut().map(|rate| rate.take(now)) {
+            let secs = (at - now).as_secs() + 1;
+            let max_age = u32::try_from(secs).unwrap_or(u32::MAX);
+            return Err(too_many(max_age));
+        }
+        let packet_bytes = cx.endpoint.gate.limits.packet_bytes;
+        if message.bytes.len() > packet_bytes {
+            return Err(too_large(packet_bytes));
+        }
+        match message.known.fault {
+            Some(OptionFault::Proxying) => return Err(Code::PROXYING_NOT_SUPPORTED.into()),
+            Some(_) => return Err(Code::BAD_OPTION.into()),
+            None => {}
+        }
+        if message.code.method().is_none() {
+            return Err(Code::METHOD_NOT_ALLOWED.into());
+        }
+        // who of two it is nobody can say
+        if message.options.iter().filter(is_secret).count() > 1 {
+            return Err(Code::BAD_REQUEST.into());
+        }
+        if !cx.endpoint.options.is_at(message.host()) {
+            return Err(Code::PROXYING_NOT_SUPPORTED.into());
+        }
+        let is_full = self.exchanges.open().count() >= MAX_OPEN && !self.exchanges.give_up_one();
+        if is_full || self.copies.len() >= MAX_COPIES {
+            return Err(too_many(1));
+        }
+        Ok(())
+    }
+
+    fn credentials<'a>(&'a self, secret: Option<&'a [u8]>) -> Credentials<'a> {
+        Credentials {
+            client_id: "",
+            username: None,
+            password: secret,
+            upgrade: None,
+            certificate: self.peer.certificate.as_deref(),
+            peer: self.peer.address,
+            protocol: Protocol::Coap,
+        }
+    }
+
+    fn take_identification(
+        &mut self,
+        message: &Message<'_>,
+        identification: Identification,
+        cx: &mut Context<'_>,
+    ) {
+        let expired = || Reason::with_detail(Cause::BadCredentials, "expired");
+        let reason = match identification {
+            Identification::Accepted(principal) if principal.expires.is_some_and(|at| at <= cx.now.unix) => {
+                expired()
+            }
+            Identification::Accepted(principal) => {
+                let expires = principal.expires.map(|at| at - cx.now.unix);
+                let lasts = expires.into_iter().chain([IDENTITY_LIFETIME]).min().unwrap_or_default();
+                let client = Arc::new(Client {
+                    principal,
+                    client_id: "".into(),
+                    username: None,
+                    peer: self.peer.address,
+                    route: Arc::clone(&cx.endpoint.gate.route),
+                    protocol: Protocol::Coap,
+                    is_encrypted: self.peer.is_encrypted,
+                });
+                let (secret, until) = (secret(message).map(Into::into), cx.now.instant + lasts);
+                self.identity = Some(Box::new(Identity { secret, client, until }));
+                return self.ask(message, None, cx);
+            }
+            Identification::Pending(asked, future) => {
+                self.wait(Side::Client, message.bytes, Question::Identity(asked), cx);
+                self.outputs.push_back(Output::Identify(future));
+                return;
+            }
+            Identification::Rejected(reason) => reason,
+        };
+        self.identity = None;
+        self.deny(message, (Action::Connect, ""), &reason, cx);
+    }
+
+    /// Whether a request goes on with something that was allowed: nobody is asked about it then.
+    fn go_on(
+        &mut self,
+        message: &Message<'_>,
+        target: &Target,
+        client: &Arc<Client>,
+        cx: &Context<'_>,
+    ) -> Option<Result<Grounds, Refusal>> {
+        let (now, max_bytes) = (cx.now.instant, cx.endpoint.gate.limits.packet_bytes);
+        let is_later = |block: &Block| block.number > 0;
+        if let Some(block) = message.known.block1.filter(is_later) {
+            let done = self.operations.go_on(message, block, client, (max_bytes, now));
+            return Some(done.map_err(|code| match code {
+                Code::REQUEST_ENTITY_TOO_LARGE => too_large(max_bytes),
+                code => code.into(),
+            }));
+        }
+        message.known.block2.filter(is_later)?;
+        match self.operations.may_fetch(message, client, now) {
+            Some(grounds) => Some(Ok(grounds)),
+            None => target.is_rest.then_some(Err(Code::BAD_OPTION.into())),
+        }
+    }
+
+    /// Goes on with a request that may pass, for all that policies say.
+    fn allowed(&mut self, message: &Message<'_>, judged: Judged, grounds: &Grounds, cx: &mut Context<'_>) {
+        let Judged { target, client } = &judged;
+        if target.observe == Some(Observe::Begin) && !self.has_room_for(message.token, cx) {
+            let reason = Reason::with_detail(Cause::QuotaExceeded, "too many observations");
+            return self.deny(message, (target.action, target.name()), &reason, cx);
+        }
+        if is_partial(message) {
+            let is_copied = cx.endpoint.gate.mirror.is_some() && target.action == Action::Publish;
+            self.operations.begin_upload(message, client, grounds.until, (is_copied, cx.now.instant));
+        }
+        self.pass(message, judged, grounds, cx);
+    }
+
+    /// Hands a request to the upstream, without what is for mgate alone.
+    fn pass(&mut self, message: &Message<'_>, judged: Judged, grounds: &Grounds, cx: &mut Context<'_>) {
+        let now = cx.now.instant;
+        self.last_active = now;
+        self.standing = self.standing.max(standing(&judged.client, cx));
+        let copy = if grounds.is_fetch { Copy::Done } else { self.copy(message, &judged, cx) };
+        let request = as_the_upstream_sees_it(message, self.peer.address, cx);
+        if self.upstream == Upstream::Open {
+            cx.out.push(Side::Upstream, &request);
+        }
+        let Judged { client, target } = judged;
+        let open = Open {
+            client,
+            request,
+            key: operations::key(message),
+            target,
+            until: grounds.until,
+            passed_at: now,
+            deadline: now + cx.endpoint.gate.limits.upstream_timeout,
+            is_acknowledged: false,
+            copy,
+            held: None,
+        };
+        if open.is_begin() {
+            self.begin_observation(Observation::new(message.token, &open, cx.now));
+        }
+        self.exchanges.give_up(message.token);
+        if let Some(exchange) = self.exchanges.find(message.id) {
+            exchange.open = Some(Box::new(open));
+        }
+        if self.from_upstream.has_waiting(message.token) {
+            // whom it is for may be another by now
+            self.ask_anew(Side::Upstream, cx);
+        }
+        if self.upstream == Upstream::Closed {
+            self.upstream = Upstream::Dialing;
+            self.outputs.push_back(Output::Dial);
+        }
+        self.report(Side::Client, message, Fate::Passed(grounds.by.as_deref()), cx);
+    }
+
+    /// Gives the mirror its copy of a message that is published, once it is whole.
+    fn copy(&mut self, message: &Message<'_>, judged: &Judged, cx: &Context<'_>) -> Copy {
+        let Judged { target, client } = judged;
+        let is_last = message.known.block1.is_some_and(|block| block.number > 0 && !block.has_more);
+        let body = is_last.then(|| self.operations.end(message, client, cx.now.instant)).flatten();
+        let is_whole = message.known.block1.is_none_or(|block| !block.has_more);
+        let Some(mirror) = cx.endpoint.gate.mirror.as_ref() else { return Copy::Done };
+        if target.action != Action::Publish || !is_whole {
+            return Copy::Done;
+        }
+        let copied = mirror.message(&crate::gate::Message {
+            client,
+            action: target.action,
+            now: cx.now,
+            topic: target.name(),
+            payload: body.as_deref().unwrap_or(message.payload),
+            qos: qos(message),
+            retain: false,
+            is_acknowledged: true,
+            notes: notes(message),
+        });
+        match copied {
+            Copied::Taken => Copy::Done,
+            Copied::Storing(future) => {
+                let until = cx.now.instant + cx.endpoint.gate.limits.store_timeout;
+                self.copies.push_back((Some(message.id), until));
+                self.outputs.push_back(Output::Store(future));
+                Copy::Storing
+            }
+        }
+    }
+}
+
+impl Grounds {
+    fn of(grant: Grant, cx: &Context<'_>) -> Self {
+        Self { by: grant.by, until: until(grant.ttl, cx), is_fetch: false }
+    }
+}
+
+impl Identity {
+    fn is_good(&self, secret: Option<&[u8]>, now: Instant) -> bool {
+        now < self.until && is_same(self.secret.as_deref(), secret)
+    }
+}
+
+/// Whether an option is for mgate alone: `?auth=…`.
+pub(super) fn is_secret(option: &MessageOption<'_>) -> bool {
+    option.number == number::URI_QUERY && option.value.starts_with(SECRET)
+}
+
+/// A confirmable message is one that is sent until it is acknowledged.
+pub(super) fn qos(message: &Message<'_>) -> u8 {
+    u8::from(message.kind == Kind::Confirmable)
+}
+
+/// What a message says about itself. RFC 7252 §12.3 and the registry of content formats
+pub(super) fn notes(message: &Message<'_>) -> Notes<'static> {
+    let content_type = match message.known.content_format {
+        Some(0) => Some("text/plain; charset=utf-8"),
+        Some(40) => Some("application/link-format"),
+        Some(41) => Some("application/xml"),
+        Some(42) => Some("application/octet-stream"),
+        Some(47) => Some("application/exi"),
+        Some(50) => Some("application/json"),
+        Some(60) => Some("application/cbor"),
+        Some(110) => Some("application/senml+json"),
+        Some(112) => Some("application/senml+cbor"),
+        _ => None,
+    };
+    Notes { content_type, ..Notes::default() }
+}
+
+pub(super) fn tell_objection(
+    client: &Client,
+    target: &Target,
+    objection: Option<&Objection>,
+    cx: &Context<'_>,
+) {
+    if let Some(objection) = objection {
+        let (action, resource) = (target.action, target.name());
+        cx.tell(&SessionEvent::WouldBeDenied { client, action, resource, objection });
+    }
+}
+
+/// When what was allowed for that long has to be asked again.
+pub(super) fn until(ttl: Option<Duration>, cx: &Context<'_>) -> Option<Instant> {
+    ttl.and_then(|ttl| cx.now.instant.checked_add(ttl))
+}
+
+/// What a client is that was allowed something.
+fn standing(client: &Client, cx: &Context<'_>) -> Standing {
+    match cx.endpoint.options.has_challenge || !client.principal.id.is_empty() {
+        true => Standing::Known,
+        false => Standing::Guest,
+    }
+}
+
+fn secret<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
+    let mut options = message.options.iter();
+    options.find(is_secret).and_then(|option| option.value.strip_prefix(SECRET))
+}
+
+/// Takes as long for every secret of this length.
+fn is_same(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => {
+            let differing = one.iter().zip(other).fold(0, |found, (one, other)| found | (one ^ other));
+            one.len() == other.len() && differing == 0
+        }
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// A request without what is meant for mgate: the secret, and where the client found it.
+fn as_the_upstream_sees_it(message: &Message<'_>, peer: SocketAddr, cx: &Context<'_>) -> Box<[u8]> {
+    let Endpoint { options, challenges, .. } = cx.endpoint;
+    let is_ours = challenges.is_met(peer, message, cx.now);
+    let mut request = Vec::with_capacity(message.bytes.len());
+    let is_cut = |option: &MessageOption<'_>| match option.number {
+        number::ECHO => is_ours,
+        // policies do not see it, so an upstream that has several names must not do either
+        number::URI_HOST => options.hosts.is_empty(),
+        number::URI_PORT => true,
+        _ => is_secret(option),
+    };
+    encode_without(message, is_cut, &mut request);
+    request.into()
+}
+
+/// Whether there is more of the body, so that nobody can judge it by what is there.
+fn is_partial(message: &Message<'_>) -> bool {
+    message.known.block1.is_some_and(|block| block.number == 0 && block.has_more)
+}
+
+/// RFC 7959 §2.9.3
+fn too_large(max_bytes: usize) -> Refusal {
+    let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX);
+    Refusal { code: Code::REQUEST_ENTITY_TOO_LARGE, option: Some((number::SIZE1, max_bytes)) }
+}
+
+/// RFC 8516 §3
+fn too_many(secs: u32) -> Refusal {
+    Refusal { code: Code::TOO_MANY_REQUESTS, option: Some((number::MAX_AGE, secs)) }
+}
+
+const SECRET: &[u8] = b"auth=";
+
+/// A peer may be somebody else by then, or no longer be welcome.
+const IDENTITY_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Requests of one client that the upstream has yet to answer.
+const MAX_OPEN: usize = 16;
+
+/// Copies of one client that are being stored.
+const MAX_COPIES: usize = 64;

@@ -1,0 +1,97 @@
+use super::*;
+
+#[test]
+fn later_requests_wait_in_order_and_deliveries_go_on() {
+    let mut story = Story::of_messages();
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2");
+    story.client("CON POST 2 u /channels/1/messages/slow =a").client("CON POST 3 v /channels/1/messages =b");
+    story.client_hears();
+    story.upstream_hears();
+    story.upstream("NON 2.05 900 t observe=3 =x");
+    assert_eq!(story.client_hears(), ["NON 2.05 900 t observe=3 =x"]);
+    story.input(Input::Decided(Side::Client, allow()));
+    let heard = story.upstream_hears();
+    assert_eq!(heard, ["CON POST 2 u /channels/1/messages/slow =a", "CON POST 3 v /channels/1/messages =b"]);
+}
+
+#[test]
+fn request_that_comes_again_while_it_waits_is_not_asked_about_again() {
+    let mut story = Story::new();
+    story
+        .client("CON GET 1 t /slow")
+        .client("CON GET 1 t /slow")
+        .client("CON GET 2 u /a")
+        .client("CON GET 2 u /a");
+    assert_eq!(story.asked().len(), 1);
+    story.input(Input::Decided(Side::Client, allow()));
+    assert_eq!(story.asked(), ["guest request GET /a "]);
+    story.input(Input::Upstream(Ok(())));
+    assert_eq!(story.upstream_hears().len(), 2);
+}
+
+#[test]
+fn decision_that_is_late_is_a_no() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /slow").client("CON GET 2 t /a").pass(6 * SECOND);
+    assert_eq!(story.client_hears(), ["ACK 5.03 1 t max-age=5"]);
+    story.input(Input::Decided(Side::Client, allow()));
+    story.input(Input::Upstream(Ok(())));
+    assert_eq!(story.upstream_hears(), ["CON GET 2 t /a"]);
+}
+
+#[test]
+fn unknown_client_waits_for_its_name() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a ?auth=slow");
+    assert!(matches!(story.session.poll_output(), Some(Output::Identify(_))));
+    story.input(Input::Decided(Side::Client, allow()));
+    assert!(story.asked().is_empty());
+    story
+        .input(Input::Identified(Verdict::Accepted(Principal { id: "late".into(), ..Principal::default() })));
+    assert_eq!(story.asked(), ["late request GET /a "]);
+    let mut never = Story::new();
+    never.client("CON GET 1 t /a ?auth=slow").pass(6 * SECOND);
+    assert_eq!(never.client_hears(), ["ACK 5.03 1 t max-age=5"]);
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let mut story = Story::new();
+    story.client("NON GET 0 t /slow");
+    (1..100).for_each(|id| _ = story.client(&format!("NON GET {id} t{id} /a")));
+    story.input(Input::Decided(Side::Client, allow()));
+    story.input(Input::Upstream(Ok(())));
+    assert_eq!(story.upstream_hears().len(), 9);
+}
+
+#[test]
+fn notification_that_waits_keeps_those_behind_it_in_order() {
+    let mut story = Story::of_messages();
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2");
+    story.client_hears();
+    story.upstream("CON 2.05 900 t observe=3 =slow").upstream("CON 2.05 900 t observe=3 =slow");
+    story.upstream("NON 2.05 901 t observe=4 =x");
+    assert!(story.client_hears().is_empty());
+    story.input(Input::Decided(Side::Upstream, Decision::Deny(Reason::new(Cause::NotAuthorized))));
+    assert_eq!(story.client_hears(), ["NON 2.05 901 t observe=4 =x"]);
+    assert_eq!(story.upstream_hears().last().unwrap(), "ACK 0.00 900 -");
+}
+
+#[test]
+fn notification_that_finds_no_room_is_taken_when_it_comes_again() {
+    let mut story = Story::of_messages();
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2");
+    story.client_hears();
+    let notifications: Vec<_> =
+        (0..10).map(|id| format!("CON 2.05 {} t observe={} =x", 900 + id, 3 + id)).collect();
+    story.upstream("CON 2.05 800 t observe=2 =slow");
+    notifications.iter().for_each(|notification| _ = story.upstream(notification));
+    story.input(Input::Decided(Side::Upstream, allow()));
+    assert_eq!(story.client_hears().len(), 1 + 8);
+    story.upstream(&notifications[8]).upstream(&notifications[9]);
+    assert_eq!(story.client_hears(), notifications[8..]);
+}
+
+pub(super) fn allow() -> Decision {
+    Decision::Allow(Grant::default())
+}

@@ -1,0 +1,298 @@
+//! The peers of one socket: bounded, and with room for those who show who they are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use super::session::Standing;
+use crate::listener::{Admission, Bound, Permit};
+
+/// The peers of one socket, and when each wants to be called.
+pub(super) struct Table<P> {
+    peers: HashMap<SocketAddr, Entry<P>>,
+    /// Those who make room for others, in that order: strangers, then guests, of these who was quiet for longest.
+    evictable: BTreeSet<(Standing, u64, SocketAddr)>,
+    /// The same for each address, or network, that is bounded.
+    evictable_at: BTreeSet<(Option<IpAddr>, Standing, u64, SocketAddr)>,
+    timers: BTreeSet<(Instant, SocketAddr)>,
+    admission: Admission,
+    last_serial: u64,
+}
+
+/// Names one peer for as long as it is in the table, and none that comes from the same address later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    address: SocketAddr,
+    serial: u64,
+}
+
+struct Entry<P> {
+    peer: P,
+    serial: u64,
+    standing: Standing,
+    /// Grows whenever the peer says something.
+    rank: u64,
+    armed: Option<Instant>,
+    _permit: Permit,
+}
+
+impl<P> Table<P> {
+    /// A table without peers.
+    pub(super) fn new(admission: Admission) -> Self {
+        Self {
+            peers: HashMap::new(),
+            evictable: BTreeSet::new(),
+            evictable_at: BTreeSet::new(),
+            timers: BTreeSet::new(),
+            admission,
+            last_serial: 0,
+        }
+    }
+
+    /// Adds a peer. Where there are as many as there may be, from everywhere or from its address, one that need not be
+    /// there makes room.
+    pub(super) fn add(&mut self, address: SocketAddr, peer: P) -> Result<Key, Bound> {
+        let admitted = self.admission.admit(address.ip());
+        let admitted = admitted.or_else(|bound| self.make_room(address, bound));
+        // one who has gone for all may have left too many of one address
+        let permit = admitted.or_else(|bound| self.make_room(address, bound))?;
+        self.last_serial += 1;
+        let serial = self.last_serial;
+        let entry =
+            Entry { peer, serial, standing: Standing::Stranger, rank: serial, armed: None, _permit: permit };
+        self.peers.insert(address, entry);
+        self.line_up(address);
+        Ok(Key { address, serial })
+    }
+
+    /// The peer at an address.
+    pub(super) fn at(&self, address: SocketAddr) -> Option<Key> {
+        self.peers.get(&address).map(|entry| Key { address, serial: entry.serial })
+    }
+
+    /// The peer that was named, if it is still there.
+    pub(super) fn get(&mut self, key: Key) -> Option<&mut P> {
+        let entry = self.peers.get_mut(&key.address).filter(|entry| entry.serial == key.serial)?;
+        Some(&mut entry.peer)
+    }
+
+    /// All peers.
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.peers.iter().map(|(address, entry)| Key { address: *address, serial: entry.serial }).collect()
+    }
+
+    /// Keeps how much there is to a peer.
+    pub(super) fn settle(&mut self, key: Key, standing: Standing) {
+        if self.standing(key).is_some_and(|before| before != standing) {
+            self.place(key.address, standing);
+        }
+    }
+
+    /// A peer said something: of guests, it is the last to go. Strangers go in the order in which they came.
+    pub(super) fn touch(&mut self, key: Key) {
+        if self.standing(key) == Some(Standing::Guest) {
+            self.place(key.address, Standing::Guest);
+        }
+    }
+
+    /// Takes a peer away.
+    pub(super) fn remove(&mut self, key: Key) -> Option<P> {
+        self.get(key)?;
+        self.line_out(key.address);
+        let entry = self.peers.remove(&key.address)?;
+        if let Some(at) = entry.armed {
+            self.timers.remove(&(at, key.address));
+        }
+        Some(entry.peer)
+    }
+
+    /// Has a peer called no later than it wants to; earlier is no harm, so what moves on is left where it is.
+    pub(super) fn arm(&mut self, key: Key, at: Option<Instant>) {
+        let Some(entry) = self.peers.get_mut(&key.address).filter(|entry| entry.serial == key.serial) else {
+            return;
+        };
+        let Some(at) = at.filter(|at| entry.armed.is_none_or(|armed| *at < armed)) else { return };
+        if let Some(armed) = entry.armed.replace(at) {
+            self.timers.remove(&(armed, key.address));
+        }
+        self.timers.insert((at, key.address));
+    }
+
+    /// When the first peer is to be called.
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// A peer whose time has come.
+    pub(super) fn pop_timer(&mut self, now: Instant) -> Option<Key> {
+        let (at, address) = *self.timers.first().filter(|(at, _)| *at <= now)?;
+        self.timers.remove(&(at, address));
+        let entry = self.peers.get_mut(&address)?;
+        entry.armed = None;
+        Some(Key { address, serial: entry.serial })
+    }
+
+    fn standing(&self, key: Key) -> Option<Standing> {
+        let entry = self.peers.get(&key.address).filter(|entry| entry.serial == key.serial)?;
+        Some(entry.standing)
+    }
+
+    /// Gives a peer the last place of its standing.
+    fn place(&mut self, address: SocketAddr, standing: Standing) {
+        self.line_out(address);
+        self.last_serial += 1;
+        if let Some(entry) = self.peers.get_mut(&address) {
+            (entry.standing, entry.rank) = (standing, self.last_serial);
+        }
+        self.line_up(address);
+    }
+
+    /// Takes away who need not be there, so that a bound is kept with one more.
+    fn make_room(&mut self, address: SocketAddr, bound: Bound) -> Result<Permit, Bound> {
+        let charged = self.admission.charged(address.ip());
+        let first = match bound {
+            Bound::Connections => self.evictable.first().map(|(.., address)| *address),
+            Bound::ConnectionsPerAddress => {
+                let lowest = (charged, Standing::Stranger, 0, LOWEST);
+                let first = self.evictable_at.range(lowest..).next();
+                first.filter(|(other, ..)| *other == charged).map(|(.., address)| *address)
+            }
+        };
+        let key = first.and_then(|first| self.at(first)).ok_or(bound)?;
+        self.remove(key);
+        self.admission.admit(address.ip())
+    }
+
+    fn line_up(&mut self, address: SocketAddr) {
+        let Some(Entry { standing, rank, .. }) = self.peers.get(&address) else { return };
+        if *standing != Standing::Known {
+            let charged = self.admission.charged(address.ip());
+            self.evictable.insert((*standing, *rank, address));
+            self.evictable_at.insert((charged, *standing, *rank, address));
+        }
+    }
+
+    fn line_out(&mut self, address: SocketAddr) {
+        let Some(Entry { standing, rank, .. }) = self.peers.get(&address) else { return };
+        let charged = self.admission.charged(address.ip());
+        self.evictable.remove(&(*standing, *rank, address));
+        self.evictable_at.remove(&(charged, *standing, *rank, address));
+    }
+}
+
+/// No address comes before it.
+const LOWEST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+    use std::time::Duration;
+
+    use mgate_policies::Now;
+
+    use super::*;
+    use crate::listener::Bounds;
+
+    #[test]
+    fn ten_thousand_strangers_take_no_more_than_there_is() {
+        let mut table = table(100, 100);
+        let known = table.add(address(0), 0).unwrap();
+        table.settle(known, Standing::Known);
+        for number in 1..10_000 {
+            table.add(address(number), number).unwrap();
+            assert!(
+                table.peers.len() <= 100 && table.evictable.len() < 100 && table.evictable_at.len() < 100
+            );
+        }
+        assert_eq!(table.get(known), Some(&mut 0));
+        assert_eq!(table.at(address(1)), None);
+        assert!(table.at(address(9_999)).is_some());
+    }
+
+    #[test]
+    fn who_is_known_is_not_pushed_out_and_bounds_hold() {
+        let mut table = table(3, 2);
+        for number in [0, 1] {
+            let key = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, number)), 0).unwrap();
+            table.settle(key, Standing::Known);
+        }
+        let third = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, 3)), 0);
+        assert_eq!(third, Err(Bound::ConnectionsPerAddress));
+        let key = table.add(address(1), 0).unwrap();
+        table.settle(key, Standing::Known);
+        assert_eq!(table.add(address(2), 0), Err(Bound::Connections));
+        table.remove(key);
+        assert!(table.add(address(2), 0).is_ok());
+    }
+
+    #[test]
+    fn guest_that_was_quiet_for_longest_makes_room_behind_strangers() {
+        let mut table = table(3, 3);
+        let [one, two] = [1, 2].map(|number| table.add(address(number), number).unwrap());
+        [one, two].iter().for_each(|key| table.settle(*key, Standing::Guest));
+        table.touch(one);
+        let stranger = table.add(address(3), 3).unwrap();
+        let four = table.add(address(4), 4).unwrap();
+        assert_eq!([stranger, two].map(|key| table.get(key).is_some()), [false, true]);
+        table.settle(four, Standing::Known);
+        let five = table.add(address(5), 5).unwrap();
+        assert_eq!([five, two, one].map(|key| table.get(key).is_some()), [true, false, true]);
+    }
+
+    #[test]
+    fn ports_of_one_address_make_room_for_each_other_and_for_nobody_else() {
+        let mut table = table(100, 3);
+        let other = table.add(address(1), 0).unwrap();
+        let known = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), 1).unwrap();
+        table.settle(known, Standing::Known);
+        for port in 2..100 {
+            let key = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), u32::from(port)).unwrap();
+            table.settle(key, Standing::Guest);
+            assert!(table.peers.len() <= 4);
+        }
+        assert_eq!([other, known].map(|key| table.get(key).is_some()), [true, true]);
+        let network = |host: u16| SocketAddr::from((Ipv6Addr::new(1, 2, 3, 4, 0, 0, 0, host), 5683));
+        (0..10).for_each(|host| _ = table.add(network(host), 0).unwrap());
+        assert_eq!(table.peers.len(), 7);
+    }
+
+    #[test]
+    fn key_of_a_peer_that_is_gone_names_nobody() {
+        let mut table = table(3, 3);
+        let old = table.add(address(1), 1).unwrap();
+        assert_eq!(table.remove(old), Some(1));
+        let new = table.add(address(1), 2).unwrap();
+        assert_eq!(table.get(old), None);
+        assert_eq!(table.remove(old), None);
+        assert_eq!(table.get(new), Some(&mut 2));
+        assert_eq!(table.at(address(1)), Some(new));
+    }
+
+    #[test]
+    fn peers_are_called_in_the_order_of_their_times() {
+        let (mut table, now) = (table(9, 9), Now::read().instant);
+        let at = |secs| Some(now + Duration::from_secs(secs));
+        let [one, two, three] = [1, 2, 3].map(|number| table.add(address(number), number).unwrap());
+        table.arm(one, at(5));
+        table.arm(two, at(3));
+        table.arm(three, at(1));
+        table.arm(one, at(2));
+        table.arm(two, at(9));
+        table.remove(three);
+        assert_eq!(table.next_timer(), at(2));
+        assert_eq!(table.pop_timer(now), None);
+        let later = now + Duration::from_secs(4);
+        assert_eq!(
+            [table.pop_timer(later), table.pop_timer(later), table.pop_timer(later)],
+            [Some(one), Some(two), None]
+        );
+    }
+
+    fn table(connections: usize, connections_per_address: usize) -> Table<u32> {
+        Table::new(Admission::new(Bounds { connections, connections_per_address }, Vec::new()))
+    }
+
+    fn address(number: u32) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::from(0x0a00_0000 + number), 5683))
+    }
+}

@@ -1,0 +1,244 @@
+//! Datagrams of many peers by one socket, and of one upstream by another.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::{UdpSocket, lookup_host};
+
+/// A socket that the datagrams of many peers come to.
+pub struct UdpListener(std::net::UdpSocket);
+
+impl UdpListener {
+    /// Takes an address; a port of 0 takes a free one.
+    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        // as much as the system grants: a fleet that reports on the hour comes in one burst
+        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+        Ok(Self(socket))
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Registers it with the runtime of this thread.
+    pub(crate) fn register(self) -> io::Result<Datagrams> {
+        let socket = UdpSocket::from_std(self.0)?;
+        let state = UdpSocketState::new((&socket).into())?;
+        allow_fragments(&socket);
+        Ok(Datagrams { socket, state })
+    }
+}
+
+/// A socket that the datagrams of many peers come to, in a runtime.
+pub(crate) struct Datagrams {
+    socket: UdpSocket,
+    state: UdpSocketState,
+}
+
+/// Room for what comes at once, used again and again.
+pub(crate) struct Batch {
+    buffers: Vec<Box<[u8]>>,
+    metas: Vec<RecvMeta>,
+    filled: usize,
+}
+
+/// Where a datagram came from, and which of our addresses it was sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Way {
+    pub(crate) peer: SocketAddr,
+    pub(crate) own: Option<IpAddr>,
+}
+
+impl Datagrams {
+    /// Waits for datagrams and takes what is there, as far as there is room. Dropping the future loses none.
+    pub(crate) async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
+        batch.filled = 0;
+        self.socket
+            .async_io(Interest::READABLE, || {
+                let mut slices: Vec<_> =
+                    batch.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+                batch.filled = self.state.recv((&self.socket).into(), &mut slices, &mut batch.metas)?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Sends a datagram back the way that others came; what the system has no room for is lost.
+    pub(crate) fn send(&self, way: Way, contents: &[u8]) -> io::Result<()> {
+        let transmit =
+            Transmit { destination: way.peer, ecn: None, contents, segment_size: None, src_ip: way.own };
+        self.state.try_send((&self.socket).into(), &transmit)
+    }
+}
+
+impl Batch {
+    pub(crate) fn new() -> Self {
+        let buffers = (0..BATCH).map(|_| vec![0; DATAGRAM_BYTES].into()).collect();
+        Self { buffers, metas: vec![RecvMeta::default(); BATCH], filled: 0 }
+    }
+
+    /// The datagrams that came.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Way, &[u8])> {
+        let filled = self.buffers.iter().zip(&self.metas).take(self.filled);
+        filled.flat_map(|(buffer, meta)| {
+            let way = Way { peer: meta.addr, own: meta.dst_ip };
+            // the system may have put several datagrams of one peer together
+            let datagrams = buffer[..meta.len.min(buffer.len())].chunks(meta.stride.max(1));
+            datagrams.map(move |datagram| (way, datagram))
+        })
+    }
+}
+
+/// Opens a socket that is connected with one upstream: what others send to it is not heard.
+pub(crate) async fn connect(host: &str, port: u16) -> io::Result<UdpSocket> {
+    let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for address in lookup_host((host, port)).await? {
+        let own: IpAddr = match address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((own, 0)).await?;
+        allow_fragments(&socket);
+        match socket.connect(address).await {
+            Ok(()) => return Ok(socket),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+/// What is larger than the path takes would be lost: [`UdpSocketState`] forbids fragments, for protocols that look for
+/// the size of the path, and so does the system for sockets of which it knows it.
+#[cfg(target_os = "linux")]
+fn allow_fragments(socket: &UdpSocket) {
+    use rustix::net::sockopt::{self, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+    let _ = sockopt::set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::DONT);
+    let _ = sockopt::set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::DONT);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn allow_fragments(_: &UdpSocket) {}
+
+/// Sends a datagram to the upstream. Nobody waits for room, so the runtime need not know whether there is any.
+pub(crate) fn send(upstream: &UdpSocket, contents: &[u8]) -> io::Result<usize> {
+    SockRef::from(upstream).send(contents)
+}
+
+/// The error that a connected socket was told of since it was asked last, and takes back that there is one.
+pub(crate) fn take_error(upstream: &UdpSocket) -> Option<io::Error> {
+    let told = upstream.try_io(Interest::ERROR, || match upstream.take_error() {
+        Ok(Some(error)) | Err(error) => Ok(error),
+        Ok(None) => Err(io::ErrorKind::WouldBlock.into()),
+    });
+    told.ok()
+}
+
+/// Whether an error means that nobody is there, and not that one datagram was too much for the way.
+pub(crate) fn is_gone(error: &io::Error) -> bool {
+    error.kind() != io::ErrorKind::WouldBlock && !is_too_large(error)
+}
+
+#[cfg(unix)]
+fn is_too_large(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error())
+}
+
+#[cfg(not(unix))]
+fn is_too_large(_: &io::Error) -> bool {
+    false
+}
+
+/// The largest datagram that there can be: none is ever cut short.
+pub(crate) const DATAGRAM_BYTES: usize = 64 * 1024;
+
+/// Datagrams that are taken at once.
+const BATCH: usize = 8;
+
+const RECEIVE_BUFFER_BYTES: usize = 2 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn datagrams_come_whole_and_answers_leave_from_where_they_were_sent_to() {
+        let listener = UdpListener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let datagrams = listener.register().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(("127.0.0.2", port)).await.unwrap();
+        let sent = [vec![1; 10], vec![2; 60_000], vec![3; 10], vec![]];
+        for datagram in &sent[..3] {
+            client.send(datagram).await.unwrap();
+        }
+        let (mut batch, mut came) = (Batch::new(), Vec::new());
+        while came.len() < 3 {
+            datagrams.receive(&mut batch).await.unwrap();
+            for (way, datagram) in batch.iter() {
+                assert_eq!(way.peer, client.local_addr().unwrap());
+                assert_eq!(way.own, Some("127.0.0.2".parse().unwrap()));
+                came.push(datagram.to_vec());
+                datagrams.send(way, &datagram[..1]).unwrap();
+            }
+        }
+        assert_eq!(came, sent[..3]);
+        let mut buffer = [0; 10];
+        // a connected socket hears nobody else
+        assert_eq!(client.recv(&mut buffer).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_datagram_that_is_too_large_is_no_reason_to_hang_up() {
+        let listener = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let upstream = connect("127.0.0.1", listener.local_addr().unwrap().port()).await.unwrap();
+        let error = send(&upstream, &vec![0; 70_000]).unwrap_err();
+        assert!(!is_gone(&error), "{error}");
+        assert!(send(&upstream, b"still there").is_ok());
+        #[cfg(target_os = "linux")]
+        assert_eq!(
+            rustix::net::sockopt::ip_mtu_discover(&upstream).unwrap(),
+            rustix::net::sockopt::Ipv4PathMtuDiscovery::DONT
+        );
+    }
+
+    #[tokio::test]
+    async fn error_is_told_once() {
+        let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = gone.local_addr().unwrap().port();
+        drop(gone);
+        let upstream = connect("127.0.0.1", port).await.unwrap();
+        send(&upstream, b"is anybody there?").unwrap();
+        upstream.ready(Interest::ERROR).await.unwrap();
+        let error = take_error(&upstream).unwrap();
+        assert!(error.kind() == io::ErrorKind::ConnectionRefused && is_gone(&error));
+        assert!(take_error(&upstream).is_none());
+        tokio::select! {
+            biased;
+            _ = upstream.ready(Interest::ERROR) => panic!("there is no error any more"),
+            () = std::future::ready(()) => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn ipv6_peer_is_answered_too() {
+        let listener = UdpListener::bind("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let datagrams = listener.register().unwrap();
+        for host in ["::1", "127.0.0.1"] {
+            let client = connect(host, port).await.unwrap();
+            client.send(b"hello").await.unwrap();
+            let mut batch = Batch::new();
+            datagrams.receive(&mut batch).await.unwrap();
+            let (way, datagram) = batch.iter().next().unwrap();
+            datagrams.send(way, datagram).unwrap();
+            let mut buffer = [0; 10];
+            assert_eq!(client.recv(&mut buffer).await.unwrap(), 5, "{host}");
+        }
+    }
+}

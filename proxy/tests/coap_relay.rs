@@ -1,0 +1,264 @@
+//! The relay of CoAP with real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test that has no sockets must fail")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mgate_policies::{Answer, Cause, Chain, Decision, Grant, Now, Policy, Query, Reason, Transforms};
+use mgate_proxy::coap::codec::decode;
+use mgate_proxy::coap::relay::Relay;
+use mgate_proxy::coap::{Endpoint, Options, Upstream};
+use mgate_proxy::gate::{Authenticators, Gate, Limits, Observer, PacketSeen, SessionEvent};
+use mgate_proxy::listener::{Admission, Bounds};
+use mgate_proxy::signal::Signal;
+use mgate_proxy::transport::UdpListener;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+#[tokio::test]
+async fn answer_comes_from_the_address_that_was_asked() {
+    let route = Route::at("0.0.0.0:0").await;
+    for host in ["127.0.0.1", "127.0.0.2"] {
+        let client = route.client(host).await;
+        client.send(&get(1, "a")).await.unwrap();
+        let request = route.upstream_answers().await;
+        assert_eq!(request, get(1, "a"));
+        assert_eq!(heard(&client).await, "ACK 2.05 id 1 token 0x 2 bytes");
+    }
+}
+
+#[tokio::test]
+async fn slow_decision_of_one_delays_no_other() {
+    let route = Route::at("127.0.0.1:0").await;
+    let (slow, quick) = (route.client("127.0.0.1").await, route.client("127.0.0.1").await);
+    slow.send(&get(1, "slow")).await.unwrap();
+    quick.send(&get(2, "a")).await.unwrap();
+    assert_eq!(route.upstream_answers().await, get(2, "a"));
+    assert!(heard(&quick).await.starts_with("ACK 2.05 id 2"));
+    assert_eq!(heard(&slow).await, "ACK 5.03 id 1 token 0x 0 bytes");
+}
+
+#[tokio::test]
+async fn policy_that_panics_ends_no_other_session() {
+    let route = Route::at("127.0.0.1:0").await;
+    let (unlucky, other) = (route.client("127.0.0.1").await, route.client("127.0.0.1").await);
+    unlucky.send(&get(1, "panic")).await.unwrap();
+    unlucky.send(&get(2, "panic-later")).await.unwrap();
+    assert_eq!(heard(&unlucky).await, "ACK 5.03 id 2 token 0x 0 bytes");
+    other.send(&get(3, "a")).await.unwrap();
+    assert_eq!(route.upstream_answers().await, get(3, "a"));
+}
+
+#[tokio::test]
+async fn upstream_that_is_not_there_is_not_waited_for() {
+    let mut route = Route::at("127.0.0.1:0").await;
+    route.upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let client = route.client("127.0.0.1").await;
+    client.send(&get(1, "a")).await.unwrap();
+    assert_eq!(heard(&client).await, "ACK 5.03 id 1 token 0x 0 bytes");
+}
+
+#[tokio::test]
+async fn upstream_that_says_nothing_is_dialed_again() {
+    let route =
+        Route::with("127.0.0.1:0", |limits| limits.upstream_timeout = Duration::from_millis(300)).await;
+    let client = route.client("127.0.0.1").await;
+    let mut buffer = [0; 100];
+    let mut sources = Vec::new();
+    for id in [1, 2] {
+        client.send(&get(id, "a")).await.unwrap();
+        let received = timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await;
+        sources.push(received.unwrap().unwrap().1);
+        assert!(heard(&client).await.starts_with(&format!("ACK 5.04 id {id} ")));
+    }
+    assert_ne!(sources[0], sources[1]);
+}
+
+#[tokio::test]
+async fn route_that_leads_elsewhere_takes_its_peers_along() {
+    let mut route = Route::at("127.0.0.1:0").await;
+    let client = route.client("127.0.0.1").await;
+    client.send(&get(1, "a")).await.unwrap();
+    route.upstream_answers().await;
+    heard(&client).await;
+    client.send(&get(2, "a")).await.unwrap();
+    let mut buffer = [0; 100];
+    timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await.unwrap().unwrap();
+    let (upstream, endpoint) = Route::endpoint(Limits::default()).await;
+    route.upstream = upstream;
+    route.signal.send_modify(|signal| _ = signal.renew(endpoint));
+    assert!(heard(&client).await.starts_with("ACK 5.03 id 2 "));
+    client.send(&get(3, "a")).await.unwrap();
+    assert_eq!(route.upstream_answers().await, get(3, "a"));
+    assert!(heard(&client).await.starts_with("ACK 2.05 id 3 "));
+}
+
+#[tokio::test]
+async fn peers_that_are_made_up_lock_nobody_out() {
+    let route = Route::at("127.0.0.1:0").await;
+    for number in 1..=2 * PEERS as u32 {
+        let [_, a, b, c] = (0x7f20_0000 + number).to_be_bytes();
+        let guest = UdpSocket::bind((std::net::Ipv4Addr::new(127, a, b, c), 0)).await.unwrap();
+        guest.send_to(&get(1, "a"), route.address).await.unwrap();
+        route.upstream_answers().await;
+    }
+    assert_eq!(route.admission.connections(), PEERS);
+}
+
+#[tokio::test]
+async fn strangers_take_no_more_than_there_is_and_clients_stay() {
+    let route = Route::at("127.0.0.1:0").await;
+    let client = route.client("127.0.0.1").await;
+    client.send(&get(1, "a")).await.unwrap();
+    route.upstream_answers().await;
+    heard(&client).await;
+    for number in 1..=2_000u32 {
+        let [_, a, b, c] = (0x7f10_0000 + number).to_be_bytes();
+        let stranger = UdpSocket::bind((std::net::Ipv4Addr::new(127, a, b, c), 0)).await.unwrap();
+        stranger.send_to(&get(1, "secret"), route.address).await.unwrap();
+        let mut buffer = [0; 100];
+        // one after the other, so that none is lost on the way
+        let count = timeout(PATIENCE, stranger.recv(&mut buffer)).await.unwrap().unwrap();
+        assert_eq!(decode(&buffer[..count]).unwrap().code.to_string(), "4.03");
+    }
+    assert_eq!(route.admission.connections(), PEERS);
+    client.send(&get(2, "a")).await.unwrap();
+    assert_eq!(route.upstream_answers().await, get(2, "a"));
+}
+
+#[tokio::test]
+async fn garbage_and_answers_make_no_peer() {
+    let route = Route::at("127.0.0.1:0").await;
+    let client = route.client("127.0.0.1").await;
+    for datagram in [&b"garbage"[..], &[0x60, 0, 0, 1], &[0x70, 0, 0, 1], &[0x60, 0x45, 0, 1], &[]] {
+        client.send(datagram).await.unwrap();
+    }
+    client.send(&[0x40, 0, 0, 7]).await.unwrap();
+    assert_eq!(heard(&client).await, "RST 0.00 id 7 token 0x 0 bytes");
+    assert_eq!(route.admission.connections(), 0);
+}
+
+#[tokio::test]
+async fn relay_ends_when_it_is_told_to() {
+    let route = Route::at("127.0.0.1:0").await;
+    let client = route.client("127.0.0.1").await;
+    client.send(&get(1, "a")).await.unwrap();
+    let mut buffer = [0; 100];
+    let (count, _) = timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await.unwrap().unwrap();
+    assert_eq!(buffer[..count], get(1, "a"));
+    route.signal.send_modify(Signal::stop);
+    assert_eq!(heard(&client).await, "ACK 5.03 id 1 token 0x 0 bytes");
+    timeout(PATIENCE, route.relay).await.unwrap().unwrap();
+    assert_eq!(route.admission.connections(), 0);
+}
+
+/// A relay that runs, and the upstream behind it.
+struct Route {
+    address: SocketAddr,
+    upstream: UdpSocket,
+    admission: Admission,
+    signal: watch::Sender<Signal<Endpoint>>,
+    relay: tokio::task::JoinHandle<()>,
+}
+
+impl Route {
+    async fn at(listen: &str) -> Self {
+        Self::with(listen, |_| {}).await
+    }
+
+    /// One in which `change` had the last word on the limits.
+    async fn with(listen: &str, change: impl FnOnce(&mut Limits)) -> Self {
+        let mut limits = Limits { decision_timeout: Duration::from_millis(200), ..Limits::default() };
+        change(&mut limits);
+        let (upstream, endpoint) = Self::endpoint(limits).await;
+        let (signal, watched) = watch::channel(Signal::new(endpoint));
+        let bounds = Bounds { connections: PEERS, connections_per_address: PEERS };
+        let admission = Admission::new(bounds, Vec::new());
+        let listener = UdpListener::bind(listen.parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let relay = tokio::spawn(Relay::new(listener, admission.clone(), watched).unwrap().run());
+        Self { address, upstream, admission, signal, relay }
+    }
+
+    /// An upstream, and an endpoint that leads to it.
+    async fn endpoint(limits: Limits) -> (UdpSocket, Endpoint) {
+        let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let port = upstream.local_addr().unwrap().port();
+        let gate = Gate {
+            route: "sensors".into(),
+            authenticators: Authenticators::default(),
+            transforms: Transforms::default(),
+            policies: Chain::new(vec![Arc::new(Names)]),
+            mirror: None,
+            observer: Arc::new(Nobody),
+            limits,
+        };
+        let address = Upstream { host: "127.0.0.1".to_owned(), port };
+        (upstream, Endpoint::new(gate, Options::default(), address))
+    }
+
+    async fn client(&self, host: &str) -> UdpSocket {
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect((host, self.address.port())).await.unwrap();
+        client
+    }
+
+    /// Answers the next request with 2.05; returns what it was.
+    async fn upstream_answers(&self) -> Vec<u8> {
+        let mut buffer = [0; 2000];
+        let received = timeout(PATIENCE, self.upstream.recv_from(&mut buffer)).await;
+        let (count, from) = received.unwrap().unwrap();
+        let answer = [0x60, 0x45, buffer[2], buffer[3], 0xff, b'o', b'k'];
+        self.upstream.send_to(&answer, from).await.unwrap();
+        buffer[..count].to_vec()
+    }
+}
+
+/// Denies secrets, panics if asked to, and never comes to a decision on what is slow.
+struct Names;
+
+impl Policy for Names {
+    fn name(&self) -> &str {
+        "names"
+    }
+
+    fn evaluate(&self, query: &Query<'_>, _now: Now) -> Answer {
+        match query.resource.to_string().as_str() {
+            "GET /secret" => Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized))),
+            "GET /panic" => panic!("as the test wants"),
+            "GET /panic-later" => Answer::Pending(Box::pin(async { panic!("as the test wants") })),
+            "GET /slow" => Answer::Pending(Box::pin(std::future::pending())),
+            _ => Answer::Ready(Decision::Allow(Grant::default())),
+        }
+    }
+}
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn wants_packets(&self) -> bool {
+        false
+    }
+
+    fn packet(&self, _packet: &PacketSeen<'_>) {}
+
+    fn session(&self, _event: &SessionEvent<'_>) {}
+}
+
+async fn heard(client: &UdpSocket) -> String {
+    let mut buffer = [0; 2000];
+    let count = timeout(PATIENCE, client.recv(&mut buffer)).await.unwrap().unwrap();
+    decode(&buffer[..count]).unwrap().to_string()
+}
+
+/// A confirmable GET with one segment of a path.
+fn get(id: u16, segment: &str) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    [&[0x40, 1, high, low, 0xb0 | segment.len() as u8], segment.as_bytes()].concat()
+}
+
+const PEERS: usize = 50;
+const PATIENCE: Duration = Duration::from_secs(20);
