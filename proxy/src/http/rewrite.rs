@@ -59,7 +59,7 @@ impl Rewriting {
     fn outward(&self, reference: &str, place: &Place, host: &str) -> Option<String> {
         let (origin, path) = split_origin(reference, host)?;
         let prefix = if self.strip_path && place.path != "/" { encoded(&place.path) } else { String::new() };
-        let rest = below(path, &self.upstream_path)?;
+        let rest = below(path, &self.upstream_path).filter(|rest| is_plain(rest))?;
         // an upstream that was told the prefix may have used it
         if !prefix.is_empty() && self.upstream_path.is_empty() && below(path, &prefix).is_some() {
             return None;
@@ -87,6 +87,13 @@ fn split_origin<'a>(reference: &'a str, host: &str) -> Option<(&'a str, &'a str)
 fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     let rest = path.strip_prefix(prefix)?;
     (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
+}
+
+/// Whether everybody reads the path alike, without what stood before it too: browsers drop tabs, take `\\` for `/`, and
+/// two of them at the beginning for another host. WHATWG URL §4.4
+fn is_plain(rest: &str) -> bool {
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    !path.starts_with("//") && !path.contains(|one: char| one == '\\' || one.is_control())
 }
 
 /// A path as a URL has it. RFC 3986 §3.3
@@ -155,6 +162,12 @@ mod tests {
             (true, "", "ftp://gate.example:80/x", "ftp://gate.example:80/x"),
             (true, "", "../x", "../x"),
             (true, "", "", ""),
+            (false, "/v1", "/v1//evil.example/x", "/v1//evil.example/x"),
+            (false, "/v1", "/v1/\\evil.example", "/v1/\\evil.example"),
+            (false, "/v1", "/v1/\t/evil.example", "/v1/\t/evil.example"),
+            (false, "/v1", "/v1/x//y?to=\\//", "/x//y?to=\\//"),
+            (false, "/v1", "http://gate.example:80/v1//x", "http://gate.example:80/v1//x"),
+            (true, "/v1", "/v1/\\x", "/v1/\\x"),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(LOCATION, location.parse().unwrap());
