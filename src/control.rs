@@ -42,7 +42,8 @@ struct Surroundings {
 
 /// Routes that serve at one listener.
 pub(crate) struct Steered {
-    pub(crate) listening: Vec<Listening>,
+    /// A port of 0 in the configuration became a real one.
+    pub(crate) address: SocketAddr,
     pub(crate) steering: Steering,
 }
 
@@ -80,14 +81,18 @@ pub(crate) struct Fixed {
     workers: NonZeroUsize,
     log: LogConfig,
     admin: Option<SocketAddr>,
-    routes: Vec<FixedRoute>,
+    /// Those that serve.
+    routes: Mutex<Vec<FixedRoute>>,
 }
 
 /// What only a restart changes of a route.
+#[derive(Clone)]
 struct FixedRoute {
     name: Arc<str>,
     listen: SocketAddr,
     protocol: Discriminant<Speech>,
+    /// Whether its listener is for others too.
+    may_share: bool,
     trusted: Vec<Cidr>,
 }
 
@@ -100,8 +105,8 @@ struct State {
     serving: Component,
     is_stopping: bool,
     last_reload: Option<Reload>,
-    /// Looks after what the configuration of each route is made of; ends with the last of them.
-    watching: Vec<Arc<JoinSet<()>>>,
+    /// Looks after what the configuration of each route, by its name, is made of; ends with the last of them.
+    watching: HashMap<Arc<str>, Arc<JoinSet<()>>>,
 }
 
 impl Control {
@@ -114,8 +119,8 @@ impl Control {
     ) -> Arc<Self> {
         Arc::new_cyclic(|control| {
             let surroundings = Surroundings { runtime: Handle::current(), control: control.clone() };
-            let count = routes.iter().map(|route| route.listening.len()).sum();
-            let state = State::new(config, count, &surroundings);
+            let names = routes.iter().flat_map(|route| route.steering.names()).collect();
+            let state = State::new(config, names, &surroundings);
             Self {
                 routes,
                 workers: Arc::downgrade(workers),
@@ -177,31 +182,23 @@ impl Control {
         if let Err(error) = self.mirrors.start(&config.mirrors, &config.health) {
             error!("a mirror takes no copies: {error:#}");
         }
-        let mut needs_restart = self.fixed.differences(&Fixed::of(&config));
+        let mut state = self.state();
+        let mut needs_restart = self.fixed.take_over(Fixed::of(&config));
         let others = config.mirrors.iter().filter(|mirror| mirror.is_other_than_running());
         needs_restart.extend(others.map(|mirror| format!("mirror.{}", mirror.name())));
         let warnings = config.warnings.iter().map(ToString::to_string).collect();
-        let routes = std::mem::take(&mut config.routes).into_iter();
-        let mut routes: HashMap<_, RouteConfig> =
-            routes.map(|route| (Arc::clone(&route.name), route)).collect();
-        // what is to speak another protocol goes on as if it were gone
-        let mut next_of = |Steered { listening, steering }: &Steered| -> Vec<Option<RouteConfig>> {
-            let next = |one: &Listening| routes.remove(&one.route).filter(|next| steering.can_become(next));
-            listening.iter().map(next).collect()
-        };
-        let renewed: Vec<_> = self.routes.iter().map(&mut next_of).collect();
+        let routes = std::mem::take(&mut config.routes);
+        let renewed: Vec<_> = self.routes.iter().map(|route| route.next(&routes)).collect();
         let is_admin_there = config.admin.as_ref().map(|admin| admin.listen) == self.fixed.admin;
-        let mut state = self.state();
-        let mut next = State::new(config, renewed.iter().flatten().count(), &self.surroundings);
+        let names = renewed.iter().flatten().flatten().map(|route| Arc::clone(&route.name));
+        let mut next = State::new(config, names.collect(), &self.surroundings);
         if !is_admin_there {
             // who reaches the old address may be more than the new one lets in without a token
             next.token = state.token.take();
         }
-        for (index, route) in renewed.iter().flatten().enumerate() {
-            // a route that is gone goes on with what it has, which is looked after as before
-            if route.is_none() {
-                std::mem::swap(&mut next.watching[index], &mut state.watching[index]);
-            }
+        // a route that is gone goes on with what it has, which is looked after as before
+        for (name, watching) in std::mem::take(&mut state.watching) {
+            next.watching.entry(name).or_insert(watching);
         }
         (next.is_stopping, next.last_reload) = (state.is_stopping, state.last_reload.take());
         *state = next;
@@ -268,8 +265,26 @@ impl Control {
     }
 }
 
+impl Steered {
+    /// Its routes, and the address that they listen at.
+    pub(crate) fn listening(&self) -> Vec<Listening> {
+        let address = self.address;
+        self.steering.names().into_iter().map(|route| Listening { route, address }).collect()
+    }
+
+    /// What comes of each of its routes, and new ones behind them. What is to speak another protocol goes on as if it
+    /// were gone.
+    fn next(&self, routes: &[RouteConfig]) -> Vec<Option<RouteConfig>> {
+        let names = self.steering.names();
+        let named = |name: &Arc<str>| routes.iter().find(|route| route.name == *name);
+        let known = names.iter().map(|name| named(name).filter(|next| self.steering.can_become(next)));
+        let is_new = |route: &&RouteConfig| self.steering.takes_in(route) && !names.contains(&route.name);
+        known.chain(routes.iter().filter(is_new).map(Some)).map(Option::<&_>::cloned).collect()
+    }
+}
+
 impl State {
-    fn new(config: Config, routes: usize, Surroundings { runtime, control }: &Surroundings) -> Self {
+    fn new(config: Config, routes: Vec<Arc<str>>, Surroundings { runtime, control }: &Surroundings) -> Self {
         let Config { source, drain_timeout, admin, health, .. } = config;
         let serving = health.component("gateway");
         let token = admin.and_then(|admin| admin.token);
@@ -280,6 +295,7 @@ impl State {
             watching.spawn_on(plugin.watch(part, config.withdrawals.clone()), runtime);
         }
         watching.spawn_on(withdraw(config.withdrawals, control.clone()), runtime);
+        let watching = Arc::new(watching);
         let state = Self {
             source,
             drain_timeout,
@@ -288,7 +304,7 @@ impl State {
             serving,
             is_stopping: false,
             last_reload: None,
-            watching: std::iter::repeat_n(Arc::new(watching), routes).collect(),
+            watching: routes.into_iter().map(|name| (name, Arc::clone(&watching))).collect(),
         };
         state.tell();
         state
@@ -337,25 +353,29 @@ impl Fixed {
             name: Arc::clone(&route.name),
             listen: route.listen_address,
             protocol: discriminant(&route.speech),
+            may_share: matches!(route.speech, Speech::Http(_)),
             trusted: route.trusted.clone(),
         };
         Self {
             workers: config.workers,
             log: config.log.clone(),
             admin: config.admin.as_ref().map(|admin| admin.listen),
-            routes: config.routes.iter().map(route).collect(),
+            routes: Mutex::new(config.routes.iter().map(route).collect()),
         }
     }
 
-    /// The keys by which `wanted` differs from this.
-    fn differences(&self, wanted: &Self) -> Vec<String> {
+    /// Takes in the routes of `wanted` that are new to a listener which others have already. Returns the keys by which
+    /// the rest differs.
+    fn take_over(&self, wanted: Self) -> Vec<String> {
+        let wanted_routes = wanted.routes.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut keys = Vec::new();
         let mut compare = |is_same: bool, key: String| keys.extend((!is_same).then_some(key));
         compare(self.workers == wanted.workers, "workers".into());
         compare(self.log == wanted.log, "log".into());
         compare(self.admin == wanted.admin, "admin.listen".into());
-        for FixedRoute { name, listen, protocol, trusted } in &self.routes {
-            match wanted.routes.iter().find(|other| other.name == *name) {
+        for FixedRoute { name, listen, protocol, trusted, .. } in &*routes {
+            match wanted_routes.iter().find(|other| other.name == *name) {
                 None => compare(false, format!("route.{name}, which goes on with its old rules")),
                 Some(wanted) if wanted.protocol != *protocol => {
                     compare(false, format!("route.{name}.listen, which goes on with its old rules"));
@@ -366,10 +386,23 @@ impl Fixed {
                 }
             }
         }
-        for FixedRoute { name, .. } in &wanted.routes {
-            let is_known = self.routes.iter().any(|known| known.name == *name);
-            compare(is_known, format!("route.{name}, which is new"));
+        for wanted in wanted_routes {
+            if routes.iter().any(|known| known.name == wanted.name) {
+                continue;
+            }
+            match routes.iter().find(|known| known.takes_in(&wanted)).cloned() {
+                Some(known) => routes.push(FixedRoute { trusted: known.trusted, ..wanted }),
+                None => compare(false, format!("route.{}, which is new", wanted.name)),
+            }
         }
         keys
+    }
+}
+
+impl FixedRoute {
+    /// Whether its listener takes in another route.
+    fn takes_in(&self, other: &Self) -> bool {
+        let is_same = self.protocol == other.protocol && self.listen == other.listen;
+        is_same && self.may_share && self.listen.port() != 0
     }
 }

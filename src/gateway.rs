@@ -72,7 +72,7 @@ impl Gateway {
         let (connection, connections) = mpsc::channel(1);
         let mut gateway = Self::idle(control, connections, workers);
         for (route, listener) in gateway.control.routes().iter().zip(listeners) {
-            for Listening { route, address } in &route.listening {
+            for Listening { route, address } in route.listening() {
                 info!(%route, %address, "listening");
             }
             let serving = Serving {
@@ -92,7 +92,7 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Where it listens.
+    /// Where its routes listen that were there at the start.
     pub fn listening(&self) -> &[Listening] {
         &self.listening
     }
@@ -120,7 +120,7 @@ impl Gateway {
     }
 
     fn idle(control: Arc<Control>, connections: mpsc::Receiver<Infallible>, workers: Arc<Workers>) -> Self {
-        let listening = control.routes().iter().flat_map(|route| route.listening.clone()).collect();
+        let listening = control.routes().iter().flat_map(Steered::listening).collect();
         Self { control, listening, accepting: JoinSet::new(), admin: JoinSet::new(), connections, workers }
     }
 }
@@ -206,7 +206,6 @@ impl Serving {
 
 fn listen((config, others): (RouteConfig, Vec<RouteConfig>)) -> anyhow::Result<(Steered, Socket)> {
     let (address, route) = (config.listen_address, Arc::clone(&config.name));
-    let names: Vec<_> = others.iter().map(|other| Arc::clone(&other.name)).collect();
     let is_datagrams = matches!(config.speech, Speech::Coap(_));
     let steering = Steering::new(config, others);
     let listener = match is_datagrams {
@@ -215,8 +214,7 @@ fn listen((config, others): (RouteConfig, Vec<RouteConfig>)) -> anyhow::Result<(
     };
     let listener = listener.with_context(|| format!("route {route}: cannot listen at {address}"))?;
     let address = listener.local_addr()?;
-    let listening = [route].into_iter().chain(names).map(|route| Listening { route, address }).collect();
-    Ok((Steered { listening, steering }, listener))
+    Ok((Steered { address, steering }, listener))
 }
 
 async fn accept(listener: Listener, serving: Serving) {

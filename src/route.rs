@@ -22,7 +22,7 @@ use crate::observer::LogObserver;
 
 /// The routes of one listener, as all its connections share them.
 pub(crate) struct Route {
-    /// Their names.
+    /// The names of those that were there at the start.
     name: Box<str>,
     ways: RwLock<Arc<Ways>>,
     protocol: Protocol,
@@ -33,8 +33,6 @@ pub(crate) struct Steering {
     route: Arc<Route>,
     sender: Sender,
     admission: Admission,
-    /// One for each of them.
-    observers: Vec<Arc<dyn Observer>>,
     /// Where it listens, as written.
     address: SocketAddr,
 }
@@ -88,13 +86,11 @@ pub(crate) struct Counted {
 impl Steering {
     /// The route that the configuration describes, and others that share its listener.
     pub(crate) fn new(config: RouteConfig, others: Vec<RouteConfig>) -> Self {
-        let observer = |name: &Arc<str>| Arc::new(LogObserver::new(name)) as Arc<dyn Observer>;
-        let names: Vec<_> =
-            [&config].into_iter().chain(&others).map(|config| Arc::clone(&config.name)).collect();
-        let observers: Vec<_> = names.iter().map(observer).collect();
+        let names: Vec<&str> = [&config].into_iter().chain(&others).map(|config| &*config.name).collect();
+        let name = names.join(", ").into();
         let (admission, listen_address) =
             (Admission::new(bounds(&config.limits), config.trusted.clone()), config.listen_address);
-        let Parts { ways, gate, speech, upstream, address } = Parts::of(config, &observers[0]);
+        let Parts { ways, gate, speech, upstream, address } = Parts::new(config);
         let (sender, protocol) = match speech {
             Speech::Coap(options) => {
                 let endpoint = coap::Endpoint::new(gate, options, address);
@@ -103,8 +99,7 @@ impl Steering {
             }
             Speech::Http(options) => {
                 let first = Some(http::Endpoint::new(gate, *options, upstream));
-                let others = others.into_iter().zip(&observers[1..]);
-                let others = others.map(|(config, observer)| Parts::of(config, observer).endpoint());
+                let others = others.into_iter().map(|config| Parts::new(config).endpoint());
                 let members = [first].into_iter().chain(others).flatten().map(stays).collect();
                 let (sender, watched) = watch::channel(Signal::new(http::Routes::new(members)));
                 (Sender::Http(sender), Protocol::Http(watched))
@@ -114,9 +109,8 @@ impl Steering {
                 (Sender::Mqtt(sender), Protocol::Mqtt(watched))
             }
         };
-        let name = names.join(", ").into();
         let route = Arc::new(Route { name, ways: RwLock::new(Arc::new(ways)), protocol });
-        Self { route, sender, admission, observers, address: listen_address }
+        Self { route, sender, admission, address: listen_address }
     }
 
     /// Whether a route goes on to speak what it speaks: its sessions can take over nothing else.
@@ -129,8 +123,19 @@ impl Steering {
         )
     }
 
-    /// Takes over what the configuration says of each route, or of some of them: for new connections all of it, for
-    /// live sessions what they ask and are limited by. Returns the new epoch.
+    /// Whether a route belongs to its listener, which others may share.
+    pub(crate) fn takes_in(&self, config: &RouteConfig) -> bool {
+        let is_shared = matches!(self.sender, Sender::Http(_)) && self.address.port() != 0;
+        is_shared && self.can_become(config) && config.listen_address == self.address
+    }
+
+    /// The names of its routes, in the order of their numbers.
+    pub(crate) fn names(&self) -> Vec<Arc<str>> {
+        self.with_gates(|gate| Arc::clone(&gate.route))
+    }
+
+    /// Takes over what the configuration says of each route, or of some of them, and of new ones behind them: for new
+    /// connections all of it, for live sessions what they ask and are limited by. Returns the new epoch.
     pub(crate) fn renew(&self, mut configs: Vec<Option<RouteConfig>>) -> u64 {
         match &self.sender {
             Sender::Http(sender) => self.renew_all(sender, configs),
@@ -193,7 +198,8 @@ impl Steering {
     /// Takes over what it says of a route that has its listener for itself.
     fn renew_one(&self, config: RouteConfig) -> u64 {
         self.admission.limit(bounds(&config.limits));
-        let Parts { ways, gate, speech, address, .. } = Parts::of(config, &self.observers[0]);
+        let observer = self.with_gates(|gate| Arc::clone(&gate.observer)).pop();
+        let Parts { ways, gate, speech, address, .. } = Parts::of(config, observer);
         self.lead(ways);
         match (&self.sender, speech) {
             (Sender::Coap(sender), Speech::Coap(options)) => change(sender, |signal| {
@@ -214,26 +220,28 @@ impl Steering {
         sender: &watch::Sender<Signal<http::Routes>>,
         configs: Vec<Option<RouteConfig>>,
     ) -> u64 {
-        let is_here = |config: &&RouteConfig| config.listen_address == self.address;
+        let is_here = |config: &RouteConfig| config.listen_address == self.address;
         let mut given = configs.iter().flatten();
-        let Some(leader) = given.clone().find(is_here).or_else(|| given.next()) else {
+        let Some(leader) = given.clone().find(|config| is_here(config)).or_else(|| given.next()) else {
             return self.revoke(&Scope::Everyone);
         };
         self.admission.limit(bounds(&leader.limits));
         self.lead(Ways { acceptor: Arc::clone(&leader.acceptor), connector: None });
-        let member = |(config, observer): (Option<RouteConfig>, &Arc<dyn Observer>)| {
-            let config = config?;
-            let is_leaving = config.listen_address != self.address;
+        let mut observers = self.with_gates(|gate| Arc::clone(&gate.observer)).into_iter();
+        let member = |config: Option<RouteConfig>| {
+            let (observer, config) = (observers.next(), config?);
+            let is_leaving = !is_here(&config);
             let endpoint = Parts::of(config, observer).endpoint()?;
             Some(Member { endpoint: Arc::new(endpoint), is_leaving })
         };
-        let members: Vec<_> = configs.into_iter().zip(&self.observers).map(member).collect();
+        let members: Vec<_> = configs.into_iter().map(member).collect();
         change(sender, |signal| {
             let old = Arc::clone(signal.endpoint());
-            // one that is gone goes on as it is, and makes room where it must
+            let mut old = old.endpoints().iter();
+            // one that is gone goes on as it is, where no other one takes its requests
             let stays = |old: &Arc<_>| Member { endpoint: Arc::clone(old), is_leaving: true };
-            let members = members.into_iter().zip(old.endpoints());
-            let members = members.map(|(member, old)| member.unwrap_or_else(|| stays(old)));
+            let members = members.into_iter().map(|member| (member, old.next()));
+            let members = members.filter_map(|(member, old)| member.or_else(|| old.map(stays)));
             signal.renew(http::Routes::new(members.collect()))
         })
     }
@@ -304,7 +312,14 @@ impl Protocol {
 }
 
 impl Parts {
-    fn of(config: RouteConfig, observer: &Arc<dyn Observer>) -> Self {
+    /// Of a route that was not there before.
+    fn new(config: RouteConfig) -> Self {
+        Self::of(config, None)
+    }
+
+    /// Of a route that has an observer, or gets one.
+    fn of(config: RouteConfig, observer: Option<Arc<dyn Observer>>) -> Self {
+        let observer = observer.unwrap_or_else(|| Arc::new(LogObserver::new(&config.name)));
         let (connector, upstream) = match config.speech {
             Speech::Coap(_) => (None, None),
             Speech::Http(_) => (None, config.connector),
@@ -316,7 +331,7 @@ impl Parts {
             transforms: config.transforms,
             policies: config.policies,
             mirror: config.mirror,
-            observer: Arc::clone(observer),
+            observer,
             limits: config.limits,
         };
         let address = config.upstream.map(|Address { host, port, .. }| coap::Upstream { host, port });

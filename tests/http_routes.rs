@@ -325,18 +325,81 @@ fn rights_that_are_withdrawn_from_one_route_leave_others_alone() {
 }
 
 #[test]
-fn reload_moves_paths_at_once_and_who_is_gone_makes_room() {
+fn reload_moves_paths_at_once_and_who_is_gone_has_what_nobody_takes() {
     let mut gate = Shared::start(&[("a", "path = '/a'", ""), ("b", "path = '/b'", ""), ("c", "", "")]);
     let mut client = tcp(gate.address);
     assert_eq!(gate.who(&mut client, &["/a", "/b", "/x"]), ["a", "b", "c"]);
     gate.reload(&[("a", "path = '/b'", ""), ("b", "path = '/a'", ""), ("c", "", "")]);
     assert_eq!(gate.who(&mut client, &["/a", "/b", "/x"]), ["b", "a", "c"]);
-    // one that is gone stays until the next start, where nobody wants its place
+    // one that is gone stays until the next start, for what nobody else takes
+    gate.reload(&[("b", "path = '/a'", ""), ("c", "path = '/c'", "")]);
+    assert_eq!(gate.who(&mut client, &["/a", "/b", "/c"]), ["b", "a", "c"]);
     gate.reload(&[("b", "path = '/a'", ""), ("c", "", "")]);
-    assert_eq!(gate.who(&mut client, &["/a", "/b", "/x"]), ["b", "a", "c"]);
-    gate.reload(&[("b", "path = '/b'", ""), ("c", "path = '/'", "")]);
-    assert_eq!(gate.who(&mut client, &["/a", "/b", "/x"]), ["c", "b", "c"]);
+    assert_eq!(gate.who(&mut client, &["/a", "/b", "/x"]), ["b", "c", "c"]);
     gate.mgate.log.wait_for("route.a, which goes on with its old rules");
+}
+
+#[test]
+fn reload_takes_in_new_routes_of_a_port_that_serves() {
+    let mut gate = Shared::start(&[("a", "path = '/a'", ""), ("b", "path = '/b'", ""), ("c", "", "")]);
+    gate.reload(&[("c", "", "")]);
+    gate.mgate.log.wait_for("route.a, which goes on with its old rules");
+    // on connections that were there before, too
+    let mut client = tcp(gate.address);
+    assert_eq!(gate.who(&mut client, &["/d", "/d/e"]), ["c", "c"]);
+    for name in ["d", "e"] {
+        gate.services.push(Service::saying(answer("200 OK", "text/plain", name)));
+    }
+    let lines = gate.mgate.log.text().lines().count();
+    gate.reload(&[("e", "path = '/d/e'", ""), ("d", "path = '/d'", ""), ("c", "", "")]);
+    assert_eq!(gate.who(&mut client, &["/d", "/d/e", "/x", "/a"]), ["d", "e", "c", "c"]);
+    gate.reload(&[("d", "path = '/d'", ""), ("c", "path = '/c'", ""), ("a", "path = '/e'", "")]);
+    assert_eq!(gate.who(&mut client, &["/d", "/d/e", "/c", "/e"]), ["d", "d", "c", "a"]);
+    gate.mgate.log.wait_for("route.e, which goes on with its old rules");
+    let log = gate.mgate.log.text();
+    let named = |what: &str| log.lines().skip(lines).any(|line| line.contains(what));
+    assert!(!named("which is new") && !named("route.d") && !named("route.c,"), "{log}");
+}
+
+#[test]
+fn new_route_is_judged_by_its_own_policies_after_a_reload() {
+    let gate = Shared::start(&[("a", "path = '/a'", "")]);
+    let mut client = tcp(gate.address);
+    assert_eq!(ask_on(&mut client, "/a/admin", ""), 200);
+    let admin = Route { name: "admin", http: "path = '/a/admin'", more: "policies = ['known']" };
+    let admin = admin.text(gate.address, gate.services[0].address());
+    gate.files.write("mgate.toml", &(admin + &gate.config));
+    gate.mgate.reload();
+    assert_eq!(ask_on(&mut client, "/a/admin", ""), 403);
+    assert_eq!(ask_on(&mut client, "/a/x", ""), 200);
+    // withdrawn rights, and another reload, reach it as any other
+    gate.files.write("known.toml", &acl("/a/admin/open"));
+    gate.mgate.reload();
+    assert_eq!(ask_on(&mut client, "/a/admin/open", ""), 200);
+    assert_eq!(ask_on(&mut client, "/a/admin", ""), 403);
+}
+
+#[test]
+fn route_that_moves_to_a_port_that_serves_is_there_at_once() {
+    let (files, elsewhere) = (Files::new(&[("all.toml", &acl("/#"))]), free_address());
+    let [one, other] = ["one", "other"].map(|name| Service::saying(answer("200 OK", "text/plain", name)));
+    let here = free_address();
+    let config = |address: SocketAddr, http: &str| {
+        let more = "policies = ['all']";
+        let stays = Route { name: "stays", http: "", more }.text(here, one.address());
+        let moves = Route { name: "moves", http, more }.text(address, other.address());
+        format!("{stays}{moves}[policy.all]\ntype = 'static'\nfile = 'all.toml'\n")
+    };
+    let mgate = Mgate::start(&files, &config(elsewhere, ""));
+    let said = |address: SocketAddr| curl(&[&format!("http://{address}/moved")]).1;
+    assert_eq!((said(here), said(elsewhere)), ("one".into(), "other".into()));
+    files.write("mgate.toml", &config(here, "path = '/moved'"));
+    mgate.reload();
+    assert_eq!((said(here), said(elsewhere)), ("other".into(), "other".into()));
+    mgate.log.wait_for("route.moves.listen");
+    files.write("mgate.toml", &config(elsewhere, ""));
+    mgate.reload();
+    assert_eq!((said(here), said(elsewhere)), ("one".into(), "other".into()));
 }
 
 #[test]

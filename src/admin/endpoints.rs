@@ -17,7 +17,6 @@ use super::answer::{Answer, Fault, json};
 use super::guard::{check_site, check_token, check_type};
 use crate::config::Problem;
 use crate::control::{Control, Reload, Reloaded, Steered, Told};
-use crate::gateway::Listening;
 use crate::health::Part;
 
 /// Answers one request.
@@ -77,15 +76,13 @@ fn health(control: &Control) -> Value {
     })
 }
 
-fn json_routes(Steered { listening, steering }: &Steered) -> Vec<Value> {
+fn json_routes(Steered { address, steering }: &Steered) -> Vec<Value> {
     let policy = |Standing { policy, is_enforced }: &Standing| json!({ "name": policy.name(), "enforced": is_enforced });
-    let policies = steering.with_gates(|gate| gate.policies.iter().map(policy).collect::<Vec<_>>());
-    let connections = steering.admission().connections();
-    let json = |(listening, policies): (&Listening, Vec<Value>)| {
-        let address = listening.address.to_string();
-        json!({ "name": *listening.route, "address": address, "connections": connections, "policies": policies })
-    };
-    listening.iter().zip(policies).map(json).collect()
+    let (address, connections) = (address.to_string(), steering.admission().connections());
+    steering.with_gates(|gate| {
+        let policies = gate.policies.iter().map(policy).collect::<Vec<_>>();
+        json!({ "name": *gate.route, "address": address, "connections": connections, "policies": policies })
+    })
 }
 
 /// Once begun, it is done, whether or not somebody waits for the answer; whoever leaves earlier leaves nothing

@@ -28,6 +28,7 @@ use super::values::{Address, Scheme};
 use crate::authn::IdentityCharset;
 
 /// One listener and where it leads.
+#[derive(Clone)]
 pub struct RouteConfig {
     /// Its name; no other route has it.
     pub name: Arc<str>,

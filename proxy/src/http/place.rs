@@ -58,10 +58,10 @@ impl Place {
 }
 
 impl Table {
-    /// Of routes by their numbers; where two collide, one that is leaving makes room.
+    /// Of routes by their numbers; one that is leaving has what no other one takes.
     pub(super) fn new(places: Vec<Place>, is_leaving: &[bool]) -> Self {
         let mut order: Vec<usize> = (0..places.len()).collect();
-        order.sort_by_key(|number| (places[*number].rank(), is_leaving.get(*number).copied()));
+        order.sort_by_key(|number| (is_leaving.get(*number).copied(), places[*number].rank()));
         Self { places, order }
     }
 
@@ -125,10 +125,19 @@ mod tests {
     }
 
     #[test]
-    fn one_that_leaves_makes_room() {
-        let both = vec![place("", "/a"), place("", "/a")];
-        assert_eq!(Table::new(both.clone(), &[true, false]).find("h", "/a"), Ok(1));
-        assert_eq!(Table::new(both, &[false, true]).find("h", "/a"), Ok(0));
+    fn one_that_leaves_has_what_no_other_one_takes() {
+        for (leaves, stays, path, expected) in [
+            (("", "/a"), ("", "/a"), "/a", 1),
+            (("", "/a/b"), ("", "/a"), "/a/b", 1),
+            (("h", "/a/b"), ("", "/"), "/a/b", 1),
+            (("", "/a"), ("h", "/a/b"), "/a/b", 1),
+            (("", "/a"), ("h", "/a/b"), "/a", 0),
+            (("", "/a"), ("", "/b"), "/a", 0),
+        ] {
+            let [leaves, stays] = [leaves, stays].map(|(hosts, path)| place(hosts, path));
+            let found = Table::new(vec![leaves.clone(), stays.clone()], &[true, false]).find("h", path);
+            assert_eq!(found, Ok(expected), "{leaves:?} {stays:?} {path}");
+        }
     }
 
     #[test]

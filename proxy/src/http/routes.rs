@@ -16,7 +16,7 @@ pub struct Routes {
 pub struct Member {
     /// What its requests share.
     pub endpoint: Arc<Endpoint>,
-    /// Whether it is here only until the next start: where another one wants its place, that has it.
+    /// Whether it is here only until the next start, for requests that no other one takes.
     pub is_leaving: bool,
 }
 

@@ -15,6 +15,7 @@ use super::websocket::{WebSocket, WebSocketError, WebSocketTarget};
 use crate::background::timeout_at;
 
 /// Dials one upstream.
+#[derive(Clone)]
 pub struct Connector {
     host: String,
     port: u16,

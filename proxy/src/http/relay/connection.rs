@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,7 +32,7 @@ pub(super) struct Connection {
     /// Held by who reads a message: its requests do so one after the other.
     pub(super) reading: AsyncMutex<()>,
     /// What its requests may take of the places that the upstream of each route has.
-    shares: Box<[Arc<Semaphore>]>,
+    shares: Mutex<BTreeMap<usize, Arc<Semaphore>>>,
     /// What becomes of it behind the last request of HTTP/1.1.
     pub(super) go_over: GoOver,
     in_flight: AtomicUsize,
@@ -53,13 +54,12 @@ struct Untaken(Mutex<Option<Instant>>);
 
 /// Serves the requests of one connection until it ends, or until the signal says so or goes away.
 pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes>>) {
-    let shares = signal.borrow().endpoint().endpoints().iter().map(|endpoint| share(endpoint)).collect();
     let connection = Arc::new(Connection {
         peer: Peer::of(&mut accepted),
         identities: Identities::default(),
         signal,
         reading: AsyncMutex::default(),
-        shares,
+        shares: Mutex::default(),
         go_over: GoOver::default(),
         in_flight: AtomicUsize::new(0),
         rest: Mutex::new((Instant::now(), false)),
@@ -109,9 +109,9 @@ impl Connection {
         (Arc::clone(signal.endpoint()), signal.epoch())
     }
 
-    /// What its requests may take of the places that the upstream of a route has.
-    pub(super) fn share(&self, route: usize) -> Arc<Semaphore> {
-        Arc::clone(&self.shares[route])
+    /// What its requests may take of the places that the upstream of a route has; a reload does not change it.
+    pub(super) fn share(&self, route: usize, endpoint: &Endpoint) -> Arc<Semaphore> {
+        Arc::clone(lock(&self.shares).entry(route).or_insert_with(|| share(endpoint)))
     }
 
     /// What belongs to the listener, as it is now.

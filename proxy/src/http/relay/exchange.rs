@@ -318,7 +318,7 @@ impl Exchange {
     ) -> Result<Response<Content>, Problem> {
         let Some(upstream) = &self.endpoint.upstream else { return Err(Problem::NotFound) };
         let limits = &self.endpoint.gate.limits;
-        let share = self.connection.share(self.route);
+        let share = self.connection.share(self.route, &self.endpoint);
         lock(progress).since = Instant::now();
         let answered = tokio::select! {
             answered = upstream.send(request, share, limits.stall_timeout) => answered,
