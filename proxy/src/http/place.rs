@@ -65,8 +65,18 @@ impl Table {
         Self { places, order }
     }
 
-    /// The number of the route that a request is for: one that names the host, then one with the longest path.
+    /// The number of the route that a request is for: one that names the host, then one with the longest path. It must
+    /// be the same for upstreams that take no notice of what stands behind a `;`. RFC 3986 §3.3
     pub(super) fn find(&self, host: &str, path: &str) -> Result<usize, Problem> {
+        let found = self.look_up(host, path)?;
+        let is_other = |bare: &str| self.look_up(host, bare).is_ok_and(|other| other != found);
+        if path.contains(';') && is_other(&without_parameters(path)) {
+            return Err(Problem::BadPath);
+        }
+        Ok(found)
+    }
+
+    fn look_up(&self, host: &str, path: &str) -> Result<usize, Problem> {
         let takes_host = |number: &&usize| self.places[**number].takes_host(host);
         let mut known = self.order.iter().filter(takes_host).peekable();
         if known.peek().is_none() {
@@ -74,6 +84,13 @@ impl Table {
         }
         known.find(|number| self.places[**number].takes_path(path)).copied().ok_or(Problem::NotFound)
     }
+}
+
+/// A path without the parameters of its segments, and without segments that have nothing else.
+fn without_parameters(path: &str) -> String {
+    let names = path.split('/').map(|segment| segment.split(';').next().unwrap_or_default());
+    let names: Vec<&str> = names.filter(|name| !name.is_empty()).collect();
+    format!("/{}", names.join("/"))
 }
 
 #[cfg(test)]
@@ -89,7 +106,6 @@ mod tests {
             ("/", 0),
             ("/apis", 0),
             ("/API", 0),
-            ("/api;x=1/devices", 0),
             ("/api", 1),
             ("/api/", 1),
             ("/api/devicesX", 1),
@@ -99,6 +115,31 @@ mod tests {
         ] {
             assert_eq!(places.find("a.example", path), Ok(expected), "{path}");
         }
+    }
+
+    #[test]
+    fn path_that_leads_elsewhere_without_parameters_is_refused() {
+        let places = places(&[("", "/"), ("", "/api"), ("", "/api/devices")]);
+        for (path, expected) in [
+            ("/api;x=1/devices", None),
+            ("/api;x", None),
+            ("/;/api", None),
+            ("/;x=/;/api;/devices", None),
+            ("/api/;x/devices", None),
+            ("/api/devices;x", None),
+            ("/;x", Some(0)),
+            ("/other;x/api", Some(0)),
+            ("/api/a;b/devices", Some(1)),
+            ("/api/;x", Some(1)),
+            ("/api/devices/7;x=1/;y", Some(2)),
+        ] {
+            assert_eq!(places.find("a.example", path), expected.ok_or(Problem::BadPath), "{path}");
+        }
+    }
+
+    #[test]
+    fn path_with_parameters_is_found_where_no_other_route_serves_it_without() {
+        assert_eq!(places(&[("", "/x;y"), ("", "/z")]).find("h", "/x;y/a"), Ok(0));
     }
 
     #[test]
