@@ -382,7 +382,12 @@ fn mistakes_in_paths_and_cors_are_named() {
             "http.cors.origins: has `*`, which browsers do not take with `credentials`: name them".into(),
         ),
         (
-            "cors = { origins = ['null'], headers = ['*'], credentials = true }",
+            "cors = { origins = ['https://a', 'null'], credentials = true }",
+            "http.cors.origins: has `null`, which any page may be, and `credentials` are for known ones"
+                .into(),
+        ),
+        (
+            "cors = { origins = ['https://a'], headers = ['*'], credentials = true }",
             "http.cors.headers: has `*`, which browsers do not take with `credentials`: name them".into(),
         ),
         ("cors = { origins = ['null'], max_age = '2d' }", "http.cors.max_age: must be from 0s to 1d".into()),

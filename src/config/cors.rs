@@ -32,13 +32,16 @@ pub(super) fn read(mut section: Section<'_>) -> Option<Cors> {
     for (key, _) in lists.iter().filter(|(_, list)| cors.credentials && list.iter().any(|one| one == ANY)) {
         section.problem(key, "has `*`, which browsers do not take with `credentials`: name them");
     }
+    if cors.credentials && cors.origins.iter().any(|one| one == NONE) {
+        section.problem("origins", "has `null`, which any page may be, and `credentials` are for known ones");
+    }
     section.finish();
     Some(cors)
 }
 
 /// An origin as browsers write it, as they are compared byte for byte.
 fn origin(text: &str) -> Result<String, &'static str> {
-    if text == ANY || text == "null" {
+    if text == ANY || text == NONE {
         return Ok(text.to_owned());
     }
     let (scheme, host) = text.split_once("://").ok_or("is no origin: write https://app.example.org")?;
@@ -72,4 +75,6 @@ const KEYS: &[&str] = &["origins", "methods", "headers", "expose", "credentials"
 /// Those that need no leave. Fetch standard §2.2.1
 const METHODS: [&str; 3] = ["GET", "HEAD", "POST"];
 const ANY: &str = "*";
+/// What browsers say of pages in sandboxes and files. Fetch standard §3.2.5
+const NONE: &str = "null";
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
