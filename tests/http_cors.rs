@@ -6,7 +6,8 @@ mod support;
 
 use std::io::Write;
 
-use support::http::exchange;
+use support::http::{exchange, read_head};
+use support::peer::{Upstream, tcp};
 use support::service::{Service, answer};
 use support::{ACL, Files, Mgate, PASSWORD_HASH};
 
@@ -71,12 +72,15 @@ fn pages_read_answers_and_what_the_upstream_says_of_that_is_replaced() {
 #[test]
 fn pages_read_why_they_were_refused() {
     let gate = Gate::start(CORS, "limits = { messages_per_second = 1 }\n");
-    assert!(gate.say("GET /any", &origin(PAGE)).starts_with("HTTP/1.1 200 "));
-    for (line, headers, status) in [
-        ("GET /any", "", 429),
-        ("GET /any", "Content-Length: 999999\r\n", 413),
-        ("GET /any", "Authorization: Basic !\r\n", 400),
-    ] {
+    // in one piece: both come within the second
+    let first = format!("GET /any HTTP/1.1\r\nHost: a\r\n{}\r\n", origin(PAGE));
+    let said =
+        exchange(gate.mgate.address(), format!("{first}{}", last("GET /any", &origin(PAGE))).as_bytes());
+    let (_, refused) = said.split_once("HTTP/1.1 429 ").unwrap_or_else(|| panic!("{said}"));
+    assert!(said.starts_with("HTTP/1.1 200 ") && may_read(refused), "{said}");
+    for (line, headers, status) in
+        [("GET /any", "Content-Length: 999999\r\n", 413), ("GET /any", "Authorization: Basic !\r\n", 400)]
+    {
         let said = gate.say(line, &format!("{}{headers}", origin(PAGE)));
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")) && may_read(&said), "{said}");
     }
@@ -104,6 +108,30 @@ fn upstream_that_is_away_is_told_to_pages_too() {
     drop(service);
     let said = request(address, "POST /gone", &format!("{}Content-Length: 0\r\n", origin(PAGE)));
     assert!(said.starts_with("HTTP/1.1 502 ") && may_read(&said), "{said}");
+}
+
+#[test]
+fn answers_after_a_reload_go_by_its_rules() {
+    let (upstream, files) = (Upstream::start(), Files::new(&[("acl.toml", EVERYTHING_BUT_ONE)]));
+    let config = |origins: &str| {
+        format!(
+            "[[route]]\nname = 'web'\nlisten = 'http://127.0.0.1:0'\nupstream = 'http://127.0.0.1:{}'\n\
+             policies = ['acl']\n[route.http.cors]\norigins = [{origins}]\n{ACL}",
+            upstream.port()
+        )
+    };
+    let mgate = Mgate::start(&files, &config(&format!("'{PAGE}', 'https://other.example'")));
+    for (origins, is_told) in [("'https://other.example'", false), (&format!("'{PAGE}'"), true)] {
+        let mut page = tcp(mgate.address());
+        write!(page, "GET /any HTTP/1.1\r\nHost: a\r\n{}\r\n", origin(PAGE)).unwrap();
+        let mut behind = upstream.accept_tcp();
+        read_head(&mut behind);
+        files.write("mgate.toml", &config(origins));
+        mgate.reload();
+        behind.write_all(&answer("200 OK", "text/plain", "ok")).unwrap();
+        let said = read_head(&mut page);
+        assert!(said.starts_with("HTTP/1.1 200 ") && may_read(&said) == is_told, "{origins}: {said}");
+    }
 }
 
 #[test]
@@ -201,7 +229,12 @@ impl Gate {
 }
 
 fn request(address: std::net::SocketAddr, line: &str, headers: &str) -> String {
-    exchange(address, format!("{line} HTTP/1.1\r\nHost: a\r\n{headers}Connection: close\r\n\r\n").as_bytes())
+    exchange(address, last(line, headers).as_bytes())
+}
+
+/// A request that ends its connection.
+fn last(line: &str, headers: &str) -> String {
+    format!("{line} HTTP/1.1\r\nHost: a\r\n{headers}Connection: close\r\n\r\n")
 }
 
 fn origin(origin: &str) -> String {

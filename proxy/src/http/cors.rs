@@ -37,10 +37,8 @@ pub(super) struct Page {
 }
 
 impl Cors {
-    /// The page that a request comes from.
-    pub(super) fn page(&self, headers: &HeaderMap) -> Page {
-        let mut given = headers.get_all(ORIGIN).iter();
-        let origin = given.next().filter(|_| given.next().is_none());
+    /// The page that a request with this origin comes from.
+    pub(super) fn page(&self, origin: Option<&HeaderValue>) -> Page {
         let is_named = |origin: &HeaderValue| self.origins.iter().any(|named| origin == named.as_str());
         let is_any = self.origins.iter().any(|named| named == ANY);
         let allowed = origin.and_then(|origin| match origin {
@@ -93,6 +91,12 @@ impl Cors {
     }
 }
 
+/// The origin that a request names, if it is one.
+pub(super) fn origin(headers: &HeaderMap) -> Option<HeaderValue> {
+    let mut given = headers.get_all(ORIGIN).iter();
+    given.next().filter(|_| given.next().is_none()).cloned()
+}
+
 /// Whether a browser asks what a page may ask for.
 pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     let has = |name: HeaderName| headers.contains_key(name);
@@ -141,8 +145,8 @@ mod tests {
             (&["null"], &["null"], Some("null")),
         ] {
             let cors = cors(origins);
-            let allowed =
-                cors.page(&headers(&origin.iter().map(|origin| ("origin", *origin)).collect::<Vec<_>>()));
+            let headers = headers(&origin.iter().map(|origin| ("origin", *origin)).collect::<Vec<_>>());
+            let allowed = cors.page(super::origin(&headers).as_ref());
             assert_eq!(
                 allowed.allowed.as_ref().map(|value| value.to_str().unwrap()),
                 expected,
@@ -154,7 +158,7 @@ mod tests {
     #[test]
     fn preflight_says_what_pages_may_do() {
         let cors = Cors { credentials: true, ..cors(&[PAGE]) };
-        let response = cors.preflight(&cors.page(&headers(&[("origin", PAGE)])));
+        let response = cors.preflight(&cors.page(Some(&HeaderValue::from_static(PAGE))));
         assert_eq!(response.status(), 204);
         let expected = [
             ("access-control-allow-origin", PAGE),
@@ -188,7 +192,7 @@ mod tests {
             ("x-kept", "1"),
         ];
         let (cors, mut known) = (cors(&[PAGE]), headers(&said));
-        cors.mark(&mut known, &cors.page(&headers(&[("origin", PAGE)])));
+        cors.mark(&mut known, &cors.page(Some(&HeaderValue::from_static(PAGE))));
         let expected = headers(&[
             ("access-control-allow-origin", PAGE),
             ("access-control-expose-headers", "x-b"),

@@ -21,7 +21,7 @@ use crate::background::{sleep_until, timeout, timeout_at};
 use crate::gate::{
     Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
 };
-use crate::http::cors::is_preflight;
+use crate::http::cors::{is_preflight, origin};
 use crate::http::credentials::Shown;
 use crate::http::headers::towards_client;
 use crate::http::problem::Problem;
@@ -70,20 +70,22 @@ impl Exchange {
 
     /// Answers it, and says which pages may read the answer.
     async fn answer(mut self, parts: Parts, target: Target, incoming: Incoming) -> Response<Content> {
-        let endpoint = Arc::clone(&self.endpoint);
-        let asked = endpoint.options.cors.as_ref().map(|cors| (cors, cors.page(&parts.headers)));
-        if let Some((cors, page)) = &asked
+        let origin = origin(&parts.headers);
+        if let Some(cors) = &self.endpoint.options.cors
             && is_preflight(&parts.method, &parts.headers)
         {
-            return cors.preflight(page).map(Content::whole);
+            return cors.preflight(&cors.page(origin.as_ref())).map(Content::whole);
         }
         let mut response = match self.run(parts, target, incoming).await {
             Ok(response) => response,
-            Err(problem) => refuse(problem, &endpoint.gate.route, &self.connection),
+            Err(problem) => refuse(problem, &self.endpoint.gate.route, &self.connection),
         };
-        if let Some((cors, page)) = &asked {
-            cors.mark(response.headers_mut(), page);
+        // a reload may have changed it meanwhile
+        let signal = self.connection.signal.borrow();
+        if let Some(cors) = &signal.endpoint().endpoint(self.route).options.cors {
+            cors.mark(response.headers_mut(), &cors.page(origin.as_ref()));
         }
+        drop(signal);
         response
     }
 
