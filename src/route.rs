@@ -221,12 +221,11 @@ impl Steering {
         configs: Vec<Option<RouteConfig>>,
     ) -> u64 {
         let is_here = |config: &RouteConfig| config.listen_address == self.address;
-        let mut given = configs.iter().flatten();
-        let Some(leader) = given.clone().find(|config| is_here(config)).or_else(|| given.next()) else {
-            return self.revoke(&Scope::Everyone);
-        };
-        self.admission.limit(bounds(&leader.limits));
-        self.lead(Ways { acceptor: Arc::clone(&leader.acceptor), connector: None });
+        // where all are to listen elsewhere, what they say of their listener is not for this one
+        if let Some(leader) = configs.iter().flatten().find(|config| is_here(config)) {
+            self.admission.limit(bounds(&leader.limits));
+            self.lead(Ways { acceptor: Arc::clone(&leader.acceptor), connector: None });
+        }
         let mut observers = self.with_gates(|gate| Arc::clone(&gate.observer)).into_iter();
         let member = |config: Option<RouteConfig>| {
             let (observer, config) = (observers.next(), config?);

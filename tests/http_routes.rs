@@ -407,6 +407,22 @@ fn route_that_moves_to_a_port_that_serves_is_there_at_once() {
 }
 
 #[test]
+fn port_that_all_routes_leave_is_spoken_to_as_before() {
+    let mut gate = Shared::with(&[("a", "", "policies = ['all']\nlimits = { connections = 2 }")], "");
+    gate.files = gate.files.with_certificates();
+    let tls = "tls = { cert = 'localhost.pem', key = 'localhost.key' }\nlimits = { connections = 1 }";
+    let moved =
+        gate.config.replace(&format!("http://{}", gate.address), &format!("https://{}", free_address()));
+    gate.files.write("mgate.toml", &moved.replace("limits = { connections = 2 }", tls));
+    gate.mgate.reload();
+    gate.mgate.log.wait_for("route.a.listen");
+    let mut clients = [tcp(gate.address), tcp(gate.address)];
+    for client in &mut clients {
+        assert_eq!(ask_on(client, "/x", ""), 200);
+    }
+}
+
+#[test]
 fn requests_on_their_way_end_where_they_would_lead_elsewhere() {
     let (files, upstream) = (Files::new(&[("acl.toml", &acl("/#"))]), Upstream::start());
     let behind = SocketAddr::from((Ipv4Addr::LOCALHOST, upstream.port()));
