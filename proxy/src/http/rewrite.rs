@@ -61,7 +61,7 @@ impl Rewriting {
         let prefix = if self.strip_path && place.path != "/" { encoded(&place.path) } else { String::new() };
         let rest = below(path, &self.upstream_path).filter(|rest| is_plain(rest))?;
         // an upstream that was told the prefix may have used it
-        if !prefix.is_empty() && self.upstream_path.is_empty() && below(path, &prefix).is_some() {
+        if below(&prefix, &self.upstream_path).is_some() && below(path, &prefix).is_some() {
             return None;
         }
         let slash = if prefix.is_empty() && !rest.starts_with('/') { "/" } else { "" };
@@ -174,6 +174,22 @@ mod tests {
             let host = HeaderValue::from_static("gate.example:80");
             rewriting(strip_path, upstream_path).redirect(&mut headers, &place("/api"), &host);
             assert_eq!(headers[LOCATION], expected, "{strip_path} {upstream_path} {location}");
+        }
+    }
+
+    #[test]
+    fn upstream_may_use_the_prefix_where_its_own_paths_begin_like_it() {
+        for (path, upstream_path, location, expected) in [
+            ("/api/devices", "/api", "/api/devices/7", "/api/devices/7"),
+            ("/api/devices", "/api", "/api/7", "/api/devices/7"),
+            ("/api/devices", "/api", "/api/devicesX", "/api/devices/devicesX"),
+            ("/api", "/api", "/api/7", "/api/7"),
+            ("/api", "/api/devices", "/api/devices/7", "/api/7"),
+            ("/", "", "/7", "/7"),
+            ("/", "/api", "/api/7", "/7"),
+        ] {
+            let outward = rewriting(true, upstream_path).outward(location, &place(path), "h");
+            assert_eq!(outward.as_deref().unwrap_or(location), expected, "{path} {upstream_path} {location}");
         }
     }
 
