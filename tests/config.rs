@@ -454,6 +454,16 @@ fn routes_of_http_share_a_listener_and_agree_about_it() {
         both("tls.client_ca = 'ca.pem'\ntls.client_auth = 'optional'", "authn = ['x']\nhttp.path = '/api'");
     let asks = asks.replace(tls, "tls.cert = 'localhost.pem'\ntls.key = 'localhost.key'");
     assert_eq!(problems(&directory, &format!("{asks}[authn.x]\ntype = 'x509'\n"), &[]), Vec::<String>::new());
+    let turned = both("", &format!("{path}tls = {{ key = 'localhost.key', cert = 'localhost.pem' }}"));
+    assert_eq!(problems(&directory, &turned, &[]), Vec::<String>::new());
+    let said = [("MGATE_ROUTE_API_TLS_CERT", "localhost.pem"), ("MGATE_ROUTE_API_TLS_KEY", "localhost.key")];
+    assert_eq!(problems(&directory, &both("", path), &said), Vec::<String>::new());
+    let same = ("MGATE_ROUTE_WEB_TLS_MIN_VERSION", "1.3");
+    let tls_of_api = format!("{path}{tls}");
+    let found = problems(&directory, &both("", &tls_of_api), &[same]);
+    assert!(matches!(&found[..], [one] if one.ends_with(&other("tls"))), "{found:?}");
+    let same = [same, ("MGATE_ROUTE_API_TLS_MIN_VERSION", "1.3")];
+    assert_eq!(problems(&directory, &both("", &tls_of_api), &same), Vec::<String>::new());
     let api = HTTP_ROUTE.replace("web", "api");
     let mixed = format!(
         "{HTTP_ROUTE}listen = 'http://127.0.0.1:4443'\n{api}listen = 'https://127.0.0.1:4443'\n{tls}\n{path}"

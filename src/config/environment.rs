@@ -25,11 +25,12 @@ impl Environment {
         self.0.iter().filter(|(_, variable)| !variable.is_used.get()).map(|(name, _)| name.as_str())
     }
 
-    /// All variables that begin with `prefix` and an underscore, with their texts.
-    pub(crate) fn inside(&self, prefix: &str) -> String {
-        let inside = |name: &str| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('_'));
-        let variables = self.0.iter().filter(|(name, _)| inside(name));
-        variables.map(|(name, variable)| format!("{name}={:?},", variable.text)).collect()
+    /// All variables that begin with `prefix` and an underscore, from that on, with their texts.
+    pub(crate) fn inside(&self, prefix: &str) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(move |(name, variable)| {
+            let name = name.strip_prefix(prefix).filter(|name| name.starts_with('_'))?;
+            Some((name, &*variable.text))
+        })
     }
 
     /// The text of one variable.

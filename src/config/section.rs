@@ -1,5 +1,6 @@
 //! Reads a table key by key, records what is wrong and goes on.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -256,12 +257,15 @@ impl<'a> Section<'a> {
         self.raw(key).is_some()
     }
 
-    /// What is written in it, line numbers apart: the same text twice means the same table twice.
+    /// What is said in it, by the file or by variables: the same text twice means the same table twice.
     pub(crate) fn written(&self) -> String {
-        let variables = self.environment.map(|environment| environment.inside(&self.variable));
-        let mut text = variables.unwrap_or_default();
-        self.entries.iter().for_each(|entry| write_entry(entry, &mut text));
-        text
+        let written = |entry: &Entry| (variable_of("", &entry.key), text_of(&entry.node.value));
+        let mut said: BTreeMap<String, String> = self.entries.iter().map(written).collect();
+        for (name, text) in self.environment.iter().flat_map(|environment| environment.inside(&self.variable))
+        {
+            said.insert(name.into(), text.into());
+        }
+        format!("{said:?}")
     }
 
     /// Where the table begins.
@@ -408,24 +412,17 @@ fn choose<T: Clone>(text: &str, choices: &[(&str, T)]) -> Result<T, String> {
     })
 }
 
-fn write_entry(entry: &Entry, text: &mut String) {
-    text.push_str(&format!("{:?}=", entry.key));
-    write_value(&entry.node.value, text);
-}
-
-fn write_value(value: &Value, text: &mut String) {
+/// A value as a variable would say it; in tables, the order of keys means nothing.
+fn text_of(value: &Value) -> String {
     match value {
-        Value::List(items) => {
-            text.push('[');
-            items.iter().for_each(|item| write_value(&item.value, text));
-            text.push(']');
-        }
+        Value::Boolean(boolean) => boolean.to_string(),
+        Value::Integer(number) => number.to_string(),
+        Value::List(items) => items.iter().map(|item| text_of(&item.value)).collect::<Vec<_>>().join(","),
+        Value::Other(text) | Value::Text(text) => text.clone(),
         Value::Table(entries) => {
-            text.push('{');
-            entries.iter().for_each(|entry| write_entry(entry, text));
-            text.push('}');
+            let text = |entry: &Entry| (entry.key.clone(), text_of(&entry.node.value));
+            format!("{:?}", entries.iter().map(text).collect::<BTreeMap<_, _>>())
         }
-        value => text.push_str(&format!("{value:?},")),
     }
 }
 
