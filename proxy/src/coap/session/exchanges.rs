@@ -143,6 +143,12 @@ impl Exchanges {
         others.filter(|exchange| exchange.is_forgettable()).for_each(|exchange| exchange.open = None);
     }
 
+    /// Whether a request with this token that [`Exchanges::give_up`] leaves is for something of which `is_other` holds.
+    pub(super) fn is_kept_for(&self, token: Token, is_other: impl Fn(&Target) -> bool) -> bool {
+        let kept = self.row.iter().filter(|exchange| exchange.token == token && !exchange.is_forgettable());
+        kept.filter_map(|exchange| exchange.open.as_deref()).any(|open| is_other(&open.target))
+    }
+
     /// Keeps the answer to a confirmable request; others are not answered again. RFC 7252 §4.5
     pub(super) fn keep_answer(&mut self, id: u16, bytes: &[u8]) {
         let Some(exchange) = self.find(id).filter(|exchange| exchange.is_confirmable) else { return };

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use mgate_policies::{Client, Now};
 
-use super::exchanges::{EXCHANGE_LIFETIME, Exchange, Open};
+use super::exchanges::{EXCHANGE_LIFETIME, Open};
 use super::target::Target;
 use super::{Context, Session, Upstream, hash};
 use crate::coap::codec::decode;
@@ -90,14 +90,12 @@ impl Session {
 
     /// Whether a token is one by which the client is told something else, so that nobody could say what a message
     /// of the upstream is about. RFC 7252 §5.3.1
-    pub(super) fn is_token_taken(&mut self, token: Token, target: &Target) -> bool {
+    pub(super) fn is_token_taken(&self, token: Token, target: &Target) -> bool {
         let is_other =
             |other: &Target| !other.is_same(target) || other.observe.is_some() != target.observe.is_some();
-        let is_open_for =
-            |exchange: &Exchange, open: &Open| exchange.is_confirmable && is_other(&open.target);
         self.observations.iter().any(|it| it.token == token && is_other(&it.target))
             || self.retired.has(token, is_other)
-            || self.exchanges.find_open(token, is_open_for).is_some()
+            || self.exchanges.is_kept_for(token, is_other)
     }
 
     /// The upstream took an observation.

@@ -137,6 +137,18 @@ fn notification_answers_only_who_observes() {
 }
 
 #[test]
+fn answer_of_who_ends_an_observation_is_no_answer_to_something_else() {
+    let mut story = Story::of_messages();
+    story.client("NON GET 1 t /channels/1/messages observe=1").client("NON POST 2 t /channels/1/messages =1");
+    let heard = story.client_hears();
+    assert!(heard.len() == 1 && heard[0].starts_with("NON 4.00 ") && heard[0].ends_with(" t"), "{heard:?}");
+    story.asked();
+    story.upstream("NON 2.05 900 t =secret");
+    assert_eq!(story.asked(), ["guest deliver channels/1/messages secret"]);
+    assert!(story.client_hears().iter().all(|heard| !heard.contains("secret")));
+}
+
+#[test]
 fn notification_that_waits_is_for_who_observes_by_then() {
     let mut story = Story::of_messages();
     let begin = |id: u16, key: &str| format!("NON GET {id} t /channels/1/messages ?auth={key} observe=0");
