@@ -271,10 +271,12 @@ impl Session {
         self.standing
     }
 
-    /// Those for whom it asks policies.
+    /// Those for whom it asks policies, or goes on with what they allowed.
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
         let identity = self.identity.iter().map(|identity| &*identity.client);
-        identity.chain(self.observations.iter().map(Observation::client))
+        let observers = self.observations.iter().map(Observation::client);
+        let others = self.exchanges.open().map(|(_, open)| &*open.client).chain(self.operations.clients());
+        identity.chain(observers).chain(others)
     }
 
     /// Whether something waits for a decision.

@@ -129,6 +129,11 @@ impl Operations {
         }
     }
 
+    /// Those whose transfers they are.
+    pub(super) fn clients(&self) -> impl Iterator<Item = &Client> {
+        self.0.iter().map(|operation| &*operation.client)
+    }
+
     /// Forgets all: what is still to come is asked about anew.
     pub(super) fn clear(&mut self) {
         self.0 = Vec::new();

@@ -40,12 +40,29 @@ fn right_that_is_withdrawn_before_the_upstream_answers_is_denied() {
 #[test]
 fn client_is_identified_anew() {
     let mut story = Story::new();
-    story.client("CON GET 1 t /a ?auth=good1");
+    story.client("CON GET 1 t /a ?auth=good1").upstream("ACK 2.05 1 t");
     assert_eq!(story.session.clients().count(), 1);
     story.input(Input::Reauthorize);
     assert_eq!(story.session.clients().count(), 0);
     story.client("CON GET 2 t /a ?auth=good1");
     assert_eq!(story.asked().len(), 2);
+}
+
+#[test]
+fn client_of_what_goes_on_counts_after_another_has_spoken() {
+    let clients = |story: &Story| -> Vec<_> {
+        story.session.clients().map(|client| client.principal.id.to_string()).collect()
+    };
+    let mut story = Story::new();
+    story.client("CON PUT 1 t /a ?auth=good1 block1=0/1/0 =0123456789abcdef");
+    story.upstream("ACK 2.31 1 t block1=0/1/0").client("CON GET 2 u /a ?auth=bad");
+    assert_eq!(clients(&story), ["1"]);
+    story.input(Input::Reauthorize);
+    story.client("CON PUT 3 t /a ?auth=good1 block1=1/0/0 =x");
+    assert_eq!(story.client_hears().last().unwrap(), "ACK 4.08 3 t");
+    let mut open = Story::new();
+    open.client("CON GET 1 t /a ?auth=good1").client("CON GET 2 u /a ?auth=bad");
+    assert_eq!(clients(&open), ["1"]);
 }
 
 #[test]
