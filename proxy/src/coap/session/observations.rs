@@ -133,6 +133,7 @@ impl Session {
                 cx.tell(&SessionEvent::Unsubscribed { client, filter });
             }
             if ender != Ender::Upstream {
+                self.operations.end_download(&observation.key);
                 self.retired.add(observation.token, observation.target, cx.now.instant);
             }
         }

@@ -58,7 +58,8 @@ impl Operations {
         self.keep(Operation { key, observe, client, until, used_at: now, way });
     }
 
-    /// Keeps that the rest of the answer to a request with this key may be fetched until then.
+    /// Keeps that the rest of the answer to a request with this key may be fetched until then, and for no longer than
+    /// an exchange lasts: what is fetched later may be the rest of another answer.
     pub(super) fn begin_download(
         &mut self,
         key: Box<[u8]>,
@@ -66,7 +67,13 @@ impl Operations {
         until: Option<Instant>,
         now: Instant,
     ) {
+        let until = until.into_iter().chain([now + EXCHANGE_LIFETIME]).min();
         self.keep(Operation { key, observe: None, client, until, used_at: now, way: Way::Down });
+    }
+
+    /// The rest of an answer may be fetched no more: by now it is that of another, which is not for the client.
+    pub(super) fn end_download(&mut self, key: &[u8]) {
+        self.0.retain(|operation| *operation.key != *key || !matches!(operation.way, Way::Down));
     }
 
     /// Takes a later part of a body, if it goes on with what was allowed; an error is what the client hears.

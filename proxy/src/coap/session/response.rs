@@ -54,7 +54,7 @@ impl Session {
         if cx.endpoint.options.deliveries == Deliveries::Ask && message.code.is_success() {
             match self.ask_delivery(&told, message, resumed, cx) {
                 Asked::Allowed(grant) => until = [until, grant].into_iter().flatten().min(),
-                Asked::Denied(code) => return self.refuse(answered, message, code, cx),
+                Asked::Denied(code) => return self.refuse((&told, answered), message, code, cx),
                 Asked::Pending => return answered.map_or((), |id| self.extend(id, cx)),
             }
         }
@@ -197,11 +197,17 @@ impl Session {
             return Some(Told {
                 client: Arc::clone(&open.client),
                 target: open.target.clone(),
+                key: open.key.clone(),
                 until: open.until,
             });
         }
         let found = self.observations.iter().find(|it| it.is_confirmed && it.token == message.token)?;
-        Some(Told { client: Arc::clone(&found.client), target: found.target.clone(), until: found.until })
+        Some(Told {
+            client: Arc::clone(&found.client),
+            target: found.target.clone(),
+            key: found.key.clone(),
+            until: found.until,
+        })
     }
 
     /// The answer to a request that is open; it waits for the copy of what was sent.
@@ -266,9 +272,16 @@ impl Session {
     }
 
     /// Keeps a notification from the client; the upstream need not know.
-    fn refuse(&mut self, answered: Option<u16>, message: &Message<'_>, code: Code, cx: &mut Context<'_>) {
+    fn refuse(
+        &mut self,
+        (told, answered): (&Told, Option<u16>),
+        message: &Message<'_>,
+        code: Code,
+        cx: &mut Context<'_>,
+    ) {
         self.arrivals.set(message.id, Fated::Refused);
         Self::acknowledge(message, cx);
+        self.operations.end_download(&told.key);
         match answered {
             Some(id) => self.withhold(id, message, code, cx),
             None if is_going_on(message) => {}
@@ -322,6 +335,8 @@ impl Session {
 struct Told {
     client: Arc<Client>,
     target: Target,
+    /// What the request has in common with those for the rest of it.
+    key: Box<[u8]>,
     until: Option<Instant>,
 }
 

@@ -111,6 +111,40 @@ fn rest_of_a_notification_may_be_fetched_and_nothing_else() {
 }
 
 #[test]
+fn rest_of_what_is_denied_by_now_may_not_be_fetched() {
+    let begin = |story: &mut Story| {
+        story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2");
+        story.upstream("NON 2.05 900 t observe=3 block2=0/1/0 =0123456789abcdef");
+        story
+            .client("CON GET 2 u /channels/1/messages block2=1/0/0")
+            .upstream("ACK 2.05 2 u block2=1/0/0 =x");
+        assert_eq!(story.client_hears().last().unwrap(), "ACK 2.05 2 u block2=1/0/0 =x");
+    };
+    let mut denied = Story::of_messages();
+    begin(&mut denied);
+    denied.upstream("NON 2.05 901 t observe=4 =secret");
+    denied.client("CON GET 3 v /channels/1/messages block2=1/0/0");
+    assert_eq!(denied.client_hears(), ["ACK 4.02 3 v"]);
+    let mut ended = Story::of_messages();
+    begin(&mut ended);
+    ended.client("RST 0.00 900 -").client("CON GET 3 v /channels/1/messages block2=1/0/0");
+    assert_eq!(ended.client_hears(), ["ACK 4.02 3 v"]);
+}
+
+#[test]
+fn fetching_does_not_prolong_what_may_be_fetched() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a").upstream("ACK 2.05 1 t block2=0/1/0 =0123456789abcdef");
+    for id in 2..5 {
+        story.pass(MINUTE).client(&format!("CON GET {id} t /a block2={}/0/0", id - 1));
+        story.upstream(&format!("ACK 2.05 {id} t block2={}/1/0 =0123456789abcdef", id - 1));
+    }
+    assert_eq!(story.asked().len(), 1);
+    story.pass(68 * SECOND).client("CON GET 5 t /a block2=4/0/0");
+    assert_eq!(story.asked().len(), 1);
+}
+
+#[test]
 fn rest_of_a_response_is_asked_about_when_the_answer_is_no_longer_good() {
     let mut story = Story::new();
     story.client("CON GET 1 t /short").upstream("ACK 2.05 1 t block2=0/1/0 =0123456789abcdef");
