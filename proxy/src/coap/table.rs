@@ -10,7 +10,8 @@ use crate::listener::{Admission, Bound, Permit};
 /// The peers of one socket, and when each wants to be called.
 pub(super) struct Table<P> {
     peers: HashMap<SocketAddr, Entry<P>>,
-    /// Those who make room for others, in that order: strangers, then guests, of these who was quiet for longest.
+    /// Those who make room for others, in that order: strangers, then guests, then who is known and has nothing going
+    /// on; of these two, who was quiet for longest.
     evictable: BTreeSet<(Standing, u64, SocketAddr)>,
     /// The same for each address, or network, that is bounded.
     evictable_at: BTreeSet<(Option<IpAddr>, Standing, u64, SocketAddr)>,
@@ -88,10 +89,10 @@ impl<P> Table<P> {
         }
     }
 
-    /// A peer said something: of guests, it is the last to go. Strangers go in the order in which they came.
+    /// A peer said something: of its standing, it is the last to go. Strangers go in the order in which they came.
     pub(super) fn touch(&mut self, key: Key) {
-        if self.standing(key) == Some(Standing::Guest) {
-            self.place(key.address, Standing::Guest);
+        if let Some(standing @ (Standing::Guest | Standing::Known)) = self.standing(key) {
+            self.place(key.address, standing);
         }
     }
 
@@ -165,7 +166,7 @@ impl<P> Table<P> {
 
     fn line_up(&mut self, address: SocketAddr) {
         let Some(Entry { standing, rank, .. }) = self.peers.get(&address) else { return };
-        if *standing != Standing::Known {
+        if *standing != Standing::Busy {
             let charged = self.admission.charged(address.ip());
             self.evictable.insert((*standing, *rank, address));
             self.evictable_at.insert((charged, *standing, *rank, address));
@@ -201,7 +202,7 @@ mod tests {
         for number in 1..10_000 {
             table.add(address(number), number).unwrap();
             assert!(
-                table.peers.len() <= 100 && table.evictable.len() < 100 && table.evictable_at.len() < 100
+                table.peers.len() <= 100 && table.evictable.len() <= 100 && table.evictable_at.len() <= 100
             );
         }
         assert_eq!(table.get(known), Some(&mut 0));
@@ -210,16 +211,16 @@ mod tests {
     }
 
     #[test]
-    fn who_is_known_is_not_pushed_out_and_bounds_hold() {
+    fn who_is_busy_is_not_pushed_out_and_bounds_hold() {
         let mut table = table(3, 2);
         for number in [0, 1] {
             let key = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, number)), 0).unwrap();
-            table.settle(key, Standing::Known);
+            table.settle(key, Standing::Busy);
         }
         let third = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, 3)), 0);
         assert_eq!(third, Err(Bound::ConnectionsPerAddress));
         let key = table.add(address(1), 0).unwrap();
-        table.settle(key, Standing::Known);
+        table.settle(key, Standing::Busy);
         assert_eq!(table.add(address(2), 0), Err(Bound::Connections));
         table.remove(key);
         assert!(table.add(address(2), 0).is_ok());
@@ -237,6 +238,24 @@ mod tests {
         table.settle(four, Standing::Known);
         let five = table.add(address(5), 5).unwrap();
         assert_eq!([five, two, one].map(|key| table.get(key).is_some()), [true, false, true]);
+    }
+
+    #[test]
+    fn who_is_known_and_quiet_makes_room_behind_all_others() {
+        let mut table = table(5, 3);
+        let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let [one, two, three] = [1, 2, 3].map(|port| table.add(at(port), u32::from(port)).unwrap());
+        [one, two, three].iter().for_each(|key| table.settle(*key, Standing::Known));
+        table.touch(one);
+        // of one address, then of all
+        let four = table.add(at(4), 4).unwrap();
+        assert_eq!([two, one, three].map(|key| table.get(key).is_some()), [false, true, true]);
+        table.settle(four, Standing::Busy);
+        let others = [5, 6, 7].map(|number| table.add(address(number), number).unwrap());
+        assert_eq!([others[0], three].map(|key| table.get(key).is_some()), [false, true]);
+        others.iter().for_each(|key| table.settle(*key, Standing::Known));
+        let eight = table.add(address(8), 8).unwrap();
+        assert_eq!([three, one, four, eight].map(|key| table.get(key).is_some()), [false, true, true, true]);
     }
 
     #[test]

@@ -143,6 +143,8 @@ pub enum Standing {
     Guest,
     /// It showed who it is, or that it is where it says.
     Known,
+    /// It did, and something of its goes on.
+    Busy,
 }
 
 /// Why a session ended.
@@ -262,13 +264,17 @@ impl Session {
         let lanes = [&self.from_client, &self.from_upstream].into_iter().filter_map(Lane::deadline);
         let open = self.exchanges.open().map(|(_, open)| open.deadline);
         let copy = self.copies.front().map(|(_, until)| *until);
-        let others = [copy, self.review_timeout(), self.exchanges.forgets_at(), self.observation_timeout()];
-        lanes.chain(open).chain(others.into_iter().flatten()).chain([self.idle_at(endpoint)]).min()
+        let forgets = [self.exchanges.forgets_at(), self.operations.forgets_at()];
+        let others = [copy, self.review_timeout(), self.observation_timeout()].into_iter().chain(forgets);
+        lanes.chain(open).chain(others.flatten()).chain([self.idle_at(endpoint)]).min()
     }
 
     /// How much there is to its peer.
     pub fn standing(&self) -> Standing {
-        self.standing
+        match self.standing {
+            Standing::Known if self.is_busy() => Standing::Busy,
+            standing => standing,
+        }
     }
 
     /// Those for whom it asks policies, or goes on with what they allowed.
@@ -306,6 +312,14 @@ impl Session {
             // nobody asked the client for anything
             _ => {}
         }
+    }
+
+    /// Whether its peer would miss something if it were forgotten now.
+    fn is_busy(&self) -> bool {
+        self.is_waiting()
+            || !self.observations.is_empty()
+            || self.exchanges.open().next().is_some()
+            || !self.operations.is_empty()
     }
 
     /// When it is forgotten if nothing more happens.

@@ -154,6 +154,16 @@ impl Operations {
         }
     }
 
+    /// When there is something to be forgotten.
+    pub(super) fn forgets_at(&self) -> Option<Instant> {
+        self.0.iter().map(Operation::stale_at).min()
+    }
+
+    /// Whether nothing goes on.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn keep(&mut self, operation: Operation) {
         let now = operation.used_at;
         self.0.retain(|other| other.key != operation.key && !other.is_stale(now));
@@ -178,7 +188,12 @@ impl Operations {
 
 impl Operation {
     fn is_stale(&self, now: Instant) -> bool {
-        self.used_at + EXCHANGE_LIFETIME <= now || self.until.is_some_and(|until| until <= now)
+        self.stale_at() <= now
+    }
+
+    fn stale_at(&self) -> Instant {
+        let unused = self.used_at + EXCHANGE_LIFETIME;
+        self.until.map_or(unused, |until| until.min(unused))
     }
 
     fn is_of(&self, client: &Arc<Client>) -> bool {

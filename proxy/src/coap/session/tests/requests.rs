@@ -36,6 +36,39 @@ fn who_asks_is_found_out_for_each_key() {
 }
 
 #[test]
+fn who_showed_a_key_stays_while_something_goes_on() {
+    let mut story = Story::new();
+    let mut after = |text: &str, is_from_client: bool| {
+        if is_from_client {
+            story.client(text)
+        } else {
+            story.upstream(text)
+        };
+        story.session.standing()
+    };
+    assert_eq!(after("CON GET 1 t /a ?auth=good1", true), Standing::Busy);
+    assert_eq!(after("ACK 2.05 1 t", false), Standing::Known);
+    after("CON GET 2 t /a ?auth=good1 observe=0", true);
+    assert_eq!(after("ACK 2.05 2 t observe=2", false), Standing::Busy);
+    after("CON GET 3 t /a ?auth=good1 observe=1", true);
+    assert_eq!(after("ACK 2.05 3 t", false), Standing::Known);
+    after("CON PUT 4 t /a ?auth=good1 block1=0/1/0 =0123456789abcdef", true);
+    assert_eq!(after("ACK 2.31 4 t block1=0/1/0", false), Standing::Busy);
+    after("CON PUT 5 t /a ?auth=good1 block1=1/0/0 =x", true);
+    assert_eq!(after("ACK 2.04 5 t", false), Standing::Known);
+    assert_eq!(after("CON GET 6 t /slow ?auth=good1", true), Standing::Busy);
+}
+
+#[test]
+fn operation_that_is_not_gone_on_with_keeps_nobody() {
+    let mut story = Story::with(|gate, _| gate.limits.idle_timeout = Some(600 * SECOND));
+    story.client("CON PUT 1 t /short ?auth=good1 block1=0/1/0 =0123456789abcdef");
+    story.upstream("ACK 2.31 1 t block1=0/1/0");
+    assert_eq!(story.session.standing(), Standing::Busy);
+    assert_eq!(story.pass(11 * SECOND).session.standing(), Standing::Known);
+}
+
+#[test]
 fn two_keys_are_one_too_many() {
     let mut story = Story::new();
     story.client("CON GET 1 t /a ?auth=good1 ?auth=good2");
