@@ -153,7 +153,8 @@ impl Session {
     fn take_response(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         let answered = self.answered_by(message);
         let is_judged = answered.is_none_or(|id| self.is_delivery(id, message));
-        if is_judged && self.from_upstream.is_busy() {
+        let must_wait = self.from_upstream.is_busy() || self.must_wait_for_review(message.token, cx);
+        if is_judged && must_wait {
             if self.from_upstream.queue(message.bytes) {
                 self.arrivals.add(message, cx.now.instant);
             }

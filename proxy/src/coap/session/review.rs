@@ -8,6 +8,7 @@ use super::answer::code_of;
 use super::observations::Ender;
 use super::request::{Resumed, until};
 use super::{Context, Output, Session, no_decision_in_time};
+use crate::coap::Deliveries;
 use crate::coap::message::Token;
 use crate::gate::{SessionEvent, Side};
 
@@ -50,6 +51,16 @@ impl Session {
         if self.review_timeout().is_some_and(|at| at <= cx.now.instant) {
             self.reviewed(Decision::Deny(no_decision_in_time()), cx);
         }
+    }
+
+    /// Whether what the upstream says by a token waits until it is known if the client may still be told. Where policies
+    /// are asked about each notification, they say so themselves.
+    pub(super) fn must_wait_for_review(&self, token: Token, cx: &Context<'_>) -> bool {
+        let is_meant = |review: &Review| {
+            let is_asked = review.asked.as_ref().is_some_and(|(asked, ..)| *asked == token);
+            is_asked || review.rest.contains(&token)
+        };
+        cx.endpoint.options.deliveries == Deliveries::Pass && self.review.as_deref().is_some_and(is_meant)
     }
 
     pub(super) fn review_timeout(&self) -> Option<Instant> {

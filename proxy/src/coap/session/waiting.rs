@@ -122,6 +122,10 @@ impl Session {
             while !self.is_closed && self.lane(side).waiting.is_none() {
                 let Some(datagram) = self.lane_mut(side).queue.pop_front() else { break };
                 let Ok(message) = decode(&datagram) else { continue };
+                if side == Side::Upstream && self.must_wait_for_review(message.token, cx) {
+                    self.lane_mut(side).queue.push_front(datagram);
+                    break;
+                }
                 match side {
                     Side::Client => self.begin(&message, cx),
                     Side::Upstream => self.notify(&message, None, cx),

@@ -77,6 +77,31 @@ fn what_waits_is_asked_about_from_the_start() {
 }
 
 #[test]
+fn notification_that_nobody_is_asked_about_waits_for_the_review() {
+    let reviewed = || {
+        let mut story = Story::with(|_, options| options.deliveries = crate::coap::Deliveries::Pass);
+        story.client("CON GET 1 t /slow observe=0");
+        story.input(Input::Decided(Side::Client, allow()));
+        story.input(Input::Upstream(Ok(())));
+        story.upstream("ACK 2.05 1 t observe=2").client("CON GET 2 u /a observe=0");
+        story.upstream("ACK 2.05 2 u observe=2").client_hears();
+        story.input(Input::Reauthorize);
+        story.upstream("NON 2.05 900 u observe=3 =x").upstream("CON 2.05 901 t observe=3 =x");
+        story.upstream("CON 2.05 901 t observe=3 =x").upstream_hears();
+        assert_eq!(story.client_hears(), ["NON 2.05 900 u observe=3 =x"]);
+        story
+    };
+    let mut allowed = reviewed();
+    allowed.input(Input::Reviewed(allow()));
+    assert_eq!(allowed.client_hears(), ["CON 2.05 901 t observe=3 =x"]);
+    let mut denied = reviewed();
+    denied.input(Input::Reviewed(Decision::Deny(Reason::new(Cause::NotAuthorized))));
+    let heard = denied.client_hears();
+    assert!(heard.len() == 1 && heard[0].starts_with("NON 4.03 ") && heard[0].ends_with(" t"), "{heard:?}");
+    assert_eq!(denied.upstream_hears().last().unwrap(), "RST 0.00 901 -");
+}
+
+#[test]
 fn review_that_takes_too_long_ends_what_was_allowed() {
     let mut story = Story::new();
     story.client("CON GET 1 t /slow observe=0");
