@@ -314,6 +314,15 @@ impl Session {
         }
     }
 
+    /// Takes the route's rate, which may be another than before.
+    fn adopt_rate(&mut self, cx: &Context<'_>) {
+        let per_second = cx.endpoint.gate.limits.messages_per_second;
+        self.rate = per_second.map(|per_second| match &self.rate {
+            Some(rate) => rate.changed(per_second),
+            None => Rate::new(per_second, cx.now.instant),
+        });
+    }
+
     /// Whether its peer would miss something if it were forgotten now.
     fn is_busy(&self) -> bool {
         self.is_waiting()

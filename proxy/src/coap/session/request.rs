@@ -173,6 +173,7 @@ impl Session {
     /// What is wrong with a request whoever it comes from: the answer, and what the client is told beside it.
     fn check(&mut self, message: &Message<'_>, cx: &Context<'_>) -> Result<(), Refusal> {
         let now = cx.now.instant;
+        self.adopt_rate(cx);
         if let Some(Err(at)) = self.rate.as_mut().map(|rate| rate.take(now)) {
             let secs = (at - now).as_secs() + 1;
             let max_age = u32::try_from(secs).unwrap_or(u32::MAX);

@@ -363,6 +363,22 @@ fn client_that_is_too_fast_hears_how_long_to_wait() {
 }
 
 #[test]
+fn rate_of_the_route_is_that_of_who_is_there_already() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /fast").upstream("ACK 2.05 1 t");
+    story.endpoint.gate.limits.messages_per_second = Some(1);
+    story.client("CON GET 2 t /fast").client("CON GET 3 t /fast");
+    assert_eq!(story.client_hears()[1..], ["ACK 4.29 3 t max-age=2"]);
+    story.endpoint.gate.limits.messages_per_second = Some(1000);
+    story.pass(SECOND).client_hears();
+    (4..14).for_each(|id| _ = story.client(&format!("CON GET {id} t /fast")));
+    assert!(story.client_hears().is_empty());
+    story.endpoint.gate.limits.messages_per_second = None;
+    (14..16).for_each(|id| _ = story.client(&format!("CON GET {id} t /fast")));
+    assert!(story.client_hears().is_empty());
+}
+
+#[test]
 fn request_that_is_too_large_hears_how_large_it_may_be() {
     let mut story = Story::with(|gate, _| gate.limits.packet_bytes = 64);
     story.client(&format!("CON PUT 1 t /a ={}", "x".repeat(64)));
