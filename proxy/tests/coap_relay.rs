@@ -15,7 +15,7 @@ use mgate_proxy::listener::{Admission, Bounds};
 use mgate_proxy::signal::Signal;
 use mgate_proxy::transport::UdpListener;
 use tokio::net::UdpSocket;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn route_that_leads_elsewhere_takes_its_peers_along() {
     client.send(&get(2, "a")).await.unwrap();
     let mut buffer = [0; 100];
     timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await.unwrap().unwrap();
-    let (upstream, endpoint) = Route::endpoint(Limits::default()).await;
+    let (upstream, endpoint) = Route::endpoint(Limits::default(), mpsc::unbounded_channel().0).await;
     route.upstream = upstream;
     route.signal.send_modify(|signal| _ = signal.renew(endpoint));
     assert!(heard(&client).await.starts_with("ACK 5.03 id 2 "));
@@ -98,7 +98,7 @@ async fn route_that_leads_elsewhere_takes_its_peers_along() {
 
 #[tokio::test]
 async fn peers_that_are_made_up_lock_nobody_out() {
-    let route = Route::at("127.0.0.1:0").await;
+    let mut route = Route::at("127.0.0.1:0").await;
     for number in 1..=2 * PEERS as u32 {
         let [_, a, b, c] = (0x7f20_0000 + number).to_be_bytes();
         let guest = UdpSocket::bind((std::net::Ipv4Addr::new(127, a, b, c), 0)).await.unwrap();
@@ -106,6 +106,9 @@ async fn peers_that_are_made_up_lock_nobody_out() {
         route.upstream_answers().await;
     }
     assert_eq!(route.admission.connections(), PEERS);
+    let events: Vec<_> = std::iter::from_fn(|| route.events.try_recv().ok()).collect();
+    let count = |event| events.iter().filter(|told| **told == event).count();
+    assert_eq!((count("opened"), count("closed: others needed its place")), (2 * PEERS, PEERS));
 }
 
 #[tokio::test]
@@ -127,6 +130,20 @@ async fn strangers_take_no_more_than_there_is_and_clients_stay() {
     assert_eq!(route.admission.connections(), PEERS);
     client.send(&get(2, "a")).await.unwrap();
     assert_eq!(route.upstream_answers().await, get(2, "a"));
+}
+
+#[tokio::test]
+async fn session_that_panics_is_told_of_and_says_goodbye() {
+    let mut route = Route::at("127.0.0.1:0").await;
+    let client = route.client("127.0.0.1").await;
+    client.send(&get(1, "a")).await.unwrap();
+    let mut buffer = [0; 100];
+    timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await.unwrap().unwrap();
+    client.send(&get(2, "panic")).await.unwrap();
+    assert_eq!(heard(&client).await, "ACK 5.03 id 1 token 0x 0 bytes");
+    for event in ["opened", "closed: the session failed"] {
+        assert_eq!(timeout(PATIENCE, route.events.recv()).await.unwrap().unwrap(), event);
+    }
 }
 
 #[tokio::test]
@@ -161,6 +178,7 @@ struct Route {
     upstream: UdpSocket,
     admission: Admission,
     signal: watch::Sender<Signal<Endpoint>>,
+    events: mpsc::UnboundedReceiver<String>,
     relay: tokio::task::JoinHandle<()>,
 }
 
@@ -173,18 +191,19 @@ impl Route {
     async fn with(listen: &str, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits { decision_timeout: Duration::from_millis(200), ..Limits::default() };
         change(&mut limits);
-        let (upstream, endpoint) = Self::endpoint(limits).await;
+        let (told, events) = mpsc::unbounded_channel();
+        let (upstream, endpoint) = Self::endpoint(limits, told).await;
         let (signal, watched) = watch::channel(Signal::new(endpoint));
         let bounds = Bounds { connections: PEERS, connections_per_address: PEERS };
         let admission = Admission::new(bounds, Vec::new());
         let listener = UdpListener::bind(listen.parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let relay = tokio::spawn(Relay::new(listener, admission.clone(), watched).unwrap().run());
-        Self { address, upstream, admission, signal, relay }
+        Self { address, upstream, admission, signal, events, relay }
     }
 
     /// An upstream, and an endpoint that leads to it.
-    async fn endpoint(limits: Limits) -> (UdpSocket, Endpoint) {
+    async fn endpoint(limits: Limits, told: mpsc::UnboundedSender<String>) -> (UdpSocket, Endpoint) {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = upstream.local_addr().unwrap().port();
         let gate = Gate {
@@ -193,7 +212,7 @@ impl Route {
             transforms: Transforms::default(),
             policies: Chain::new(vec![Arc::new(Names)]),
             mirror: None,
-            observer: Arc::new(Nobody),
+            observer: Arc::new(Told(told)),
             limits,
         };
         let address = Upstream { host: "127.0.0.1".to_owned(), port };
@@ -236,16 +255,25 @@ impl Policy for Names {
     }
 }
 
-struct Nobody;
+/// Passes on what it is told of sessions.
+struct Told(mpsc::UnboundedSender<String>);
 
-impl Observer for Nobody {
+impl Observer for Told {
     fn wants_packets(&self) -> bool {
         false
     }
 
     fn packet(&self, _packet: &PacketSeen<'_>) {}
 
-    fn session(&self, _event: &SessionEvent<'_>) {}
+    fn session(&self, event: &SessionEvent<'_>) {
+        let told = match event {
+            SessionEvent::Opened(_) => "opened".to_owned(),
+            SessionEvent::Closed { why, .. } => format!("closed: {why}"),
+            _ => return,
+        };
+        // some tests do not listen
+        let _ = self.0.send(told);
+    }
 }
 
 async fn heard(client: &UdpSocket) -> String {

@@ -27,7 +27,7 @@ use super::{Endpoint, Upstream};
 use crate::background;
 use crate::clock::Clock;
 use crate::gate::{Side, Verdict};
-use crate::listener::Admission;
+use crate::listener::{Admission, Bound, Permit};
 use crate::signal::Signal;
 use crate::transport::UdpListener;
 use crate::transport::udp::{self, Batch, DATAGRAM_BYTES, Datagrams, Way};
@@ -193,11 +193,13 @@ impl Relay {
         if !is_admitted {
             return None;
         }
-        let peer = Peer { address, certificate: None, is_encrypted: false };
-        let session = Session::new(&self.endpoint, peer, self.now);
-        let served = Served { session, way, upstream: None, asked: Asked::default() };
-        match self.table.add(address, served) {
-            Ok(key) => Some(key),
+        match self.make_room(address) {
+            Ok(permit) => {
+                let peer = Peer { address, certificate: None, is_encrypted: false };
+                let session = Session::new(&self.endpoint, peer, self.now);
+                let served = Served { session, way, upstream: None, asked: Asked::default() };
+                Some(self.table.add(address, served, permit))
+            }
             Err(bound) => {
                 debug!(route = %self.endpoint.gate.route, peer = %address, %bound, "request refused");
                 self.refused += 1;
@@ -208,6 +210,21 @@ impl Relay {
                 None
             }
         }
+    }
+
+    /// A place for one more peer. Where there are as many as there may be, one that need not be there leaves.
+    fn make_room(&mut self, address: SocketAddr) -> Result<Permit, Bound> {
+        // one who has gone for all may have left too many of one address
+        for _ in 0..2 {
+            let bound = match self.table.admit(address) {
+                Ok(permit) => return Ok(permit),
+                Err(bound) => bound,
+            };
+            let first = self.table.first_to_go(address, bound).ok_or(bound)?;
+            self.input(first, Input::Displaced);
+            self.table.remove(first);
+        }
+        self.table.admit(address)
     }
 
     fn take_event(&mut self, key: Key, event: Event) {
@@ -276,14 +293,25 @@ impl Relay {
 
     /// Lets a session do something. A policy that panics ends its own client's session, not those of the others.
     fn turn(&mut self, key: Key, act: impl FnOnce(&mut Session, &mut Context<'_>)) {
-        let Some(served) = self.table.get(key) else { return };
-        let mut context = Context { endpoint: &self.endpoint, now: self.now, out: &mut self.out };
-        if catch_unwind(AssertUnwindSafe(|| act(&mut served.session, &mut context))).is_err() {
-            error!(route = %self.endpoint.gate.route, "a session of CoAP panicked and is gone");
-            self.out.clear();
-            self.table.remove(key);
+        if self.attempt(key, act) {
+            return self.perform(key);
         }
-        self.perform(key);
+        error!(route = %self.endpoint.gate.route, "a session of CoAP panicked and is gone");
+        if self.attempt(key, |session, context| session.handle_input(Input::Failed, context)) {
+            self.perform(key);
+        }
+        self.table.remove(key);
+    }
+
+    /// Says whether a session did something without a panic; what it said in one is forgotten.
+    fn attempt(&mut self, key: Key, act: impl FnOnce(&mut Session, &mut Context<'_>)) -> bool {
+        let Some(served) = self.table.get(key) else { return true };
+        let mut context = Context { endpoint: &self.endpoint, now: self.now, out: &mut self.out };
+        let done = catch_unwind(AssertUnwindSafe(|| act(&mut served.session, &mut context)));
+        if done.is_err() {
+            self.out.clear();
+        }
+        done.is_ok()
     }
 
     /// Sends what a session said and starts what it wants done.

@@ -50,20 +50,34 @@ impl<P> Table<P> {
         }
     }
 
-    /// Adds a peer. Where there are as many as there may be, from everywhere or from its address, one that need not be
-    /// there makes room.
-    pub(super) fn add(&mut self, address: SocketAddr, peer: P) -> Result<Key, Bound> {
-        let admitted = self.admission.admit(address.ip());
-        let admitted = admitted.or_else(|bound| self.make_room(address, bound));
-        // one who has gone for all may have left too many of one address
-        let permit = admitted.or_else(|bound| self.make_room(address, bound))?;
+    /// A place for one more peer, if there is one.
+    pub(super) fn admit(&self, address: SocketAddr) -> Result<Permit, Bound> {
+        self.admission.admit(address.ip())
+    }
+
+    /// Who is the first to make room for a peer, so that a bound is kept with one more.
+    pub(super) fn first_to_go(&self, address: SocketAddr, bound: Bound) -> Option<Key> {
+        let first = match bound {
+            Bound::Connections => self.evictable.first().map(|(.., address)| *address),
+            Bound::ConnectionsPerAddress => {
+                let charged = self.admission.charged(address.ip());
+                let lowest = (charged, Standing::Stranger, 0, LOWEST);
+                let first = self.evictable_at.range(lowest..).next();
+                first.filter(|(other, ..)| *other == charged).map(|(.., address)| *address)
+            }
+        };
+        self.at(first?)
+    }
+
+    /// Adds a peer that has a place.
+    pub(super) fn add(&mut self, address: SocketAddr, peer: P, permit: Permit) -> Key {
         self.last_serial += 1;
         let serial = self.last_serial;
         let entry =
             Entry { peer, serial, standing: Standing::Stranger, rank: serial, armed: None, _permit: permit };
         self.peers.insert(address, entry);
         self.line_up(address);
-        Ok(Key { address, serial })
+        Key { address, serial }
     }
 
     /// The peer at an address.
@@ -148,22 +162,6 @@ impl<P> Table<P> {
         self.line_up(address);
     }
 
-    /// Takes away who need not be there, so that a bound is kept with one more.
-    fn make_room(&mut self, address: SocketAddr, bound: Bound) -> Result<Permit, Bound> {
-        let charged = self.admission.charged(address.ip());
-        let first = match bound {
-            Bound::Connections => self.evictable.first().map(|(.., address)| *address),
-            Bound::ConnectionsPerAddress => {
-                let lowest = (charged, Standing::Stranger, 0, LOWEST);
-                let first = self.evictable_at.range(lowest..).next();
-                first.filter(|(other, ..)| *other == charged).map(|(.., address)| *address)
-            }
-        };
-        let key = first.and_then(|first| self.at(first)).ok_or(bound)?;
-        self.remove(key);
-        self.admission.admit(address.ip())
-    }
-
     fn line_up(&mut self, address: SocketAddr) {
         let Some(Entry { standing, rank, .. }) = self.peers.get(&address) else { return };
         if *standing != Standing::Busy {
@@ -197,10 +195,10 @@ mod tests {
     #[test]
     fn ten_thousand_strangers_take_no_more_than_there_is() {
         let mut table = table(100, 100);
-        let known = table.add(address(0), 0).unwrap();
+        let known = add(&mut table, address(0), 0).unwrap();
         table.settle(known, Standing::Known);
         for number in 1..10_000 {
-            table.add(address(number), number).unwrap();
+            add(&mut table, address(number), number).unwrap();
             assert!(
                 table.peers.len() <= 100 && table.evictable.len() <= 100 && table.evictable_at.len() <= 100
             );
@@ -214,29 +212,29 @@ mod tests {
     fn who_is_busy_is_not_pushed_out_and_bounds_hold() {
         let mut table = table(3, 2);
         for number in [0, 1] {
-            let key = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, number)), 0).unwrap();
+            let key = add(&mut table, SocketAddr::from((Ipv4Addr::LOCALHOST, number)), 0).unwrap();
             table.settle(key, Standing::Busy);
         }
-        let third = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, 3)), 0);
+        let third = add(&mut table, SocketAddr::from((Ipv4Addr::LOCALHOST, 3)), 0);
         assert_eq!(third, Err(Bound::ConnectionsPerAddress));
-        let key = table.add(address(1), 0).unwrap();
+        let key = add(&mut table, address(1), 0).unwrap();
         table.settle(key, Standing::Busy);
-        assert_eq!(table.add(address(2), 0), Err(Bound::Connections));
+        assert_eq!(add(&mut table, address(2), 0), Err(Bound::Connections));
         table.remove(key);
-        assert!(table.add(address(2), 0).is_ok());
+        assert!(add(&mut table, address(2), 0).is_ok());
     }
 
     #[test]
     fn guest_that_was_quiet_for_longest_makes_room_behind_strangers() {
         let mut table = table(3, 3);
-        let [one, two] = [1, 2].map(|number| table.add(address(number), number).unwrap());
+        let [one, two] = [1, 2].map(|number| add(&mut table, address(number), number).unwrap());
         [one, two].iter().for_each(|key| table.settle(*key, Standing::Guest));
         table.touch(one);
-        let stranger = table.add(address(3), 3).unwrap();
-        let four = table.add(address(4), 4).unwrap();
+        let stranger = add(&mut table, address(3), 3).unwrap();
+        let four = add(&mut table, address(4), 4).unwrap();
         assert_eq!([stranger, two].map(|key| table.get(key).is_some()), [false, true]);
         table.settle(four, Standing::Known);
-        let five = table.add(address(5), 5).unwrap();
+        let five = add(&mut table, address(5), 5).unwrap();
         assert_eq!([five, two, one].map(|key| table.get(key).is_some()), [true, false, true]);
     }
 
@@ -244,43 +242,44 @@ mod tests {
     fn who_is_known_and_quiet_makes_room_behind_all_others() {
         let mut table = table(5, 3);
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let [one, two, three] = [1, 2, 3].map(|port| table.add(at(port), u32::from(port)).unwrap());
+        let [one, two, three] = [1, 2, 3].map(|port| add(&mut table, at(port), u32::from(port)).unwrap());
         [one, two, three].iter().for_each(|key| table.settle(*key, Standing::Known));
         table.touch(one);
         // of one address, then of all
-        let four = table.add(at(4), 4).unwrap();
+        let four = add(&mut table, at(4), 4).unwrap();
         assert_eq!([two, one, three].map(|key| table.get(key).is_some()), [false, true, true]);
         table.settle(four, Standing::Busy);
-        let others = [5, 6, 7].map(|number| table.add(address(number), number).unwrap());
+        let others = [5, 6, 7].map(|number| add(&mut table, address(number), number).unwrap());
         assert_eq!([others[0], three].map(|key| table.get(key).is_some()), [false, true]);
         others.iter().for_each(|key| table.settle(*key, Standing::Known));
-        let eight = table.add(address(8), 8).unwrap();
+        let eight = add(&mut table, address(8), 8).unwrap();
         assert_eq!([three, one, four, eight].map(|key| table.get(key).is_some()), [false, true, true, true]);
     }
 
     #[test]
     fn ports_of_one_address_make_room_for_each_other_and_for_nobody_else() {
         let mut table = table(100, 3);
-        let other = table.add(address(1), 0).unwrap();
-        let known = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), 1).unwrap();
+        let other = add(&mut table, address(1), 0).unwrap();
+        let known = add(&mut table, SocketAddr::from((Ipv4Addr::LOCALHOST, 1)), 1).unwrap();
         table.settle(known, Standing::Known);
         for port in 2..100 {
-            let key = table.add(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), u32::from(port)).unwrap();
+            let key =
+                add(&mut table, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), u32::from(port)).unwrap();
             table.settle(key, Standing::Guest);
             assert!(table.peers.len() <= 4);
         }
         assert_eq!([other, known].map(|key| table.get(key).is_some()), [true, true]);
         let network = |host: u16| SocketAddr::from((Ipv6Addr::new(1, 2, 3, 4, 0, 0, 0, host), 5683));
-        (0..10).for_each(|host| _ = table.add(network(host), 0).unwrap());
+        (0..10).for_each(|host| _ = add(&mut table, network(host), 0).unwrap());
         assert_eq!(table.peers.len(), 7);
     }
 
     #[test]
     fn key_of_a_peer_that_is_gone_names_nobody() {
         let mut table = table(3, 3);
-        let old = table.add(address(1), 1).unwrap();
+        let old = add(&mut table, address(1), 1).unwrap();
         assert_eq!(table.remove(old), Some(1));
-        let new = table.add(address(1), 2).unwrap();
+        let new = add(&mut table, address(1), 2).unwrap();
         assert_eq!(table.get(old), None);
         assert_eq!(table.remove(old), None);
         assert_eq!(table.get(new), Some(&mut 2));
@@ -291,7 +290,7 @@ mod tests {
     fn peers_are_called_in_the_order_of_their_times() {
         let (mut table, now) = (table(9, 9), Now::read().instant);
         let at = |secs| Some(now + Duration::from_secs(secs));
-        let [one, two, three] = [1, 2, 3].map(|number| table.add(address(number), number).unwrap());
+        let [one, two, three] = [1, 2, 3].map(|number| add(&mut table, address(number), number).unwrap());
         table.arm(one, at(5));
         table.arm(two, at(3));
         table.arm(three, at(1));
@@ -309,6 +308,20 @@ mod tests {
 
     fn table(connections: usize, connections_per_address: usize) -> Table<u32> {
         Table::new(Admission::new(Bounds { connections, connections_per_address }, Vec::new()))
+    }
+
+    /// Adds a peer for whom others make room, as the relay has it.
+    fn add(table: &mut Table<u32>, address: SocketAddr, peer: u32) -> Result<Key, Bound> {
+        let permit = loop {
+            match table.admit(address) {
+                Ok(permit) => break permit,
+                Err(bound) => {
+                    let first = table.first_to_go(address, bound).ok_or(bound)?;
+                    table.remove(first);
+                }
+            }
+        };
+        Ok(table.add(address, peer, permit))
     }
 
     fn address(number: u32) -> SocketAddr {

@@ -83,8 +83,12 @@ pub enum Input<'a> {
     Datagram(Side, &'a [u8]),
     /// What [`Output::Decide`] asked for.
     Decided(Side, Decision),
+    /// Another peer is given its place.
+    Displaced,
     /// mgate stops.
     Drain,
+    /// Something went wrong in mgate in the midst of another input.
+    Failed,
     /// What [`Output::Identify`] asked for.
     Identified(Verdict),
     /// The upstream is not there: nobody listens where it was.
@@ -150,8 +154,12 @@ pub enum Standing {
 /// Why a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
+    /// There are as many peers as there may be, and another came.
+    Displaced,
     /// mgate stops.
     Draining,
+    /// Something went wrong in mgate.
+    Failed,
     /// Nothing was heard for long enough.
     Idle,
 }
@@ -217,7 +225,9 @@ impl Session {
         match input {
             Input::Datagram(side, datagram) => self.take(side, datagram, cx),
             Input::Decided(side, decision) => self.decided(side, decision, cx),
+            Input::Displaced => self.close(CloseReason::Displaced, cx),
             Input::Drain => self.close(CloseReason::Draining, cx),
+            Input::Failed => self.close(CloseReason::Failed, cx),
             Input::Identified(verdict) => self.identified(verdict, cx),
             Input::Lost => self.upstream_lost(cx),
             Input::Reauthorize => self.reauthorize(cx),
@@ -349,7 +359,8 @@ impl Session {
         if self.is_opened {
             let client = self.identity.as_ref().map(|identity| &*identity.client);
             let peer = self.peer.address;
-            cx.tell(&SessionEvent::Closed { client, peer, why: &why, blame: Blame::Nobody });
+            let blame = if why == CloseReason::Failed { Blame::Us } else { Blame::Nobody };
+            cx.tell(&SessionEvent::Closed { client, peer, why: &why, blame });
         }
     }
 
@@ -420,7 +431,9 @@ impl Outbox {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Displaced => "others needed its place",
             Self::Draining => "the gateway stops",
+            Self::Failed => "the session failed",
             Self::Idle => "nothing was heard for long enough",
         })
     }

@@ -312,6 +312,20 @@ fn observers_hear_of_the_end() {
 }
 
 #[test]
+fn peer_that_makes_room_is_told_and_told_of() {
+    let mut story = observing();
+    story.events();
+    story.client("CON GET 2 u /channels/1/messages observe=0").upstream_hears();
+    story.input(Input::Displaced);
+    let heard = story.client_hears();
+    assert_eq!(heard[0], "ACK 5.03 2 u max-age=5");
+    assert!(heard.len() == 2 && heard[1].starts_with("NON 5.03 ") && heard[1].ends_with(" t"), "{heard:?}");
+    assert!(story.upstream_hears().last().unwrap().ends_with(" t observe=1 /channels/1/messages"));
+    assert_eq!(story.events(), ["unsubscribed channels/1/messages", "closed: others needed its place"]);
+    assert!(matches!(story.session.poll_output(), Some(Output::Close)));
+}
+
+#[test]
 fn observation_ends_with_the_credentials() {
     let mut story = Story::new();
     story.client("CON GET 1 t /a ?auth=good-soon observe=0").upstream("ACK 2.05 1 t observe=2");
