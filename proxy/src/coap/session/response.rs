@@ -58,7 +58,10 @@ impl Session {
                 Asked::Pending => return answered.map_or((), |id| self.extend(id, cx)),
             }
         }
-        told.copy(message, cx);
+        // what went wrong at the upstream is no message
+        if message.code.is_success() {
+            told.copy(message, cx);
+        }
         match answered {
             Some(id) => self.pass_response(id, message, until, cx),
             None => self.pass_notification(message, until, cx),

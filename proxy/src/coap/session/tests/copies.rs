@@ -69,6 +69,17 @@ fn copies_are_told_apart_by_their_order() {
     assert_eq!(story.client_hears(), ["ACK 5.03 2 u max-age=5"]);
 }
 
+#[test]
+fn error_that_ends_an_observation_is_no_message() {
+    let mut story = Story::of_messages();
+    story.seen.wants_deliveries.store(true, Ordering::Relaxed);
+    story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2 =1");
+    story.upstream("NON 2.05 900 t observe=3 =2").upstream("NON 4.04 901 t =gone");
+    assert_eq!(story.client_hears().len(), 3);
+    let delivered: Vec<_> = story.mirrored().into_iter().map(|(_, payload)| payload).collect();
+    assert_eq!(delivered, [b"1", b"2"]);
+}
+
 /// A message was published, and its copy is being stored.
 fn storing() -> Story {
     let mut story = Story::of_messages();

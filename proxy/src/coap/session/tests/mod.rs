@@ -37,6 +37,8 @@ struct Seen {
     frames: Mutex<Vec<String>>,
     /// Whether the mirror stores what it takes.
     stores: AtomicBool,
+    /// Whether the mirror wants what is delivered, too.
+    wants_deliveries: AtomicBool,
     /// Whether what is called `changing` is denied by now.
     has_changed: AtomicBool,
 }
@@ -201,6 +203,10 @@ impl Mirror for Seen {
             true => Copied::Storing(Box::pin(std::future::pending())),
             false => Copied::Taken,
         }
+    }
+
+    fn wants_deliveries(&self) -> bool {
+        self.wants_deliveries.load(Ordering::Relaxed)
     }
 }
 
