@@ -197,13 +197,14 @@ impl Observation {
 }
 
 impl Arrivals {
-    /// Keeps a message that came; the oldest of many makes room.
+    /// Keeps a message that came. Of many, the oldest with which nothing is to happen makes room, or the oldest of all.
     pub(super) fn add(&mut self, message: &Message<'_>, now: Instant) {
         if message.kind == Kind::Acknowledgement {
             return;
         }
         if self.row.len() >= MAX_ARRIVALS {
-            self.row.pop_front();
+            let settled = self.row.iter().position(Arrival::is_settled);
+            self.row.remove(settled.unwrap_or_default());
         }
         self.last_id = message.id;
         self.row.push_back(Arrival::of(message, now));
@@ -287,6 +288,11 @@ impl Arrival {
         }
     }
 
+    /// Whether neither a decision nor the client's acknowledgement is to come.
+    fn is_settled(&self) -> bool {
+        self.fate != Fated::Held && !self.is_unacknowledged
+    }
+
     fn unheard_at(&self) -> Option<Instant> {
         let is_unheard = self.is_unacknowledged && self.fate == Fated::Passed;
         is_unheard.then(|| self.came_at + MAX_TRANSMIT_WAIT)
@@ -294,7 +300,7 @@ impl Arrival {
 }
 
 /// Messages of the upstream that are remembered.
-const MAX_ARRIVALS: usize = 16;
+const MAX_ARRIVALS: usize = 64;
 
 /// After that, the upstream does not expect an acknowledgement any more. RFC 7252 §4.8.2
 const MAX_TRANSMIT_WAIT: Duration = Duration::from_secs(93);

@@ -301,6 +301,26 @@ fn acknowledgement_of_a_notification_is_one_of_those_before_it() {
 }
 
 #[test]
+fn notification_is_remembered_until_it_is_acknowledged() {
+    let mut story = observing();
+    story.upstream("CON 2.05 901 t observe=3 =22");
+    for id in 1000..1100 {
+        story.upstream(&format!("NON 2.05 {id} t observe=4 =23"));
+    }
+    story.client_hears();
+    story.asked();
+    story.upstream("CON 2.05 901 t observe=3 =22");
+    assert_eq!((story.client_hears(), story.asked().len()), (vec!["CON 2.05 901 t observe=3 =22".into()], 0));
+    story.client("ACK 0.00 901 -");
+    assert_eq!(story.upstream_hears(), ["ACK 0.00 901 -"]);
+    for id in 2000..2020 {
+        story.upstream(&format!("CON 2.05 {id} t observe=5 =24"));
+    }
+    story.client("ACK 0.00 2000 -");
+    assert_eq!(story.upstream_hears(), ["ACK 0.00 2000 -"]);
+}
+
+#[test]
 fn observers_hear_of_the_end() {
     let mut story = observing();
     story.input(Input::Drain);
