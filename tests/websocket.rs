@@ -15,11 +15,12 @@ use serde_json::json;
 use support::broker::node;
 use support::frames::{BINARY, CLOSE, Frames, PING, PONG, TEXT, UPGRADE, accept_of, masked};
 use support::http::{exchange, read_head};
+use support::http2::{DATA, END_HEADERS, Frame, HEADERS, Http2, block, frame};
 use support::issuer::SigningKey;
 use support::peer::{Upstream, tcp};
 use support::process::{Lines, Process};
 use support::service::{Service, answer};
-use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest};
+use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest, wait_until};
 
 #[test]
 fn real_clients_and_servers_speak_through_it() {
@@ -287,6 +288,13 @@ fn messages_of_a_channel_are_published_and_delivered() {
     assert_eq!(Frames::ask(mgate.address(), "/channels/8/messages", "").refused().0, 403);
     assert_eq!(Frames::ask(mgate.address(), "/channels/7/x", "").refused().0, 400);
     assert_eq!(Frames::ask(mgate.address(), "/health", "").refused().0, 404);
+    // who may subscribe was not asked what else it may read there
+    let client = Frames::ask(mgate.address(), "/channels/7/messages", "");
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    behind.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nothers").unwrap();
+    let (status, all) = client.refused();
+    assert!(status == 502 && !all.contains("others"), "{all}");
 }
 
 #[test]
@@ -307,6 +315,46 @@ fn who_loses_a_right_is_closed() {
     stays.send(TEXT, b"no more");
     behind_stays.expect_close(1008);
     stays.expect_close(1008);
+}
+
+#[test]
+fn answer_that_opens_nothing_ends_with_the_right_to_it() {
+    let (files, upstream) = (files(), Upstream::start());
+    let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
+    let mut client = Frames::ask(mgate.address(), "/chat/1", "");
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    behind.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").unwrap();
+    let mut event = [0; 14];
+    assert!(read_head(&mut client.tcp).starts_with("HTTP/1.1 200 "));
+    client.tcp.read_exact(&mut event).unwrap();
+    assert_eq!(&event, b"9\r\ndata: 1\n\n\r\n");
+    files.write("acl.toml", &ACL_FILE.replace("path:/chat/#", "path:/other/#"));
+    mgate.reload();
+    let mut rest = Vec::new();
+    client.tcp.read_to_end(&mut rest).expect("it is closed in time");
+    assert_eq!(rest, b"", "no end, as there was none");
+    assert_eq!(behind.read(&mut [0]).expect("it is closed in time"), 0);
+}
+
+#[test]
+fn answer_that_opens_nothing_has_the_place_of_a_websocket() {
+    let (files, upstream) = (files().with_certificates(), Upstream::start());
+    let mgate = Mgate::start(&files, &over_tls(upstream.port(), "limits = { connections = 1 }\n"));
+    let mut client = Http2::connected(&files, mgate.address());
+    client.raw(&extended_connect(1, "/chat/1"));
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    behind.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 5\r\n\r\nso").unwrap();
+    assert_eq!(client.wait_for(DATA).payload, b"so");
+    client.raw(&extended_connect(3, "/chat/2"));
+    assert_eq!(status(&client.wait_for(HEADERS)), (3, 429));
+    behind.write_all(b"rry").unwrap();
+    let mut streams = (5..).step_by(2);
+    wait_until("there is room again", || {
+        client.raw(&extended_connect(streams.next().unwrap(), "/chat/3"));
+        upstream.try_accept().is_some()
+    });
 }
 
 #[test]
@@ -465,6 +513,36 @@ fn web(upstream: u16, more: &str, rest: &str) -> String {
         "[[route]]\nname = 'web'\nlisten = 'http://127.0.0.1:0'\nupstream = 'http://127.0.0.1:{upstream}'\n\
          policies = ['acl']\n{more}{rest}{ACL}"
     )
+}
+
+/// The same for clients of HTTP/2.
+fn over_tls(upstream: u16, more: &str) -> String {
+    let tls = "[route.tls]\ncert = 'localhost.pem'\nkey = 'localhost.key'\n";
+    web(upstream, more, tls).replace("listen = 'http:", "listen = 'https:")
+}
+
+/// What opens a WebSocket over HTTP/2. RFC 8441 §4
+fn extended_connect(stream: u32, path: &str) -> Vec<u8> {
+    let head = [
+        (":method", "CONNECT"),
+        (":protocol", "websocket"),
+        (":scheme", "https"),
+        (":authority", "localhost"),
+        (":path", path),
+        ("sec-websocket-version", "13"),
+    ];
+    frame(HEADERS, END_HEADERS, stream, &block(&head))
+}
+
+/// The stream of an answer, and its status.
+fn status(head: &Frame) -> (u32, u16) {
+    let status = match head.payload[..] {
+        [0x88, ..] => 200,
+        [0x8d, ..] => 404,
+        [0x48 | 0x08, 0x83, 0x68, 0x4f, 0xff, ..] => 429,
+        _ => panic!("unknown: {head:02x?}"),
+    };
+    (head.stream, status)
 }
 
 fn files() -> Files {

@@ -10,6 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mgate_policies::BoxFuture;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use super::connection::InFlight;
@@ -53,6 +54,8 @@ pub(super) struct Upload {
 pub(super) struct Download {
     patient: Awaited,
     lease: Option<Lease>,
+    /// Of the WebSocket that it was to become.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 /// A body of any kind.
@@ -134,12 +137,12 @@ impl Body for Upload {
 
 impl Download {
     pub(super) fn new(incoming: Incoming, timeout: Duration, lease: Lease) -> Self {
-        Self { patient: Awaited { incoming, timeout, timer: None }, lease: Some(lease) }
+        Self { patient: Awaited { incoming, timeout, timer: None }, lease: Some(lease), _place: None }
     }
 
-    /// The last one of its connection.
-    pub(super) fn last(incoming: Incoming, timeout: Duration) -> Self {
-        Self { patient: Awaited { incoming, timeout, timer: None }, lease: None }
+    /// The last one of a connection that was to become a WebSocket, whose place it keeps.
+    pub(super) fn last(incoming: Incoming, timeout: Duration, place: OwnedSemaphorePermit) -> Self {
+        Self { patient: Awaited { incoming, timeout, timer: None }, lease: None, _place: Some(place) }
     }
 
     fn give_back(&mut self) {

@@ -5,6 +5,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use mgate_policies::{Action, BoxFuture, Client, Now};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::body::{Content, Download};
 use super::super::upstream::{Upstream, UpstreamError};
@@ -12,6 +13,7 @@ use super::super::websocket::Relaying;
 use super::Exchange;
 use crate::background::timeout;
 use crate::gate::SessionEvent;
+use crate::http::Profile;
 use crate::http::headers::towards_client;
 use crate::http::problem::Problem;
 use crate::http::session::Head;
@@ -46,7 +48,7 @@ impl Exchange {
         };
         let upstream = match self.taken(asked, &challenge, &mut response).await {
             Ok(Some(upstream)) => upstream,
-            Ok(None) => return Ok(self.refused(response)),
+            Ok(None) => return Ok(self.refused(response, place).map(|content| content.until(revoked))),
             Err(why) => return Err(self.failed(head, &client, why, Problem::BadGateway)),
         };
         let topic = head.websocket_topic(&self.endpoint.options)?.as_str().into();
@@ -69,9 +71,11 @@ impl Exchange {
             let upgraded = timeout(self.endpoint.gate.limits.upstream_timeout, upgraded).await;
             return upgraded.ok().and_then(Result::ok).map(Some).ok_or("it went away");
         }
-        match asked.is_opened_by(response.status()) {
-            true => Err("it answered as if there were a WebSocket"),
-            false => Ok(None),
+        let is_about_messages = self.endpoint.options.profile != Profile::Proxy;
+        match response.status() {
+            status if asked.is_opened_by(status) => Err("it answered as if there were a WebSocket"),
+            status if status.is_success() && is_about_messages => Err("it opened no WebSocket"),
+            _ => Ok(None),
         }
     }
 
@@ -85,10 +89,11 @@ impl Exchange {
         answered.await.unwrap_or(Err(UpstreamError::TimedOut))
     }
 
-    fn refused(&self, response: Response<Incoming>) -> Response<Content> {
+    /// The answer of an upstream that opens no WebSocket; it keeps the place of one until it is told.
+    fn refused(&self, response: Response<Incoming>, place: OwnedSemaphorePermit) -> Response<Content> {
         let (mut parts, incoming) = response.into_parts();
         towards_client(&mut parts.headers);
-        let body = Download::last(incoming, self.endpoint.gate.limits.stall_timeout);
+        let body = Download::last(incoming, self.endpoint.gate.limits.stall_timeout, place);
         let mut response = Response::new(Content::of(body));
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
