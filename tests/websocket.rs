@@ -8,6 +8,7 @@ use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::thread;
 use std::time::Duration;
 
 use mgate_policies::Now;
@@ -15,7 +16,7 @@ use serde_json::json;
 use support::broker::node;
 use support::frames::{BINARY, CLOSE, Frames, PING, PONG, TEXT, UPGRADE, accept_of, masked};
 use support::http::{exchange, read_head};
-use support::http2::{DATA, END_HEADERS, Frame, HEADERS, Http2, block, frame};
+use support::http2::{self, DATA, END_HEADERS, Frame, HEADERS, Http2, block};
 use support::issuer::SigningKey;
 use support::peer::{Upstream, tcp};
 use support::process::{Lines, Process};
@@ -434,6 +435,30 @@ fn client_that_does_not_read_stops_the_upstream() {
 }
 
 #[test]
+fn client_that_does_not_read_its_streams_is_let_go() {
+    let (files, upstream) = (files().with_certificates(), Upstream::start());
+    let mgate = Mgate::start(&files, &over_tls(upstream.port(), "limits = { stall_timeout = '2s' }\n"));
+    let before = mgate.resident_kib();
+    let mut client = Http2::connected(&files, mgate.address());
+    let frame = [&[BINARY, 127][..], &250_000_u64.to_be_bytes(), &[0; 250_000]].concat();
+    thread::scope(|scope| {
+        for number in 0..STREAMS {
+            client.raw(&extended_connect(1 + 2 * number, "/chat/1"));
+            let mut tcp = Frames::answer(&upstream, "").tcp;
+            let frame = &frame;
+            // until it is taken no more, or mgate gave up
+            scope.spawn(move || while tcp.write_all(frame).is_ok() {});
+        }
+    });
+    mgate.log.wait_for_times("it takes nothing", STREAMS as usize);
+    let grown = mgate.peak_kib().saturating_sub(before);
+    assert!(grown < 700 * u64::from(STREAMS), "{grown} KiB are kept for a client that does not read");
+    wait_until("nothing is kept for it", || {
+        client.try_raw(&http2::frame(http2::PING, 0, 0, &[0; 8])).is_err()
+    });
+}
+
+#[test]
 fn rules_of_frames_are_kept_on_the_wire() {
     let (files, upstream) = (files(), Upstream::start());
     let mgate = Mgate::start(&files, &web(upstream.port(), "", ""));
@@ -531,7 +556,7 @@ fn extended_connect(stream: u32, path: &str) -> Vec<u8> {
         (":path", path),
         ("sec-websocket-version", "13"),
     ];
-    frame(HEADERS, END_HEADERS, stream, &block(&head))
+    http2::frame(HEADERS, END_HEADERS, stream, &block(&head))
 }
 
 /// The stream of an answer, and its status.
@@ -583,6 +608,9 @@ principals = ['*']
 actions = ['publish', 'subscribe']
 resources = ['topic:channels/7/messages/#']
 ";
+
+/// Of one client, at a time.
+const STREAMS: u32 = 16;
 
 const TOKENS: &str = "\
 [authn.tokens]

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -40,6 +40,8 @@ pub(super) struct Connection {
     rest: Mutex<(Instant, bool)>,
     /// Of the answers that are on their way.
     untaken: Mutex<Vec<Weak<Untaken>>>,
+    /// Told when it is to end with what its client does not take.
+    given_up: Notify,
 }
 
 /// A request that is not done yet.
@@ -64,6 +66,7 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes
         in_flight: AtomicUsize::new(0),
         rest: Mutex::new((Instant::now(), false)),
         untaken: Mutex::default(),
+        given_up: Notify::new(),
     });
     let routes = connection.routes();
     let (options, limits) = (&routes.leader().options, &routes.leader().gate.limits);
@@ -129,6 +132,11 @@ impl Connection {
         InFlight { connection: Arc::clone(self), untaken }
     }
 
+    /// Ends a connection of HTTP/2, as nothing else lets go of what a client does not take of one stream.
+    pub(super) fn give_up(&self) {
+        self.given_up.notify_one();
+    }
+
     fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) == 0
     }
@@ -157,7 +165,10 @@ impl Connection {
     async fn stuck(&self) {
         loop {
             let stall_timeout = self.endpoint().gate.limits.stall_timeout;
-            sleep_until(Instant::now() + stall_timeout).await;
+            tokio::select! {
+                () = sleep_until(Instant::now() + stall_timeout) => {}
+                () = self.given_up.notified() => return,
+            }
             let is_stuck = |one: &Weak<Untaken>| {
                 one.upgrade()
                     .and_then(|one| *lock(&one.0))

@@ -1,5 +1,4 @@
 use std::future::poll_fn;
-use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,8 +64,8 @@ enum Wire {
         io: TokioIo<Upgraded>,
         needs_flush: bool,
     },
-    /// The peer hears the last words.
-    Closing(BoxFuture<'static, ()>),
+    /// The peer hears the last words; or has not, when this says so.
+    Closing(BoxFuture<'static, bool>),
     Closed,
 }
 
@@ -117,7 +116,7 @@ impl GoOver {
         };
         match relaying {
             Some(relaying) => relaying.run(client).await,
-            None => finish(TokioIo::new(client)).await,
+            None => _ = finish(TokioIo::new(client)).await,
         }
     }
 }
@@ -171,7 +170,7 @@ impl Relay {
             has_moved |= self.poll_decision(side, context, cx);
             has_moved |= self.poll_read(side, context, cx);
             has_moved |= self.poll_write(side, context, cx);
-            has_moved |= self.session.is_done(side) && self.wires[side as usize].poll_close(cx);
+            has_moved |= self.session.is_done(side) && self.poll_close(side, cx);
         }
         has_moved
     }
@@ -233,7 +232,8 @@ impl Relay {
         let unsent = self.session.unsent(side);
         let written = match unsent.is_empty() {
             true => Poll::Pending,
-            false => Pin::new(&mut *io).poll_write(cx, unsent),
+            // over HTTP/2, a few of whatever is written are kept
+            false => Pin::new(&mut *io).poll_write(cx, &unsent[..unsent.len().min(WRITE_BYTES)]),
         };
         match written {
             Poll::Pending => {
@@ -245,6 +245,15 @@ impl Relay {
                 self.session.sent(side, count, context);
             }
             Poll::Ready(_) => self.session.lose(side, context),
+        }
+        true
+    }
+
+    /// Closes the connection of one side; says whether it was closed now.
+    fn poll_close(&mut self, side: Side, cx: &mut TaskContext<'_>) -> bool {
+        let Some(is_heard) = self.wires[side as usize].poll_close(cx) else { return false };
+        if side == Side::Client && !is_heard {
+            self.connection.give_up();
         }
         true
     }
@@ -266,24 +275,26 @@ impl Relay {
 }
 
 impl Wire {
-    /// Closes it; says whether it was closed now.
-    fn poll_close(&mut self, cx: &mut TaskContext<'_>) -> bool {
+    /// Closes it; says whether the peer took all that was left when it is closed.
+    fn poll_close(&mut self, cx: &mut TaskContext<'_>) -> Option<bool> {
         *self = match std::mem::replace(self, Self::Closed) {
             Self::Open { io, .. } => Self::Closing(Box::pin(finish(io))),
             other => other,
         };
-        let Self::Closing(closing) = self else { return false };
-        let is_closed = closing.as_mut().poll(cx).is_ready();
-        if is_closed {
-            *self = Self::Closed;
+        let Self::Closing(closing) = self else { return None };
+        match closing.as_mut().poll(cx) {
+            Poll::Ready(is_heard) => {
+                *self = Self::Closed;
+                Some(is_heard)
+            }
+            Poll::Pending => None,
         }
-        is_closed
     }
 }
 
-/// Says that no more comes, and hears the peer out.
-async fn finish(mut io: TokioIo<Upgraded>) {
-    let _: Result<io::Result<()>, _> = timeout(LAST_WORDS, io.shutdown()).await;
+/// Says that no more comes, and hears the peer out; says whether it took all that was left.
+async fn finish(mut io: TokioIo<Upgraded>) -> bool {
+    timeout(LAST_WORDS, io.shutdown()).await.is_ok()
 }
 
 /// Polls what was not done before; it is not polled again.
@@ -314,5 +325,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Turns after which other connections have theirs.
 const MOVES_PER_TURN: usize = 32;
 const READ_BYTES: usize = 8 * 1024;
+const WRITE_BYTES: usize = 16 * 1024;
 /// Time for the peer to take what is left, and to hear the last words.
 const LAST_WORDS: Duration = Duration::from_secs(5);
