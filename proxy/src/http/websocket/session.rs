@@ -326,13 +326,14 @@ impl Session {
         }
     }
 
-    /// Passes a close on; the answer to it comes from the other side.
+    /// Passes a close on without its reason, about which nobody was asked; the answer to it comes from the other side.
     fn closed(&mut self, from: Side, close: &Close, cx: &Context<'_>) {
         self.half_mut(from).has_closed = true;
         self.until.get_or_insert(cx.now.instant + CLOSING);
         let code = close.code.map_or_else(|| "no code".to_owned(), |code| code.to_string());
         self.report(&format_args!("the {from} closed it with {code}"), Blame::Nobody, cx);
-        self.send_close(from.other(), close, cx);
+        let without_reason = Close { reason: Bytes::new(), ..*close };
+        self.send_close(from.other(), &without_reason, cx);
     }
 
     fn violated(&mut self, from: Side, close: Close, cx: &Context<'_>) {
