@@ -112,6 +112,12 @@ impl Connection {
         (Arc::clone(signal.endpoint()), signal.epoch())
     }
 
+    /// The same, and whether somebody's rights may have changed since an epoch.
+    pub(super) fn routes_since(&self, epoch: u64) -> (Arc<Routes>, u64, bool) {
+        let signal = self.signal.borrow();
+        (Arc::clone(signal.endpoint()), signal.epoch(), signal.concerns(None, epoch))
+    }
+
     /// What its requests may take of the places that the upstream of a route has; a reload does not change it.
     pub(super) fn share(&self, route: usize, endpoint: &Endpoint) -> Arc<Semaphore> {
         Arc::clone(lock(&self.shares).entry(route).or_insert_with(|| share(endpoint)))

@@ -147,8 +147,13 @@ impl Relay {
     /// Moves whatever can be moved; ready when both connections are closed.
     fn poll(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
         for _ in 0..MOVES_PER_TURN {
-            let (routes, now) = (self.connection.routes(), Now::read());
-            let context = Context { endpoint: routes.endpoint(self.route), now };
+            // both at once: what waits is asked about again by the rules that made it so
+            let (routes, epoch, is_concerned) = self.connection.routes_since(self.epoch);
+            self.epoch = epoch;
+            let context = Context { endpoint: routes.endpoint(self.route), now: Now::read() };
+            if is_concerned {
+                self.session.reauthorize(&context);
+            }
             let has_moved = self.take_turn(&context, cx);
             if self.wires.iter().all(|wire| matches!(wire, Wire::Closed)) {
                 return Poll::Ready(());
@@ -175,16 +180,8 @@ impl Relay {
         has_moved
     }
 
-    /// Tells the session what changed for it.
+    /// Tells the session what ends it.
     fn heed(&mut self, context: &Context<'_>, cx: &mut TaskContext<'_>) {
-        let is_concerned = {
-            let signal = self.connection.signal.borrow();
-            let since = std::mem::replace(&mut self.epoch, signal.epoch());
-            signal.concerns(None, since)
-        };
-        if is_concerned {
-            self.session.reauthorize(context);
-        }
         if let Some(problem) = poll_once(&mut self.revoked, cx) {
             self.session.revoke(cause_of(problem), context);
         }
