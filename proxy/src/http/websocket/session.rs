@@ -3,9 +3,9 @@
 //! A message goes on when it is whole and all policies allowed it. Until then nothing more is taken of its side, and
 //! nothing is taken where the other side has too much to read already.
 
+mod half;
 mod time;
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes, BytesMut};
 use mgate_policies::{
-    Action, BoxFuture, Cause, Client, Decision, Now, Outcome, Query, Reason, Resource, Suspended, TopicName,
+    Action, BoxFuture, Cause, Client, Decision, Now, Outcome, Query, Reason, Resource, TopicName,
 };
 
+use self::half::{Half, Waiting};
 use super::close::Close;
 use super::frame::{Mask, Opcode, encode};
 use super::reader::{Event, Message, Reader};
@@ -42,37 +43,6 @@ pub(in crate::http) struct Session {
     /// Whether it was closed here: whatever comes after that goes nowhere.
     is_ended: bool,
     is_reported: bool,
-}
-
-/// One side.
-struct Half {
-    reader: Reader,
-    /// Came, and is not taken yet.
-    unread: BytesMut,
-    waiting: Option<Waiting>,
-    question: Option<BoxFuture<'static, Decision>>,
-    /// Is to be sent.
-    unsent: BytesMut,
-    /// Since when nothing of that was taken.
-    stalled_since: Instant,
-    heard: Instant,
-    /// Whether it was asked if it is there, and said nothing since.
-    is_probed: bool,
-    /// Pings of the other side that it has yet to answer.
-    pings: VecDeque<(u64, Bytes)>,
-    /// It sent its close.
-    has_closed: bool,
-    /// It was sent a close.
-    is_told: bool,
-    /// Its connection is no more.
-    is_gone: bool,
-}
-
-/// A message that may not go on yet.
-enum Waiting {
-    Decision(Message, Suspended),
-    /// For its turn, as its client is too fast.
-    Turn(Message, Instant),
 }
 
 impl Session {
@@ -433,33 +403,6 @@ impl Session {
             let (client, peer) = (Some(&*self.client), self.client.peer);
             cx.endpoint.gate.tell(&SessionEvent::Closed { client, peer, why, blame }, cx.now);
         }
-    }
-}
-
-impl Half {
-    fn new(reader: Reader, now: Now) -> Self {
-        Self {
-            reader,
-            unread: BytesMut::new(),
-            waiting: None,
-            question: None,
-            unsent: BytesMut::new(),
-            stalled_since: now.instant,
-            heard: now.instant,
-            is_probed: false,
-            pings: VecDeque::new(),
-            has_closed: false,
-            is_told: false,
-            is_gone: false,
-        }
-    }
-
-    fn is_done(&self) -> bool {
-        self.is_gone || (self.is_told && self.has_closed && self.unsent.is_empty())
-    }
-
-    fn stalls_at(&self, patience: Duration) -> Option<Instant> {
-        (!self.is_gone && !self.unsent.is_empty()).then(|| self.stalled_since + patience)
     }
 }
 
