@@ -61,6 +61,9 @@ impl Session {
         let half = self.half_mut(from);
         (half.heard, half.is_probed) = (cx.now.instant, false);
         half.unread.extend_from_slice(bytes);
+        if self.is_ended {
+            self.count_late(from, bytes.len());
+        }
         self.go_on(from, cx);
     }
 
@@ -175,6 +178,13 @@ impl Session {
         if half.unread.is_empty() {
             half.unread = BytesMut::new();
         }
+    }
+
+    /// Counts what comes after the end, where only a close means something: nobody must read it for ever.
+    fn count_late(&mut self, from: Side, count: usize) {
+        let half = self.half_mut(from);
+        half.late_bytes += count;
+        half.has_closed |= half.late_bytes > ROOM;
     }
 
     fn heed_event(&mut self, from: Side, event: Event, cx: &Context<'_>) {

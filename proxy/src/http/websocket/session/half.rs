@@ -22,7 +22,9 @@ pub(super) struct Half {
     pub(super) is_probed: bool,
     /// Pings of the other side that it has yet to answer.
     pub(super) pings: VecDeque<(u64, Bytes)>,
-    /// It sent its close.
+    /// What came of it after the WebSocket was ended here.
+    pub(super) late_bytes: usize,
+    /// It sent its close, or is not heard any more.
     pub(super) has_closed: bool,
     /// It was sent a close.
     pub(super) is_told: bool,
@@ -50,6 +52,7 @@ impl Half {
             heard: now.instant,
             is_probed: false,
             pings: VecDeque::new(),
+            late_bytes: 0,
             has_closed: false,
             is_told: false,
             is_gone: false,

@@ -221,6 +221,20 @@ fn drain_tells_both_sides_and_takes_no_more() {
     assert!(story.session.is_over());
 }
 
+#[test]
+fn who_says_more_instead_of_goodbye_is_not_heard() {
+    for from in SIDES {
+        let mut story = Story::new();
+        story.with(Session::drain);
+        assert_eq!(codes(&story.hears(from)), [1001]);
+        let more = frames_of(from, &[(BINARY, &[0; ROOM / 2])]);
+        story.take(from, &more);
+        assert!(story.session.wants(from) && !story.session.is_done(from), "the {from} may still say it");
+        story.take(from, &more);
+        assert!(!story.session.wants(from) && story.session.is_done(from), "the {from} had its time");
+    }
+}
+
 /// What a test suite for servers looks at, by what it does: framing, pings, reserved bits, opcodes, fragments, UTF-8,
 /// closes and limits.
 #[test]
