@@ -17,6 +17,8 @@ impl Close {
     pub(super) const GOING_AWAY: Self = Self::new(1001, b"going away");
     pub(super) const PROTOCOL_ERROR: Self = Self::new(1002, b"protocol error");
     pub(super) const INVALID_TEXT: Self = Self::new(1007, b"text is not UTF-8");
+    /// A message takes too long to come.
+    pub(super) const TOO_SLOW: Self = Self::new(1008, b"message too slow");
     pub(super) const TOO_LARGE: Self = Self::new(1009, b"message too large");
     /// The upstream broke the connection, or the rules.
     pub(super) const BAD_GATEWAY: Self = Self::new(1014, b"the upstream failed");

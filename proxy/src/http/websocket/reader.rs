@@ -43,6 +43,7 @@ struct Frame {
 struct Partial {
     is_text: bool,
     payload: BytesMut,
+    frames: usize,
     /// So many bytes of a text are UTF-8.
     checked: usize,
 }
@@ -76,18 +77,25 @@ impl Reader {
         }
     }
 
+    /// Whether a part of a message came.
+    pub(super) fn is_within_message(&self) -> bool {
+        self.partial.is_some()
+    }
+
     /// Begins a frame with a part of a message.
     fn begin(&mut self, header: Header) -> Result<(), Close> {
-        let partial = match (self.partial.take(), header.opcode) {
+        let mut partial = match (self.partial.take(), header.opcode) {
             (Some(partial), Opcode::Continuation) => partial,
             (None, Opcode::Text | Opcode::Binary) => {
-                Partial { is_text: header.opcode == Opcode::Text, payload: BytesMut::new(), checked: 0 }
+                let is_text = header.opcode == Opcode::Text;
+                Partial { is_text, payload: BytesMut::new(), frames: 0, checked: 0 }
             }
             _ => return Err(Close::PROTOCOL_ERROR),
         };
         let room = self.max_bytes - partial.payload.len();
         let left = usize::try_from(header.length).unwrap_or(usize::MAX);
-        if left > room {
+        partial.frames += 1;
+        if left > room || partial.frames > MAX_FRAMES {
             return Err(Close::TOO_LARGE);
         }
         self.partial = Some(partial);
@@ -148,6 +156,9 @@ fn control(header: Header, size: usize, bytes: &mut BytesMut) -> Result<Option<E
     }))
 }
 
+/// In one message: empty ones cost nothing of what it may have.
+const MAX_FRAMES: usize = 4096;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,6 +202,14 @@ mod tests {
         ] {
             assert_eq!(read([bytes].into_iter()), Err(expected), "{bytes:02x?}");
         }
+    }
+
+    #[test]
+    fn frames_of_a_message_are_counted() {
+        let empty = |count: usize| [&b"\x02\x00"[..], &b"\x00\x00".repeat(count - 2), b"\x80\x00"].concat();
+        let many = empty(MAX_FRAMES).repeat(2);
+        assert_eq!(read([&many[..]].into_iter()).map(|events| events.len()), Ok(2));
+        assert_eq!(read([&empty(MAX_FRAMES + 1)[..]].into_iter()), Err(Close::TOO_LARGE));
     }
 
     #[test]

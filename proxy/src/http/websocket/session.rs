@@ -123,7 +123,8 @@ impl Session {
         }
         if was_blocked {
             // nobody listened to what it said meanwhile
-            self.half_mut(to.other()).heard = cx.now.instant;
+            let half = self.half_mut(to.other());
+            (half.heard, half.begun) = (cx.now.instant, half.begun.map(|_| cx.now.instant));
         }
         self.go_on(to.other(), cx);
     }
@@ -175,6 +176,8 @@ impl Session {
             }
         }
         let half = self.half_mut(from);
+        let is_within_message = half.reader.is_within_message();
+        half.begun = is_within_message.then(|| half.begun.unwrap_or(cx.now.instant));
         if half.unread.is_empty() {
             half.unread = BytesMut::new();
         }
@@ -191,7 +194,10 @@ impl Session {
         match event {
             Event::Close(close) => self.closed(from, &close, cx),
             _ if self.is_ended => {}
-            Event::Message(message) => self.judge(from, message, cx),
+            Event::Message(message) => {
+                self.half_mut(from).begun = None;
+                self.judge(from, message, cx);
+            }
             Event::Ping(payload) => self.ping(from, payload, cx),
             Event::Pong(payload) => self.pong(from, &payload, cx),
         }
@@ -316,6 +322,7 @@ impl Session {
         self.send_close(from.other(), &without_reason, cx);
     }
 
+    /// Ends it by the fault of one side, which is told what that is.
     fn violated(&mut self, from: Side, close: Close, cx: &Context<'_>) {
         let why = format!("the {from} broke the rules: {}", String::from_utf8_lossy(&close.reason));
         let closes = match from {

@@ -11,6 +11,8 @@ pub(super) struct Half {
     pub(super) reader: Reader,
     /// Came, and is not taken yet.
     pub(super) unread: BytesMut,
+    /// Since when a message of it is not whole.
+    pub(super) begun: Option<Instant>,
     pub(super) waiting: Option<Waiting>,
     pub(super) question: Option<BoxFuture<'static, Decision>>,
     /// Is to be sent.
@@ -45,6 +47,7 @@ impl Half {
         Self {
             reader,
             unread: BytesMut::new(),
+            begun: None,
             waiting: None,
             question: None,
             unsent: BytesMut::new(),

@@ -149,6 +149,36 @@ fn silent_side_is_asked_and_then_given_up() {
 }
 
 #[test]
+fn message_must_come_in_time() {
+    for from in SIDES {
+        let mut story = Story::new();
+        let within = story.endpoint.gate.limits.stall_timeout * 10;
+        story.endpoint.gate.limits.idle_timeout = Some(within * 10);
+        let first = frames_of(from, &[(BINARY_FIRST, b"")]);
+        let more = frames_of(from, &[(MORE, b"")]);
+        let next = frames_of(from, &[(LAST, b""), (BINARY_FIRST, b"")]);
+        story.take(from, &first);
+        for _ in 0..2 {
+            story.waits(within / 2);
+            story.take(from, &more);
+            story.waits(within / 4);
+            assert!(!story.session.is_ended);
+            // the next one has its own time
+            story.take(from, &next);
+            assert_eq!(story.hears(from.other()), [Event::Message(message(false, b""))]);
+        }
+        story.waits(within / 2);
+        story.take(from, &more);
+        story.waits(within / 2);
+        assert_eq!(codes(&story.hears(from)), [1008], "from {from}");
+        assert_eq!(
+            *story.seen.closed.lock().unwrap(),
+            [format!("the {from} broke the rules: message too slow")]
+        );
+    }
+}
+
+#[test]
 fn pings_go_through_and_what_they_carry_does_not() {
     let mut story = Story::new();
     story.client_sends(&[masked(PING, b"secret-1"), masked(PING, b"secret-2")].concat());

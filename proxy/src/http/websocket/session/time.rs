@@ -51,6 +51,8 @@ impl Session {
             self.gone(side, "it takes nothing", cx);
         } else if self.watches(side) && half.heard + cx.endpoint.keep_alive() <= now {
             self.gone(side, "it is silent", cx);
+        } else if self.ends_message_by(side, cx).is_some_and(|until| until <= now) {
+            self.violated(side, Close::TOO_SLOW, cx);
         } else if self.watches(side) && self.asks_at(side, cx) <= now {
             self.half_mut(side).is_probed = true;
             let number = self.next_number();
@@ -66,7 +68,13 @@ impl Session {
         };
         let silence = self.watches(side).then(|| self.asks_at(side, cx));
         let stall = half.stalls_at(cx.endpoint.gate.limits.stall_timeout);
-        [turn, silence, stall].into_iter().flatten().min()
+        [turn, silence, stall, self.ends_message_by(side, cx)].into_iter().flatten().min()
+    }
+
+    /// When a message of a side must be whole.
+    fn ends_message_by(&self, side: Side, cx: &Context<'_>) -> Option<Instant> {
+        let within = cx.endpoint.gate.limits.stall_timeout.saturating_mul(MOST_STALLS);
+        self.half(side).begun.filter(|_| self.watches(side)).map(|begun| begun + within)
     }
 
     /// Whether the silence of a side means something.
@@ -80,3 +88,6 @@ impl Session {
         half.heard + if half.is_probed { patience } else { patience / 2 }
     }
 }
+
+/// So many times what a peer may take for one step is for a message of it.
+const MOST_STALLS: u32 = 10;
