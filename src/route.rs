@@ -227,10 +227,16 @@ impl Steering {
             self.lead(Ways { acceptor: Arc::clone(&leader.acceptor), connector: None });
         }
         let mut observers = self.with_gates(|gate| Arc::clone(&gate.observer)).into_iter();
+        let routes = Arc::clone(sender.borrow().endpoint());
+        let mut befores = routes.endpoints().iter();
         let member = |config: Option<RouteConfig>| {
-            let (observer, config) = (observers.next(), config?);
+            let (observer, before, config) = (observers.next(), befores.next(), config?);
             let is_leaving = !is_here(&config);
             let endpoint = Parts::of(config, observer).endpoint()?;
+            let endpoint = match before {
+                Some(before) => endpoint.following(before),
+                None => endpoint,
+            };
             Some(Member { endpoint: Arc::new(endpoint), is_leaving })
         };
         let members: Vec<_> = configs.into_iter().map(member).collect();

@@ -360,6 +360,19 @@ fn answer_that_opens_nothing_has_the_place_of_a_websocket() {
 }
 
 #[test]
+fn reload_gives_no_further_places() {
+    let (files, upstream) = (files().with_certificates(), Upstream::start());
+    let mgate = Mgate::start(&files, &over_tls(upstream.port(), "limits = { connections = 1 }\n"));
+    let mut client = Http2::connected(&files, mgate.address());
+    client.raw(&extended_connect(1, "/chat/1"));
+    let _behind = Frames::answer(&upstream, "");
+    assert_eq!(status(&client.wait_for(HEADERS)), (1, 200));
+    mgate.reload();
+    client.raw(&extended_connect(3, "/chat/1"));
+    assert_eq!(status(&client.wait_for(HEADERS)), (3, 429));
+}
+
+#[test]
 fn credentials_that_expire_close_it() {
     let (files, upstream, key) = (files(), Upstream::start(), SigningKey::p256());
     files.write("key.pem", &key.public_pem());

@@ -132,6 +132,13 @@ impl Endpoint {
         Self { gate, options, upstream, rates, websockets }
     }
 
+    /// The same for sessions that have begun by `before`: what is open stays counted.
+    #[must_use]
+    pub fn following(mut self, before: &Self) -> Self {
+        self.websockets.share(&before.websockets);
+        self
+    }
+
     /// How long a connection may be without a request.
     fn keep_alive(&self) -> Duration {
         self.gate.limits.idle_timeout.unwrap_or(KEEP_ALIVE)

@@ -10,11 +10,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mgate_policies::BoxFuture;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use super::connection::InFlight;
 use super::upstream::Lease;
+use super::websocket::Place;
 use crate::background::sleep_until;
 use crate::http::headers::trailers_towards_upstream;
 use crate::http::problem::Problem;
@@ -55,7 +55,7 @@ pub(super) struct Download {
     patient: Awaited,
     lease: Option<Lease>,
     /// Of the WebSocket that it was to become.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 /// A body of any kind.
@@ -141,7 +141,7 @@ impl Download {
     }
 
     /// The last one of a connection that was to become a WebSocket, whose place it keeps.
-    pub(super) fn last(incoming: Incoming, timeout: Duration, place: OwnedSemaphorePermit) -> Self {
+    pub(super) fn last(incoming: Incoming, timeout: Duration, place: Place) -> Self {
         Self { patient: Awaited { incoming, timeout, timer: None }, lease: None, _place: Some(place) }
     }
 

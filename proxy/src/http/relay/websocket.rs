@@ -1,6 +1,7 @@
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
@@ -10,7 +11,6 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use mgate_policies::{BoxFuture, Cause, Client, Decision, Now};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::Sleep;
 
@@ -22,7 +22,14 @@ use crate::http::problem::Problem;
 use crate::http::websocket::{Context, Session};
 
 /// Places for the WebSockets of a route.
-pub(in crate::http) struct Places(Arc<Semaphore>);
+pub(in crate::http) struct Places {
+    most: usize,
+    /// Also by rules from before.
+    taken: Arc<AtomicUsize>,
+}
+
+/// That of one WebSocket.
+pub(super) struct Place(Arc<AtomicUsize>);
 
 /// What becomes of a connection of HTTP/1.1 when it is no longer one.
 #[derive(Default)]
@@ -41,7 +48,7 @@ pub(super) struct Relaying {
     pub(super) upstream: Upgraded,
     /// Done when the client may no longer have it.
     pub(super) revoked: BoxFuture<'static, Problem>,
-    pub(super) place: OwnedSemaphorePermit,
+    pub(super) place: Place,
 }
 
 /// A WebSocket between its two connections.
@@ -71,12 +78,25 @@ enum Wire {
 
 impl Places {
     pub(in crate::http) fn new(most: usize) -> Self {
-        Self(Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))))
+        Self { most, taken: Arc::default() }
+    }
+
+    /// Counts what has a place among `others` too.
+    pub(in crate::http) fn share(&mut self, others: &Self) {
+        self.taken = Arc::clone(&others.taken);
     }
 
     /// A place, if there is one left.
-    pub(super) fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.0).try_acquire_owned().ok()
+    pub(super) fn take(&self) -> Option<Place> {
+        let one_more = |taken| (taken < self.most).then_some(taken + 1);
+        self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Place(Arc::clone(&self.taken)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -5,11 +5,10 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use mgate_policies::{Action, BoxFuture, Client, Now};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::body::{Content, Download};
 use super::super::upstream::{Upstream, UpstreamError};
-use super::super::websocket::Relaying;
+use super::super::websocket::{Place, Relaying};
 use super::Exchange;
 use crate::background::timeout;
 use crate::gate::SessionEvent;
@@ -90,7 +89,7 @@ impl Exchange {
     }
 
     /// The answer of an upstream that opens no WebSocket; it keeps the place of one until it is told.
-    fn refused(&self, response: Response<Incoming>, place: OwnedSemaphorePermit) -> Response<Content> {
+    fn refused(&self, response: Response<Incoming>, place: Place) -> Response<Content> {
         let (mut parts, incoming) = response.into_parts();
         towards_client(&mut parts.headers);
         let body = Download::last(incoming, self.endpoint.gate.limits.stall_timeout, place);
