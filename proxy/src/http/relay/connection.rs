@@ -18,7 +18,7 @@ use super::exchange;
 use super::identities::Identities;
 use super::patient::Patient;
 use super::websocket::GoOver;
-use crate::background::sleep_until;
+use crate::background::{sleep_until, timeout};
 use crate::http::session::Peer;
 use crate::http::{Endpoint, Routes};
 use crate::signal::Signal;
@@ -36,6 +36,8 @@ pub(super) struct Connection {
     /// What becomes of it behind the last request of HTTP/1.1.
     pub(super) go_over: GoOver,
     in_flight: AtomicUsize,
+    /// Told when none is left of these.
+    rested: Notify,
     /// When the last request was done, and whether there was one.
     rest: Mutex<(Instant, bool)>,
     /// Of the answers that are on their way.
@@ -64,6 +66,7 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes
         shares: Mutex::default(),
         go_over: GoOver::default(),
         in_flight: AtomicUsize::new(0),
+        rested: Notify::new(),
         rest: Mutex::new((Instant::now(), false)),
         untaken: Mutex::default(),
         given_up: Notify::new(),
@@ -90,6 +93,8 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes
         drop(routes);
         let served = builder.serve_connection(io, service);
         drive(&connection, served, http2::Connection::graceful_shutdown).await;
+        // the upstreams of its WebSockets hear that they are over
+        let _ = timeout(GOODBYES, connection.rested()).await;
     } else {
         let mut builder = http1::Builder::new();
         builder.max_headers(options.headers).max_header_size(options.header_bytes).max_buf_size(BUFFER_BYTES);
@@ -145,6 +150,13 @@ impl Connection {
 
     fn is_idle(&self) -> bool {
         self.in_flight.load(Ordering::SeqCst) == 0
+    }
+
+    /// Waits until no request is left.
+    async fn rested(&self) {
+        while !self.is_idle() {
+            self.rested.notified().await;
+        }
     }
 
     /// Until when it may be without a request; `None` while it has one.
@@ -207,7 +219,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         *lock(&self.connection.rest) = (Instant::now(), true);
-        self.connection.in_flight.fetch_sub(1, Ordering::SeqCst);
+        if self.connection.in_flight.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.connection.rested.notify_one();
+        }
     }
 }
 
@@ -271,3 +285,5 @@ const WINDOW_BYTES: u32 = 64 * 1024;
 /// More than any head: what is behind it is kept there too.
 const BUFFER_BYTES: usize = 256 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// Longer than a WebSocket takes to end.
+const GOODBYES: Duration = Duration::from_secs(12);

@@ -16,7 +16,7 @@ use tokio::time::Sleep;
 
 use super::connection::{Connection, stopped};
 use super::exchange::late;
-use crate::background::{sleep_until, timeout};
+use crate::background::{sleep_until, timeout, timeout_at};
 use crate::gate::Side;
 use crate::http::problem::Problem;
 use crate::http::websocket::{Context, Session};
@@ -213,9 +213,8 @@ impl Relay {
     /// Asks what the session wants to know, and tells it the answer; says whether there was one.
     fn poll_decision(&mut self, side: Side, context: &Context<'_>, cx: &mut TaskContext<'_>) -> bool {
         let decision = &mut self.decisions[side as usize];
-        if let Some(question) = self.session.question(side) {
-            let within = context.endpoint.gate.limits.decision_timeout;
-            let answer = timeout(within, question);
+        if let Some((question, until)) = self.session.question(side) {
+            let answer = timeout_at(until.into(), question);
             *decision = Some(Box::pin(async { answer.await.unwrap_or_else(|_| Decision::Deny(late())) }));
         } else if !self.session.is_asking(side) {
             *decision = None;

@@ -129,9 +129,13 @@ impl Session {
         self.go_on(to.other(), cx);
     }
 
-    /// A decision that the message of one side waits for; once.
-    pub(in crate::http) fn question(&mut self, from: Side) -> Option<BoxFuture<'static, Decision>> {
-        self.half_mut(from).question.take()
+    /// A decision that the message of one side waits for, and until when; once.
+    pub(in crate::http) fn question(
+        &mut self,
+        from: Side,
+    ) -> Option<(BoxFuture<'static, Decision>, Instant)> {
+        let half = self.half_mut(from);
+        half.question.take().zip(half.decided_by)
     }
 
     /// Whether the answer to an earlier question is still waited for.
@@ -222,6 +226,7 @@ impl Session {
     }
 
     fn ask(&mut self, from: Side, message: Message, cx: &Context<'_>) {
+        self.half_mut(from).decided_by = None;
         let outcome = match self.query(from, &message) {
             Ok(query) => cx.endpoint.gate.policies.evaluate(&query, cx.now),
             Err(reason) => Outcome::Denied(reason),
@@ -252,6 +257,8 @@ impl Session {
                 let half = self.half_mut(from);
                 half.waiting = Some(Waiting::Decision(message, suspended));
                 half.question = Some(future);
+                // one for all policies that are to decide
+                half.decided_by.get_or_insert(cx.now.instant + cx.endpoint.gate.limits.decision_timeout);
             }
         }
     }
@@ -356,7 +363,11 @@ impl Session {
         self.report(&why, blame, cx);
         for (side, close) in SIDES.into_iter().zip(closes) {
             let half = self.half_mut(side);
-            (half.waiting, half.question) = (None, None);
+            half.question = None;
+            if let Some(Waiting::Decision(message, _)) = half.waiting.take() {
+                let reason = Reason::with_detail(Cause::Unavailable, "the WebSocket ended before");
+                self.tell(side, &message, Fate::Denied(&reason), cx);
+            }
             self.send_close(side, &close, cx);
         }
         for side in SIDES {

@@ -15,6 +15,8 @@ pub(super) struct Half {
     pub(super) begun: Option<Instant>,
     pub(super) waiting: Option<Waiting>,
     pub(super) question: Option<BoxFuture<'static, Decision>>,
+    /// When the message that waits for decisions has waited long enough.
+    pub(super) decided_by: Option<Instant>,
     /// Is to be sent.
     pub(super) unsent: BytesMut,
     /// Since when nothing of that was taken.
@@ -50,6 +52,7 @@ impl Half {
             begun: None,
             waiting: None,
             question: None,
+            decided_by: None,
             unsent: BytesMut::new(),
             stalled_since: now.instant,
             heard: now.instant,

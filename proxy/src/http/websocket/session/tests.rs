@@ -81,6 +81,38 @@ fn answer_that_comes_too_late_or_to_nobody_opens_nothing() {
 }
 
 #[test]
+fn all_policies_together_have_the_time_of_one_decision() {
+    let mut story = Story::new();
+    story.endpoint.gate.policies = Chain::new(vec![Arc::new(Rules), Arc::new(Rules)]);
+    let limit = story.endpoint.gate.limits.decision_timeout;
+    let until = story.now.instant + limit;
+    story.client_sends(&[masked(TEXT, b"wait"), masked(TEXT, b"wait")].concat());
+    for _ in 0..2 {
+        assert_eq!(story.session.question(Side::Client).map(|(_, by)| by), Some(until));
+        story.waits(limit / 4);
+        story.decides(Side::Client, Decision::Allow(Grant::default()));
+    }
+    assert_eq!(story.upstream_hears(), [text("wait")]);
+    let next = story.session.question(Side::Client).map(|(_, by)| by);
+    assert_eq!(next, Some(until + limit / 2), "each message has its own");
+}
+
+#[test]
+fn held_message_is_told_what_became_of_it() {
+    let ends: [fn(&mut Story); 2] = [
+        |story| story.with(Session::drain),
+        |story| story.with(|session, cx| session.lose(Side::Upstream, cx)),
+    ];
+    for end in ends {
+        let mut story = Story::new();
+        story.client_sends(&masked(TEXT, b"wait"));
+        assert_eq!(*story.seen.fates.lock().unwrap(), ["held"]);
+        end(&mut story);
+        assert_eq!(*story.seen.fates.lock().unwrap(), ["held", "denied"]);
+    }
+}
+
+#[test]
 fn what_waits_is_asked_about_again_when_rights_change() {
     let mut story = Story::new();
     story.client_sends(&masked(TEXT, b"wait"));
@@ -322,6 +354,7 @@ struct Seen {
     mirrored: Mutex<Vec<(Action, String, Vec<u8>)>>,
     denied: Mutex<Vec<String>>,
     closed: Mutex<Vec<String>>,
+    fates: Mutex<Vec<&'static str>>,
     wants_deliveries: AtomicBool,
 }
 
@@ -441,10 +474,16 @@ impl Mirror for Seen {
 
 impl Observer for Seen {
     fn wants_packets(&self) -> bool {
-        false
+        true
     }
 
-    fn packet(&self, _: &PacketSeen<'_>) {}
+    fn packet(&self, seen: &PacketSeen<'_>) {
+        self.fates.lock().unwrap().push(match seen.fate {
+            Fate::Denied(_) => "denied",
+            Fate::Held => "held",
+            _ => "passed",
+        });
+    }
 
     fn session(&self, event: &SessionEvent<'_>) {
         match event {
