@@ -226,29 +226,26 @@ impl Steering {
             self.admission.limit(bounds(&leader.limits));
             self.lead(Ways { acceptor: Arc::clone(&leader.acceptor), connector: None });
         }
-        let mut observers = self.with_gates(|gate| Arc::clone(&gate.observer)).into_iter();
         let routes = Arc::clone(sender.borrow().endpoint());
-        let mut befores = routes.endpoints().iter();
+        let mut known = routes.endpoints().iter();
         let member = |config: Option<RouteConfig>| {
-            let (observer, before, config) = (observers.next(), befores.next(), config?);
-            let is_leaving = !is_here(&config);
-            let endpoint = Parts::of(config, observer).endpoint()?;
-            let endpoint = match before {
-                Some(before) => endpoint.following(before),
-                None => endpoint,
-            };
-            Some(Member { endpoint: Arc::new(endpoint), is_leaving })
-        };
-        let members: Vec<_> = configs.into_iter().map(member).collect();
-        change(sender, |signal| {
-            let old = Arc::clone(signal.endpoint());
-            let mut old = old.endpoints().iter();
+            let before = known.next();
+            let renewed = config.and_then(|config| {
+                let is_leaving = !is_here(&config);
+                let observer = before.map(|before| Arc::clone(&before.gate.observer));
+                let endpoint = Parts::of(config, observer).endpoint()?;
+                let endpoint = match before {
+                    Some(before) => endpoint.following(before),
+                    None => endpoint,
+                };
+                Some(Member { endpoint: Arc::new(endpoint), is_leaving })
+            });
             // one that is gone goes on as it is, where no other one takes its requests
-            let stays = |old: &Arc<_>| Member { endpoint: Arc::clone(old), is_leaving: true };
-            let members = members.into_iter().map(|member| (member, old.next()));
-            let members = members.filter_map(|(member, old)| member.or_else(|| old.map(stays)));
-            signal.renew(http::Routes::new(members.collect()))
-        })
+            let stays = |before: &Arc<_>| Member { endpoint: Arc::clone(before), is_leaving: true };
+            renewed.or_else(|| before.map(stays))
+        };
+        let members = configs.into_iter().filter_map(member).collect();
+        change(sender, |signal| signal.renew(http::Routes::new(members)))
     }
 
     /// Has new connections come and go on like this.
