@@ -4,7 +4,8 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -370,6 +371,29 @@ fn reload_gives_no_further_places() {
     mgate.reload();
     client.raw(&extended_connect(3, "/chat/1"));
     assert_eq!(status(&client.wait_for(HEADERS)), (3, 429));
+}
+
+#[test]
+fn connection_of_http2_counts_until_its_websockets_are_over() {
+    let (files, upstream) = (files().with_certificates(), Upstream::start());
+    let mgate = Mgate::start(&files, &over_tls(upstream.port(), "limits = { connections = 1 }\n"));
+    let mut client = Http2::connected(&files, mgate.address());
+    client.raw(&extended_connect(1, "/chat/1"));
+    let mut behind = Frames::answer(&upstream, "");
+    assert_eq!(status(&client.wait_for(HEADERS)), (1, 200));
+    drop(client);
+    assert_eq!(behind.next().0, CLOSE);
+    // who is let in hears nothing, and who is not is closed
+    let is_let_in = |patience| {
+        let client = TcpStream::connect(mgate.address()).and_then(|mut client| {
+            client.set_read_timeout(Some(patience))?;
+            client.read(&mut [0])
+        });
+        client.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    };
+    assert!(!is_let_in(Duration::from_secs(2)), "there is no place for another");
+    behind.send(CLOSE, b"");
+    wait_until("there is room again", || is_let_in(Duration::from_millis(100)));
 }
 
 #[test]
