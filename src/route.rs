@@ -65,7 +65,7 @@ struct Parts {
     /// Where the protocol shares connections to it.
     upstream: Option<Connector>,
     /// Where datagrams go.
-    address: coap::Upstream,
+    address: Option<coap::Upstream>,
 }
 
 /// A connection to be served.
@@ -337,7 +337,6 @@ impl Parts {
             limits: config.limits,
         };
         let address = config.upstream.map(|Address { host, port, .. }| coap::Upstream { host, port });
-        let address = address.unwrap_or_default();
         let ways = Ways { acceptor: config.acceptor, connector };
         Self { ways, gate, speech: config.speech, upstream, address }
     }

@@ -7,9 +7,11 @@ mod support;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
+use support::broker::free_port;
 use support::coap::{
     CoapServer, client, coap_client, descriptors, device, post, receive, receive_from, upstream,
 };
+use support::nats::NatsServer;
 use support::process::Process;
 use support::service::{Service, answer};
 use support::{Files, Mgate, PATIENCE, wait_until};
@@ -90,6 +92,50 @@ fn messages_of_channels_are_published_for_who_has_the_key() {
     device.send(&post(2, &["channels", "2", "messages"], "auth=key==", "21")).unwrap();
     assert_eq!(receive(&device), [0x60, 0x83, 0, 2]);
     assert!(!mgate.log.text().contains("key=="));
+}
+
+#[test]
+fn messages_may_be_mirrored_alone() {
+    let files = files();
+    let mgate = Mgate::start(&files, &mirrored_alone("log", "type = 'log'"));
+    let url = |path: &str| format!("coap://{}/channels/{path}", mgate.address());
+    let post = |path: &str| client(&["-m", "post", "-e", "21", "-t", "0", &url(path)]);
+    assert_eq!(post("3/messages/room"), "");
+    mgate.log.wait_for("channels/3/messages/room");
+    assert!(post("4/messages").starts_with("4.03"));
+    let body = "0123456789".repeat(500);
+    let file = files.write("body", &body);
+    let url = url("3/messages");
+    assert_eq!(client(&["-m", "post", "-b", "64", "-f", file.to_str().unwrap(), &url]), "");
+    mgate.log.wait_for(&body[..100]);
+    for what in [&["-s", "1"][..], &[], &["-m", "put", "-e", "x"]] {
+        let said = client(&[what, &["-B", "3", &url]].concat());
+        assert!(said.starts_with("4.05"), "{what:?}: {said}");
+    }
+}
+
+#[test]
+fn message_that_is_mirrored_alone_is_answered_once_it_is_stored() {
+    let (files, port) = (files(), free_port());
+    let mirror = format!(
+        "type = 'nats'\nurl = 'nats://127.0.0.1:{port}'\nmode = 'acked'\ndialect = 'plain'\n\
+         subject = 'mgate.{{route}}'\nevents = false\nstream = {{ name = 'copies' }}"
+    );
+    let mgate = Mgate::start(&files, &mirrored_alone("bus", &mirror));
+    let device = device(mgate.address());
+    let message = |id, text| post(id, &["channels", "3", "messages"], "", text);
+    mgate.log.wait_for("no connection to NATS");
+    device.send(&message(1, "early")).unwrap();
+    assert_eq!(receive(&device)[..4], [0x60, 0xa3, 0, 1]);
+    let server = NatsServer::with_jetstream(port, &files.path("jetstream"));
+    server.create_stream("copies", "mgate.>");
+    mgate.log.wait_for("the stream is there");
+    for _ in 0..3 {
+        device.send(&message(2, "late")).unwrap();
+        assert_eq!(receive(&device), [0x60, 0x44, 0, 2]);
+        let stored = server.contents("copies");
+        assert_eq!(stored.iter().filter(|content| *content == "late").count(), 1, "{stored:?}");
+    }
 }
 
 #[test]
@@ -241,6 +287,15 @@ fn sensors(upstream: u16, more: &str) -> String {
     )
 }
 
+/// A route whose messages go to a mirror alone, as the policy `acl.toml` says.
+fn mirrored_alone(name: &str, mirror: &str) -> String {
+    format!(
+        "[[route]]\nname = 'sensors'\nlisten = 'coap://127.0.0.1:0'\npolicies = ['acl']\nmirror = '{name}'\n\
+         coap = {{ profile = 'messages' }}\nlimits = {{ store_timeout = '1s' }}\n\
+         [policy.acl]\ntype = 'static'\nfile = 'acl.toml'\n[mirror.{name}]\n{mirror}\n"
+    )
+}
+
 const ACL_FILE: &str = "\
 version = 1
 [[statements]]
@@ -256,4 +311,10 @@ effect = 'allow'
 principals = ['client:thing-1']
 actions = ['publish', 'subscribe']
 resources = ['topic:channels/1/messages/#']
+[[statements]]
+sid = 'anybody'
+effect = 'allow'
+principals = ['*']
+actions = ['publish']
+resources = ['topic:channels/3/messages/#']
 ";

@@ -302,6 +302,10 @@ fn mistakes_in_routes_of_http_and_coap_are_named() {
         ),
         ("listen = 'coap://127.0.0.1:0'", "mgate.toml:1: route.web.upstream: is missing"),
         (
+            "listen = 'coap://127.0.0.1:0'\ncoap = { profile = 'messages' }",
+            "mgate.toml:1: route.web.upstream: is missing",
+        ),
+        (
             "listen = 'coap://127.0.0.1:0'\nupstream = 'coap://a'\ntransforms = ['up']",
             "mgate.toml:5: route.web.transforms: have no use with coap",
         ),

@@ -216,7 +216,7 @@ impl Route {
             limits,
         };
         let address = Upstream { host: "127.0.0.1".to_owned(), port };
-        (upstream, Endpoint::new(gate, Options::default(), address))
+        (upstream, Endpoint::new(gate, Options::default(), Some(address)))
     }
 
     async fn client(&self, host: &str) -> UdpSocket {

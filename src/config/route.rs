@@ -90,6 +90,17 @@ pub enum Speech {
     Mqtt(mqtt::Options),
 }
 
+impl Speech {
+    /// Whether it takes messages, which may be mirrored alone.
+    fn has_messages(&self) -> bool {
+        match self {
+            Self::Coap(options) => options.profile == mgate_proxy::coap::Profile::Messages,
+            Self::Http(options) => options.profile != Profile::Proxy,
+            Self::Mqtt(_) => false,
+        }
+    }
+}
+
 /// What routes are made of beside their own tables.
 pub(super) struct Context<'a> {
     pub(super) authn: Definitions<Authn>,
@@ -163,9 +174,7 @@ fn read(
     if let Some(scheme) = scheme.filter(|scheme| !scheme.is_mqtt() && !transform_names.is_empty()) {
         section.problem("transforms", format!("have no use with {scheme}"));
     }
-    let ends_here = matches!(&speech, Speech::Http(options) if options.profile != Profile::Proxy)
-        && mirror_name.is_some()
-        && !section.has("upstream");
+    let ends_here = speech.has_messages() && mirror_name.is_some() && !section.has("upstream");
     let upstream = match ends_here {
         true => Some((None, None)),
         false => {

@@ -151,6 +151,10 @@ impl Code {
     pub const GET: Self = Self(1);
     /// RFC 7252 §5.8.2
     pub const POST: Self = Self(2);
+    /// 2.04. RFC 7252 §5.9.1.4
+    pub const CHANGED: Self = Self::of(2, 4);
+    /// 2.31. RFC 7959 §2.9.1
+    pub const CONTINUE: Self = Self::of(2, 31);
     /// 4.00. RFC 7252 §5.9.2.1
     pub const BAD_REQUEST: Self = Self::of(4, 0);
     /// 4.01. RFC 7252 §5.9.2.2

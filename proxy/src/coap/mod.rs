@@ -17,13 +17,13 @@ pub struct Endpoint {
     pub gate: Gate,
     /// How they speak CoAP.
     pub options: Options,
-    /// Where their requests go.
-    pub upstream: Upstream,
+    /// Where their requests go; `None` where messages are mirrored alone.
+    pub upstream: Option<Upstream>,
     challenges: Challenges,
 }
 
 /// Where a route leads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upstream {
     /// A name or an address; IPv6 without brackets.
     pub host: String,
@@ -75,12 +75,17 @@ impl Options {
 
 impl Endpoint {
     /// An endpoint without sessions.
-    pub fn new(gate: Gate, options: Options, upstream: Upstream) -> Self {
+    pub fn new(gate: Gate, options: Options, upstream: Option<Upstream>) -> Self {
         Self { gate, options, upstream, challenges: Challenges::default() }
     }
 
     /// Another endpoint for the same sessions: what peers have yet to show stays good.
-    pub fn renewed(&self, gate: Gate, options: Options, upstream: Upstream) -> Self {
+    pub fn renewed(&self, gate: Gate, options: Options, upstream: Option<Upstream>) -> Self {
         Self { gate, options, upstream, challenges: self.challenges.clone() }
+    }
+
+    /// Whether what is published goes to the mirror and nowhere else.
+    fn ends_here(&self) -> bool {
+        self.upstream.is_none() && self.options.profile == Profile::Messages
     }
 }

@@ -476,7 +476,9 @@ impl Drop for Asking {
 }
 
 async fn dial(endpoint: Arc<Endpoint>) -> io::Result<UdpSocket> {
-    let Upstream { host, port } = &endpoint.upstream;
+    let Some(Upstream { host, port }) = &endpoint.upstream else {
+        return Err(io::ErrorKind::NotConnected.into());
+    };
     let timeout = endpoint.gate.limits.upstream_timeout;
     match background::timeout(timeout, Box::pin(udp::connect(host, *port))).await {
         Ok(connected) => connected,

@@ -120,14 +120,15 @@ impl World {
             observer: rules.clone(),
             limits,
         };
-        let is_eager = options & 0x30 != 0;
+        let (is_eager, ends_here) = (options & 0x30 != 0, options & 0x41 == 0x40);
         let options = Options {
             profile: if options & 1 == 0 { Profile::Messages } else { Profile::Proxy },
             deliveries: if options & 2 == 0 { Deliveries::Ask } else { Deliveries::Pass },
             has_challenge: false,
             hosts: Vec::new(),
         };
-        let endpoint = Endpoint::new(gate, options, Upstream::default());
+        let upstream = (!ends_here).then(|| Upstream { host: "upstream".to_owned(), port: 5683 });
+        let endpoint = Endpoint::new(gate, options, upstream);
         let now = Now::read();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
         let peer = Peer { address, certificate: None, is_encrypted: false };
@@ -266,7 +267,10 @@ impl World {
                 Output::Close => self.is_closed = true,
                 Output::Decide(Side::Client, _) => self.waits.client = true,
                 Output::Decide(Side::Upstream, _) => self.waits.upstream = true,
-                Output::Dial => self.waits.dial = true,
+                Output::Dial => {
+                    assert!(self.endpoint.upstream.is_some(), "there is nobody to be dialed");
+                    self.waits.dial = true;
+                }
                 Output::HangUp => (self.is_open, self.waits.dial) = (false, false),
                 Output::Identify(_) => self.waits.identify = true,
                 Output::Review(_) => self.waits.review = true,
@@ -288,8 +292,14 @@ impl World {
             self.look_at_notification(message);
             return assert!(is_known, "nobody asked for {message}");
         }
-        assert!(message.payload.is_empty() && matches!(message.code.class(), 0 | 4 | 5), "{message}");
-        let is_ours = |wanted| matches!(wanted, number::MAX_AGE | number::SIZE1);
+        let is_success = message.code.is_success() && self.endpoint.upstream.is_none();
+        self.passed += usize::from(is_success);
+        assert!(message.payload.is_empty(), "{message}");
+        assert!(is_success || matches!(message.code.class(), 0 | 4 | 5), "{message}");
+        let is_ours = |wanted| match wanted {
+            number::MAX_AGE | number::SIZE1 => !is_success,
+            wanted => is_success && wanted == number::BLOCK1,
+        };
         assert!(message.options.iter().all(|option| is_ours(option.number)), "{message}");
         if let Some((Side::Client, asked)) = cause
             && decode(asked).is_ok_and(|asked| asked.id == message.id)
@@ -300,6 +310,7 @@ impl World {
 
     /// The upstream is sent what may pass, without secrets, and never two things under one identifier.
     fn look_at_request(&mut self, message: &Message<'_>) {
+        assert!(self.endpoint.upstream.is_some(), "{message} went somewhere");
         if !message.is_request() {
             return assert!(message.code == Code::EMPTY && message.kind != Kind::Confirmable, "{message}");
         }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use mgate_policies::{Action, Cause, Reason};
 
-use super::exchanges::{Copy, EXCHANGE_LIFETIME, Open};
+use super::exchanges::{EXCHANGE_LIFETIME, Open};
 use super::observations::Ender;
 use super::{Context, Output, Session, Upstream};
 use crate::coap::codec::decode;
@@ -14,13 +14,13 @@ use crate::gate::{Fate, SessionEvent, Side};
 
 /// How a request ends that goes no further, and what the client is told beside that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub(super) struct Ending {
     pub(super) code: Code,
     /// An option by its number, left out where the answer would be larger than the request.
     pub(super) option: Option<(u16, u32)>,
 }
 
-impl From<Code> for Refusal {
+impl From<Code> for Ending {
     fn from(code: Code) -> Self {
         Self { code, option: None }
     }
@@ -44,36 +44,14 @@ impl Session {
             _ => None,
         };
         let option = max_age.map(|secs| (number::MAX_AGE, secs));
-        self.answer(message, Refusal { code: code_of(reason.cause), option }, cx);
+        self.answer(message, Ending { code: code_of(reason.cause), option }, cx);
     }
 
     /// Answers a request that goes no further.
-    pub(super) fn answer(&mut self, message: &Message<'_>, refusal: Refusal, cx: &mut Context<'_>) {
+    pub(super) fn answer(&mut self, message: &Message<'_>, refusal: Ending, cx: &mut Context<'_>) {
         if !message.has_no_use_for(refusal.code) {
             self.reply(message.id, refusal, message.bytes.len(), cx);
         }
-    }
-
-    /// The copies that were to be stored: what waited for the first of them.
-    pub(super) fn stored(&mut self, copy: Copy, cx: &mut Context<'_>) {
-        if let Some((Some(id), _)) = self.copies.pop_front() {
-            self.copy_ended(id, copy, cx);
-        }
-    }
-
-    /// Gives up what is not stored in time; its place in the row is kept until there is word of it.
-    pub(super) fn pass_copy_time(&mut self, cx: &mut Context<'_>) {
-        let now = cx.now.instant;
-        let late: Vec<_> =
-            self.copies.iter().filter(|(_, until)| *until <= now).filter_map(|(id, _)| *id).collect();
-        for id in late {
-            self.copy_ended(id, Copy::Failed, cx);
-        }
-        let patience = cx.endpoint.gate.limits.store_timeout;
-        self.copies
-            .iter_mut()
-            .filter(|(_, until)| *until <= now)
-            .for_each(|(_, until)| *until = now + patience);
     }
 
     /// Answers for the upstream where it did not in time. One that says nothing at all may be somewhere else by now.
@@ -124,7 +102,7 @@ impl Session {
     }
 
     /// Ends a request that was passed on, with an answer of our own.
-    fn fail(&mut self, id: u16, code: Code, cx: &mut Context<'_>) {
+    pub(super) fn fail(&mut self, id: u16, code: Code, cx: &mut Context<'_>) {
         let Some(exchange) = self.exchanges.find(id) else { return };
         let Some(open) = exchange.open.as_deref() else { return };
         let (token, room, is_begin) = (exchange.token, open.request.len(), open.is_begin());
@@ -136,7 +114,7 @@ impl Session {
         if is_unwanted {
             return self.exchanges.close(id);
         }
-        self.reply(id, Refusal { code, option: Some((number::MAX_AGE, 5)) }, room, cx);
+        self.reply(id, Ending { code, option: Some((number::MAX_AGE, 5)) }, room, cx);
     }
 
     fn acknowledge_held(open: &Open, cx: &mut Context<'_>) {
@@ -157,33 +135,10 @@ impl Session {
         }
     }
 
-    fn copy_ended(&mut self, id: u16, copy: Copy, cx: &mut Context<'_>) {
-        let Some(open) = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref_mut()) else {
-            return;
-        };
-        if open.copy != Copy::Storing {
-            return;
-        }
-        open.copy = copy;
-        match (copy, open.held.take()) {
-            (Copy::Done, Some(held)) => {
-                let until = open.until;
-                if let Ok(message) = decode(&held) {
-                    self.pass_response(id, &message, until, cx);
-                }
-            }
-            (Copy::Failed, held) => {
-                open.held = held;
-                self.fail(id, Code::SERVICE_UNAVAILABLE, cx);
-            }
-            _ => {}
-        }
-    }
-
     /// Answers by ourselves: with the acknowledgement where there was none, apart otherwise. It is never larger than
     /// what was asked: nobody is to be shouted at in another's name.
-    pub(super) fn reply(&mut self, id: u16, refusal: Refusal, room: usize, cx: &mut Context<'_>) {
-        let Refusal { code, option } = refusal;
+    pub(super) fn reply(&mut self, id: u16, refusal: Ending, room: usize, cx: &mut Context<'_>) {
+        let Ending { code, option } = refusal;
         let fresh = self.fresh_id();
         let Some(exchange) = self.exchanges.find(id) else { return };
         let is_acknowledged = exchange.open.take().is_some_and(|open| open.is_acknowledged);

@@ -5,6 +5,7 @@
 //! identifiers and tokens pass as they are: what may pass leaves as it came, but for the client's secret.
 
 mod answer;
+mod copies;
 mod exchanges;
 mod observations;
 mod operations;

@@ -8,7 +8,7 @@ use mgate_policies::{
     Action, Cause, Client, Decision, Grant, Objection, Outcome, Protocol, Query, Reason, Suspended,
 };
 
-use super::answer::Refusal;
+use super::answer::Ending;
 use super::exchanges::{Copy, Open};
 use super::observations::Observation;
 use super::operations::{self, Grounds};
@@ -18,7 +18,7 @@ use super::{Context, Output, Session, Standing, Upstream};
 use crate::coap::Endpoint;
 use crate::coap::encode::encode_without;
 use crate::coap::message::{Block, Code, Kind, Message, MessageOption, OptionFault, number};
-use crate::gate::{Copied, Credentials, Fate, Identification, Notes, SessionEvent, Side, Verdict};
+use crate::gate::{Credentials, Fate, Identification, Notes, SessionEvent, Side, Verdict};
 
 /// Who a peer was found to be, and by what.
 pub(super) struct Identity {
@@ -62,7 +62,7 @@ impl Session {
         match self.check(message, cx) {
             Ok(()) => self.identify(message, cx),
             // RFC 7252 §5.4.1
-            Err(Refusal { code: Code::BAD_OPTION, .. }) if message.kind == Kind::NonConfirmable => {}
+            Err(Ending { code: Code::BAD_OPTION, .. }) if message.kind == Kind::NonConfirmable => {}
             Err(refusal) => self.answer(message, refusal, cx),
         }
     }
@@ -95,7 +95,7 @@ impl Session {
     /// Asks whether the client may.
     pub(super) fn ask(&mut self, message: &Message<'_>, resumed: Resumed, cx: &mut Context<'_>) {
         let Some(client) = self.identity.as_ref().map(|known| Arc::clone(&known.client)) else { return };
-        let target = match Target::of(message, cx.endpoint.options.profile) {
+        let target = match target(message, cx) {
             Ok(target) => target,
             Err(code) => return self.answer(message, code.into(), cx),
         };
@@ -146,6 +146,11 @@ impl Session {
             open.passed_at = cx.now.instant;
             cx.out.push(Side::Upstream, &open.request);
         }
+        self.tell_opened(cx);
+    }
+
+    /// Tells once that the session is open.
+    pub(super) fn tell_opened(&mut self, cx: &Context<'_>) {
         if let Some(identity) = &self.identity
             && !std::mem::replace(&mut self.is_opened, true)
         {
@@ -171,7 +176,7 @@ impl Session {
     }
 
     /// What is wrong with a request whoever it comes from: the answer, and what the client is told beside it.
-    fn check(&mut self, message: &Message<'_>, cx: &Context<'_>) -> Result<(), Refusal> {
+    fn check(&mut self, message: &Message<'_>, cx: &Context<'_>) -> Result<(), Ending> {
         let now = cx.now.instant;
         self.adopt_rate(cx);
         if let Some(Err(at)) = self.rate.as_mut().map(|rate| rate.take(now)) {
@@ -262,7 +267,7 @@ impl Session {
         target: &Target,
         client: &Arc<Client>,
         cx: &Context<'_>,
-    ) -> Option<Result<Grounds, Refusal>> {
+    ) -> Option<Result<Grounds, Ending>> {
         let (now, max_bytes) = (cx.now.instant, cx.endpoint.gate.limits.packet_bytes);
         let is_later = |block: &Block| block.number > 0;
         if let Some(block) = message.known.block1.filter(is_later) {
@@ -293,20 +298,16 @@ impl Session {
         self.pass(message, judged, grounds, cx);
     }
 
-    /// Hands a request to the upstream, without what is for mgate alone.
+    /// Lets a request go where it is to go, which is the mirror alone where the route leads nowhere.
     fn pass(&mut self, message: &Message<'_>, judged: Judged, grounds: &Grounds, cx: &mut Context<'_>) {
         let now = cx.now.instant;
         self.last_active = now;
         self.standing = self.standing.max(standing(&judged.client, cx));
         let copy = if grounds.is_fetch { Copy::Done } else { self.copy(message, &judged, cx) };
-        let request = as_the_upstream_sees_it(message, self.peer.address, cx);
-        if self.upstream == Upstream::Open {
-            cx.out.push(Side::Upstream, &request);
-        }
         let Judged { client, target } = judged;
         let open = Open {
             client,
-            request,
+            request: as_the_upstream_sees_it(message, self.peer.address, cx),
             key: operations::key(message),
             target,
             until: grounds.until,
@@ -316,6 +317,18 @@ impl Session {
             copy,
             held: None,
         };
+        match cx.endpoint.ends_here() {
+            true => self.keep(message, open, cx),
+            false => self.hand_on(message, open, cx),
+        }
+        self.report(Side::Client, message, Fate::Passed(grounds.by.as_deref()), cx);
+    }
+
+    /// Hands a request to the upstream.
+    fn hand_on(&mut self, message: &Message<'_>, open: Open, cx: &mut Context<'_>) {
+        if self.upstream == Upstream::Open {
+            cx.out.push(Side::Upstream, &open.request);
+        }
         if open.is_begin() {
             self.begin_observation(Observation::new(message.token, &open, cx.now));
         }
@@ -331,39 +344,6 @@ impl Session {
             self.upstream = Upstream::Dialing;
             self.outputs.push_back(Output::Dial);
         }
-        self.report(Side::Client, message, Fate::Passed(grounds.by.as_deref()), cx);
-    }
-
-    /// Gives the mirror its copy of a message that is published, once it is whole.
-    fn copy(&mut self, message: &Message<'_>, judged: &Judged, cx: &Context<'_>) -> Copy {
-        let Judged { target, client } = judged;
-        let is_last = message.known.block1.is_some_and(|block| block.number > 0 && !block.has_more);
-        let body = is_last.then(|| self.operations.end(message, client, cx.now.instant)).flatten();
-        let is_whole = message.known.block1.is_none_or(|block| !block.has_more);
-        let Some(mirror) = cx.endpoint.gate.mirror.as_ref() else { return Copy::Done };
-        if target.action != Action::Publish || !is_whole {
-            return Copy::Done;
-        }
-        let copied = mirror.message(&crate::gate::Message {
-            client,
-            action: target.action,
-            now: cx.now,
-            topic: target.name(),
-            payload: body.as_deref().unwrap_or(message.payload),
-            qos: qos(message),
-            retain: false,
-            is_acknowledged: true,
-            notes: notes(message),
-        });
-        match copied {
-            Copied::Taken => Copy::Done,
-            Copied::Storing(future) => {
-                let until = cx.now.instant + cx.endpoint.gate.limits.store_timeout;
-                self.copies.push_back((Some(message.id), until));
-                self.outputs.push_back(Output::Store(future));
-                Copy::Storing
-            }
-        }
     }
 }
 
@@ -377,6 +357,22 @@ impl Identity {
     fn is_good(&self, secret: Option<&[u8]>, now: Instant) -> bool {
         now < self.until && is_same(self.secret.as_deref(), secret)
     }
+}
+
+/// What a request is about. A route that leads nowhere has nothing to be asked for, and nothing that a condition could
+/// be true of.
+fn target(message: &Message<'_>, cx: &Context<'_>) -> Result<Target, Code> {
+    if cx.endpoint.ends_here() {
+        let is_condition =
+            |option: MessageOption<'_>| matches!(option.number, number::IF_MATCH | number::IF_NONE_MATCH);
+        if message.code != Code::POST {
+            return Err(Code::METHOD_NOT_ALLOWED);
+        }
+        if message.options.iter().any(is_condition) {
+            return Err(Code::BAD_OPTION);
+        }
+    }
+    Target::of(message, cx.endpoint.options.profile)
 }
 
 /// Whether an option is for mgate alone: `?auth=…`.
@@ -470,14 +466,14 @@ fn is_partial(message: &Message<'_>) -> bool {
 }
 
 /// RFC 7959 §2.9.3
-fn too_large(max_bytes: usize) -> Refusal {
+fn too_large(max_bytes: usize) -> Ending {
     let max_bytes = u32::try_from(max_bytes).unwrap_or(u32::MAX);
-    Refusal { code: Code::REQUEST_ENTITY_TOO_LARGE, option: Some((number::SIZE1, max_bytes)) }
+    Ending { code: Code::REQUEST_ENTITY_TOO_LARGE, option: Some((number::SIZE1, max_bytes)) }
 }
 
 /// RFC 8516 §3
-fn too_many(secs: u32) -> Refusal {
-    Refusal { code: Code::TOO_MANY_REQUESTS, option: Some((number::MAX_AGE, secs)) }
+fn too_many(secs: u32) -> Ending {
+    Ending { code: Code::TOO_MANY_REQUESTS, option: Some((number::MAX_AGE, secs)) }
 }
 
 const SECRET: &[u8] = b"auth=";

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod copies;
+mod ends_here;
 mod observe;
 mod requests;
 mod rights;
@@ -53,6 +54,13 @@ impl Story {
         Self::with(|_, options| options.profile = Profile::Messages)
     }
 
+    /// A story of messages that are mirrored alone.
+    fn that_ends_here() -> Self {
+        let mut story = Self::of_messages();
+        story.endpoint.upstream = None;
+        story
+    }
+
     /// A story in which `change` had the last word on the route.
     fn with(change: impl FnOnce(&mut Gate, &mut Options)) -> Self {
         let seen = Arc::new(Seen::default());
@@ -68,7 +76,7 @@ impl Story {
         let mut options = Options::default();
         change(&mut gate, &mut options);
         let upstream = crate::coap::Upstream { host: "upstream".to_owned(), port: 5683 };
-        let endpoint = Endpoint::new(gate, options, upstream);
+        let endpoint = Endpoint::new(gate, options, Some(upstream));
         let now = Now::read();
         let address = SocketAddr::from(([192, 0, 2, 1], 40_000));
         let peer = Peer { address, certificate: None, is_encrypted: false };
@@ -318,8 +326,9 @@ fn text(bytes: &[u8]) -> String {
     text
 }
 
-const NAMES: [(&str, u16); 11] = [
+const NAMES: [(&str, u16); 12] = [
     ("none", 258),
+    ("if-match", 1),
     ("observe", 6),
     ("format", 12),
     ("max-age", 14),
