@@ -20,7 +20,8 @@ use support::{Files, mgate, wait_until};
 #[test]
 fn every_printed_command_does_what_is_said_of_it() {
     let mut demo = Demo::start(&["--log-level", "info,mgate::packet=debug"]);
-    let [listen, allowed, denied, overridden, encrypted, with_certificate, wrong_password] = demo.commands();
+    let [listen, allowed, denied, overridden, encrypted, with_certificate, wrong_password] =
+        demo.commands_of("mosquitto_");
     let (_alice, heard) = Process::start_with_stdout(&mut shell(&format!("exec {listen}")));
     demo.shown.wait_for("SUBACK");
 
@@ -52,6 +53,20 @@ fn every_printed_command_does_what_is_said_of_it() {
 }
 
 #[test]
+fn printed_commands_of_coap_do_what_is_said_of_them() {
+    let mut demo = Demo::start(&[]);
+    let [allowed, denied] = demo.commands_of("coap-client");
+    assert_eq!(run(&allowed).trim(), "");
+    demo.shown.wait_for("?          connected ");
+    demo.shown.wait_for("?          publish    channels/public/messages             21.5");
+    assert!(run(&denied).contains("4.03"));
+    demo.shown.wait_for(
+        "?          publish    channels/private/messages            DENIED: no statement allows it",
+    );
+    demo.stop();
+}
+
+#[test]
 fn temporary_files_are_deleted_in_the_end() {
     let mut demo = Json::start(&[]);
     let directory = demo.text("directory");
@@ -70,7 +85,7 @@ fn kept_configuration_is_good_by_itself() {
         let configuration = demo.text("configuration");
         let checked = mgate(&["check", "--json", &configuration]).output().unwrap();
         let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
-        assert_eq!(checked["routes"].as_array().unwrap().len(), 4, "{checked}");
+        assert_eq!(checked["routes"].as_array().unwrap().len(), 5, "{checked}");
         assert_eq!(checked["warnings"], Value::Array(Vec::new()), "{checked}");
     }
 }
@@ -88,7 +103,7 @@ fn configuration_of_others_is_refused() {
 #[test]
 fn second_demo_takes_other_ports() {
     let (first, second) = (Json::start(&[]), Json::start(&[]));
-    for route in ["mqtt", "mqtts", "ws", "wss"] {
+    for route in ["mqtt", "mqtts", "ws", "wss", "coap"] {
         assert_ne!(first.url(route), second.url(route));
         assert_ne!(second.address(route), first.address(route));
     }
@@ -142,12 +157,12 @@ impl Demo {
         Self { process, _temporary: temporary, shown }
     }
 
-    /// The commands that it prints to try, each on one line.
-    fn commands(&self) -> [String; 7] {
+    /// The commands that it prints to try and that begin like this, each on one line.
+    fn commands_of<const COUNT: usize>(&self, program: &str) -> [String; COUNT] {
         let text = self.shown.text().replace("\\\n", "");
         let commands: Vec<_> = text
             .lines()
-            .filter(|line| line.starts_with("  mosquitto_"))
+            .filter(|line| line.trim_start().starts_with(program))
             .map(|line| line.trim().into())
             .collect();
         commands.try_into().unwrap()
@@ -205,9 +220,14 @@ fn run(command: &str) -> String {
 /// A command line as a person enters it.
 fn shell(command: &str) -> Command {
     let program = command.trim_start_matches("exec ").split(' ').next().unwrap();
-    if program.starts_with("mosquitto_") {
+    let package = match program.split_once(['_', '-']) {
+        Some(("mosquitto", _)) => Some("mosquitto-clients"),
+        Some(("coap", _)) => Some("libcoap3-bin"),
+        _ => None,
+    };
+    if let Some(package) = package {
         let found = Command::new(program).arg("--help").output();
-        assert!(found.is_ok(), "{program} is not installed: install the package mosquitto-clients");
+        assert!(found.is_ok(), "{program} is not installed: install the package {package}");
     }
     let mut shell = Command::new("sh");
     shell.args(["-c", command]);

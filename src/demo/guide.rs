@@ -54,11 +54,12 @@ impl Guide<'_> {
     }
 
     fn examples(&self) -> Vec<Example> {
-        let [plain, tls, ..] = self.endpoints else { return Vec::new() };
+        let [plain, tls, .., coap] = self.endpoints else { return Vec::new() };
         let example = |why, command: Vec<String>| Example { why, command };
         let data = format!("devices/{}/data/temperature", DEVICE_1.0);
         let others_data = format!("devices/{DEVICE}/data/temperature");
         let firmware = format!("devices/{DEVICE}/firmware");
+        let [certificate, key] = self.certificate();
         vec![
             example(LISTEN, subscribe(plain, "devices/#")),
             example(ALLOWED, publish(plain, &[device_1()], "", &data, "21.5")),
@@ -67,9 +68,11 @@ impl Guide<'_> {
             example(ENCRYPTED, publish(tls, &[self.authority(), user(ALICE)], V5, &firmware, "v2")),
             example(
                 CERTIFICATE,
-                publish(tls, &[self.authority(), self.certificate()], V5, &others_data, "18.0"),
+                publish(tls, &[self.authority(), certificate, key], V5, &others_data, "18.0"),
             ),
             example(WRONG_PASSWORD, publish(plain, &[user((ALICE.0, "cheshire"))], "", &data, "0")),
+            example(BY_COAP, post(coap, "public")),
+            example(DENIED_BY_COAP, post(coap, "private")),
         ]
     }
 
@@ -77,9 +80,9 @@ impl Guide<'_> {
         format!("--cafile {}", quoted(&self.directory.certificate("ca.pem")))
     }
 
-    fn certificate(&self) -> String {
+    fn certificate(&self) -> [String; 2] {
         let file = |kind| quoted(&self.directory.certificate(&format!("{DEVICE}.{kind}")));
-        format!("--cert {} --key {} -i {DEVICE}", file("pem"), file("key"))
+        [format!("--cert {}", file("pem")), format!("--key {} -i {DEVICE}", file("key"))]
     }
 
     fn next(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -119,6 +122,11 @@ fn publish(endpoint: &Endpoint, who: &[String], options: &str, topic: &str, payl
     [&[program], who, &[message]].concat()
 }
 
+fn post(endpoint: &Endpoint, channel: &str) -> Vec<String> {
+    let url = format!("{}/channels/{channel}/messages", endpoint.url());
+    vec!["coap-client-notls".into(), "-m post -e 21.5".into(), url]
+}
+
 fn address(endpoint: &Endpoint) -> String {
     let address = endpoint.reachable();
     format!("-h {} -p {}", address.ip(), address.port())
@@ -137,6 +145,7 @@ fn what(route: &str) -> &'static str {
         "mqtt" => "MQTT 3.1, 3.1.1 and 5.0",
         "mqtts" => "the same over TLS, with password or certificate",
         "ws" => "over WebSocket",
+        "coap" => "CoAP: messages that are mirrored alone",
         _ => "over WebSocket and TLS",
     }
 }
@@ -154,7 +163,8 @@ fn quoted(path: &Path) -> String {
 }
 
 const HEAD: &str = "mgate authorizes what goes to an MQTT broker and what comes back. Both run here:\n";
-const TRY: &str = "To try in other terminals, with the mosquitto clients (package mosquitto-clients):";
+const TRY: &str =
+    "To try in other terminals (packages mosquitto-clients and, for the last two, libcoap3-bin):";
 const NEXT: &str = "And then:\n";
 const TRAFFIC: &str = "What passes and what is denied, until Ctrl-C (times in UTC):\n";
 const EXPOSED: &str = "  Others can reach this address, and everybody knows these passwords.";
@@ -163,14 +173,17 @@ const LISTEN: &str = "alice is in group ops and hears all devices; leave this ru
 const ALLOWED: &str = "device-1 may publish below its own name: alice hears it";
 const DENIED: &str = "... and nowhere else. MQTT 5 tells it so at QoS 1: Not authorized";
 const DENY_OVERRIDES: &str =
-    "ops may send firmware, but statement firmware-only-encrypted of acl.toml denies it: Not authorized";
+    "ops may send firmware, but firmware-only-encrypted of acl.toml denies it: Not authorized";
 const ENCRYPTED: &str = "over TLS nothing denies it";
 const CERTIFICATE: &str = "device-7 needs no password: its certificate says who it is";
 const WRONG_PASSWORD: &str = "a wrong password does not get as far as the broker";
+const BY_COAP: &str = "by CoAP, everybody may publish to channel public";
+const DENIED_BY_COAP: &str = "... and to no other: 4.03";
 
 const KEEP: &str = "keeps the files: edit acl.toml and start it again";
 const CHECK: &str = "says what the configuration does, or what is wrong with it";
 const RUN: &str = "serves it, once your own broker is its upstream";
 
 const V5: &str = " -V 5 -q 1";
-const LINE_LENGTH: usize = 120;
+/// What most terminals show on one line.
+const LINE_LENGTH: usize = 98;

@@ -131,11 +131,12 @@ fn is_taken(error: &anyhow::Error) -> bool {
 const MAX_ATTEMPTS: u32 = 10;
 
 /// The routes of the configuration, and the port that each one has by custom.
-const ROUTES: [(&str, Scheme, u16); 4] = [
+const ROUTES: [(&str, Scheme, u16); 5] = [
     ("mqtt", Scheme::Mqtt, 1883),
     ("mqtts", Scheme::Mqtts, 8883),
     ("ws", Scheme::MqttWs, 8083),
     ("wss", Scheme::MqttWss, 8084),
+    ("coap", Scheme::Coap, 5683),
 ];
 
 /// Users and their passwords.

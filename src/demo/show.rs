@@ -30,9 +30,10 @@ impl Screen {
 impl Mirror for Screen {
     fn message(&self, message: &Message<'_>) -> Copied {
         let client = message.client;
-        let who = if client.principal.id.is_empty() { &client.client_id } else { &client.principal.id };
+        let names = [&*client.principal.id, &*client.client_id];
+        let who = names.into_iter().find(|name| !name.is_empty());
         self.show(&Row {
-            who: &printable(who, NAME_LENGTH),
+            who: &printable(who.unwrap_or(NOBODY), NAME_LENGTH),
             what: &message.action.to_string(),
             subject: &printable(message.topic, TOPIC_LENGTH),
             detail: &content(message),
@@ -115,7 +116,7 @@ impl Fields {
             .into_iter()
             .map(|name| self.text(name))
             .find(|text| !text.is_empty())
-            .unwrap_or("?")
+            .unwrap_or(NOBODY)
     }
 
     fn place(&self) -> String {
@@ -147,6 +148,8 @@ fn content(message: &Message<'_>) -> String {
 
 const FIELD_LENGTH: usize = 200;
 const NAME_LENGTH: usize = 40;
+/// Who did not say who it is.
+const NOBODY: &str = "?";
 /// How a policy's denial begins.
 const NOT_AUTHORIZED: &str = "not authorized";
 const PAYLOAD_LENGTH: usize = 80;
