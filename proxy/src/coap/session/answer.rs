@@ -48,9 +48,9 @@ impl Session {
     }
 
     /// Answers a request that goes no further.
-    pub(super) fn answer(&mut self, message: &Message<'_>, refusal: Ending, cx: &mut Context<'_>) {
-        if !message.has_no_use_for(refusal.code) {
-            self.reply(message.id, refusal, message.bytes.len(), cx);
+    pub(super) fn answer(&mut self, message: &Message<'_>, ending: Ending, cx: &mut Context<'_>) {
+        if !message.has_no_use_for(ending.code) {
+            self.reply(message.id, ending, message.bytes.len(), cx);
         }
     }
 
@@ -137,8 +137,8 @@ impl Session {
 
     /// Answers by ourselves: with the acknowledgement where there was none, apart otherwise. It is never larger than
     /// what was asked: nobody is to be shouted at in another's name.
-    pub(super) fn reply(&mut self, id: u16, refusal: Ending, room: usize, cx: &mut Context<'_>) {
-        let Ending { code, option } = refusal;
+    pub(super) fn reply(&mut self, id: u16, ending: Ending, room: usize, cx: &mut Context<'_>) {
+        let Ending { code, option } = ending;
         let fresh = self.fresh_id();
         let Some(exchange) = self.exchanges.find(id) else { return };
         let is_acknowledged = exchange.open.take().is_some_and(|open| open.is_acknowledged);
