@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use mgate_policies::Now;
 use serde_json::json;
-use support::broker::node;
 use support::frames::{BINARY, CLOSE, Frames, PING, PONG, TEXT, UPGRADE, accept_of, masked};
 use support::http::{exchange, read_head};
 use support::http2::{self, DATA, END_HEADERS, Frame, HEADERS, Http2, block};
@@ -22,11 +21,12 @@ use support::issuer::SigningKey;
 use support::peer::{Upstream, tcp};
 use support::process::{Lines, Process};
 use support::service::{Service, answer};
-use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest, wait_until};
+use support::websocket::{EchoServer, node_peers};
+use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, wait_until};
 
 #[test]
 fn real_clients_and_servers_speak_through_it() {
-    let (files, server) = (files(), Server::start());
+    let (files, server) = (files(), EchoServer::start());
     let mgate = Mgate::start(&files, &web(server.port, "", ""));
     let url = format!("ws://{}/chat/1?x=1", mgate.address());
     for kind in ["ws", "browser"] {
@@ -52,7 +52,7 @@ fn real_clients_and_servers_speak_through_it() {
 
 #[test]
 fn websockets_go_over_tls_and_over_http2() {
-    let (files, server) = (files().with_certificates(), Server::start());
+    let (files, server) = (files().with_certificates(), EchoServer::start());
     let tls = "[route.tls]\ncert = 'localhost.pem'\nkey = 'localhost.key'\n";
     let config = web(server.port, "", tls).replace("listen = 'http:", "listen = 'https:");
     let mut mgate = Mgate::start(&files, &config);
@@ -542,33 +542,12 @@ impl Frames {
     }
 }
 
-/// A server of the Node world.
-struct Server {
-    _process: Process,
-    said: Lines,
-    port: u16,
-}
-
-impl Server {
-    fn start() -> Self {
-        let (process, said) = client(&["server"]);
-        let line = said.wait_for("listening ");
-        Self { _process: process, said, port: line.trim_start_matches("listening ").parse().unwrap() }
-    }
-}
-
 fn client(arguments: &[&str]) -> (Process, Lines) {
     start(&mut node_peers(arguments))
 }
 
 fn start(command: &mut Command) -> (Process, Lines) {
     Process::start_with_stdout(command)
-}
-
-fn node_peers(arguments: &[&str]) -> Command {
-    let mut command = node();
-    command.arg(manifest("tests/support/websocket_peers.js")).args(arguments);
-    command
 }
 
 fn web(upstream: u16, more: &str, rest: &str) -> String {

@@ -1,9 +1,13 @@
-//! A WebSocket client that cuts its messages as it is told. RFC 6455
+//! A WebSocket client that cuts its messages as it is told, and peers of the Node world. RFC 6455
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
 
+use super::broker::node;
+use super::manifest;
 use super::peer::tcp;
+use super::process::{Lines, Process};
 
 /// A byte stream in binary messages.
 pub(crate) struct WebSocket {
@@ -12,6 +16,13 @@ pub(crate) struct WebSocket {
     fragment: usize,
     /// Payload that is still to come of the frame that is being read.
     left: usize,
+}
+
+/// A server that echoes.
+pub(crate) struct EchoServer {
+    _process: Process,
+    pub(crate) said: Lines,
+    pub(crate) port: u16,
 }
 
 impl WebSocket {
@@ -64,6 +75,14 @@ impl WebSocket {
     }
 }
 
+impl EchoServer {
+    pub(crate) fn start() -> Self {
+        let (process, said) = Process::start_with_stdout(&mut node_peers(&["server"]));
+        let line = said.wait_for("listening ");
+        Self { _process: process, said, port: line.trim_start_matches("listening ").parse().unwrap() }
+    }
+}
+
 impl Read for WebSocket {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if !self.next_payload()? {
@@ -91,6 +110,13 @@ impl Write for WebSocket {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A client or a server, as these arguments say.
+pub(crate) fn node_peers(arguments: &[&str]) -> Command {
+    let mut command = node();
+    command.arg(manifest("tests/support/websocket_peers.js")).args(arguments);
+    command
 }
 
 /// A masked frame.
