@@ -2,7 +2,7 @@
 
 use std::env;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::process::Process;
@@ -72,11 +72,15 @@ pub(crate) fn free_port() -> u16 {
 
 /// Node with the packages of the tests.
 pub(crate) fn node() -> Command {
-    let modules =
-        env::var_os("MGATE_TEST_NODE_MODULES").expect("MGATE_TEST_NODE_MODULES is not set: run scripts/test");
     let mut command = Command::new("node");
-    command.env("NODE_PATH", modules);
+    command.env("NODE_PATH", node_modules());
     command
+}
+
+/// Where those packages are.
+pub(crate) fn node_modules() -> PathBuf {
+    let modules = env::var_os("MGATE_TEST_NODE_MODULES");
+    modules.expect("MGATE_TEST_NODE_MODULES is not set: run scripts/test").into()
 }
 
 /// Python with the packages of the tests.
