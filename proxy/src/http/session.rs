@@ -128,7 +128,8 @@ impl Head {
     ) -> Result<Query<'a>, Problem> {
         let (action, resource) = match options.profile {
             Profile::Messages { .. } if self.target.websocket.is_some() => {
-                let filter = TopicFilter::parse(self.topic(options)?.as_str()).map_err(|_| Problem::BadMessage)?;
+                let filter =
+                    TopicFilter::parse(self.topic(options)?.as_str()).map_err(|_| Problem::BadMessage)?;
                 (Action::Subscribe, Resource::Filter(filter))
             }
             Profile::Messages { .. } => (Action::Publish, Resource::Topic(self.topic(options)?)),
