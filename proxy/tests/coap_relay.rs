@@ -139,7 +139,11 @@ async fn session_that_panics_is_told_of_and_says_goodbye() {
     client.send(&get(1, "a")).await.unwrap();
     let mut buffer = [0; 100];
     timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await.unwrap().unwrap();
-    client.send(&get(2, "panic")).await.unwrap();
+    let mut panic = get(2, "panic");
+    // with a token of its own
+    panic[0] = 0x41;
+    panic.insert(4, b't');
+    client.send(&panic).await.unwrap();
     assert_eq!(heard(&client).await, "ACK 5.03 id 1 token 0x 0 bytes");
     for event in ["opened", "closed: the session failed"] {
         assert_eq!(timeout(PATIENCE, route.events.recv()).await.unwrap().unwrap(), event);
