@@ -87,7 +87,7 @@ async fn route_that_leads_elsewhere_takes_its_peers_along() {
     client.send(&get(2, "a")).await.unwrap();
     let mut buffer = [0; 100];
     timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await.unwrap().unwrap();
-    let (upstream, endpoint) = Route::endpoint(Limits::default(), mpsc::unbounded_channel().0).await;
+    let (upstream, endpoint) = Route::endpoint(Limits::default(), mpsc::channel(1).0).await;
     route.upstream = upstream;
     route.signal.send_modify(|signal| _ = signal.renew(endpoint));
     assert!(heard(&client).await.starts_with("ACK 5.03 id 2 "));
@@ -182,7 +182,7 @@ struct Route {
     upstream: UdpSocket,
     admission: Admission,
     signal: watch::Sender<Signal<Endpoint>>,
-    events: mpsc::UnboundedReceiver<String>,
+    events: mpsc::Receiver<String>,
     relay: tokio::task::JoinHandle<()>,
 }
 
@@ -195,7 +195,7 @@ impl Route {
     async fn with(listen: &str, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits { decision_timeout: Duration::from_millis(200), ..Limits::default() };
         change(&mut limits);
-        let (told, events) = mpsc::unbounded_channel();
+        let (told, events) = mpsc::channel(100 * PEERS);
         let (upstream, endpoint) = Self::endpoint(limits, told).await;
         let (signal, watched) = watch::channel(Signal::new(endpoint));
         let bounds = Bounds { connections: PEERS, connections_per_address: PEERS };
@@ -207,7 +207,7 @@ impl Route {
     }
 
     /// An upstream, and an endpoint that leads to it.
-    async fn endpoint(limits: Limits, told: mpsc::UnboundedSender<String>) -> (UdpSocket, Endpoint) {
+    async fn endpoint(limits: Limits, told: mpsc::Sender<String>) -> (UdpSocket, Endpoint) {
         let upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let port = upstream.local_addr().unwrap().port();
         let gate = Gate {
@@ -260,7 +260,7 @@ impl Policy for Names {
 }
 
 /// Passes on what it is told of sessions.
-struct Told(mpsc::UnboundedSender<String>);
+struct Told(mpsc::Sender<String>);
 
 impl Observer for Told {
     fn wants_packets(&self) -> bool {
@@ -276,7 +276,7 @@ impl Observer for Told {
             _ => return,
         };
         // some tests do not listen
-        let _ = self.0.send(told);
+        let _ = self.0.try_send(told);
     }
 }
 
