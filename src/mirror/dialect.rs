@@ -5,7 +5,6 @@ mod cloud_events;
 mod content_type;
 mod dojot;
 mod envelope;
-pub(super) mod escape;
 mod events;
 mod headers;
 mod kind;
@@ -23,10 +22,10 @@ use self::random::ID_LEN;
 use self::trace_context::TraceContext;
 use super::record::Record;
 
-pub use self::escape::unescape;
 pub use self::kind::Kind;
 pub use self::subject::SubjectTemplate;
 pub use self::writer::{Writer, WriterOptions};
+pub use super::escape::unescape;
 
 /// Writes what passed and what happened as records for the bus. It waits for nothing and knows no connection.
 pub trait Dialect: Send + Sync {

@@ -1,6 +1,6 @@
 //! One message for the bus, as it goes out.
 
-use super::dialect::escape::escape;
+use super::escape::escape;
 
 /// A copy or an event that is ready to be sent: subject, headers and payload, one behind the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,7 +131,7 @@ const VERSION: &[u8] = b"NATS/1.0\r\n";
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::dialect::unescape;
+    use super::super::escape::unescape;
     use super::*;
 
     #[test]

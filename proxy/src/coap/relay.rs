@@ -480,10 +480,8 @@ async fn dial(endpoint: Arc<Endpoint>) -> io::Result<UdpSocket> {
         return Err(io::ErrorKind::NotConnected.into());
     };
     let timeout = endpoint.gate.limits.upstream_timeout;
-    match background::timeout(timeout, Box::pin(udp::connect(host, *port))).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+    let connected = background::timeout(timeout, Box::pin(udp::connect(host, *port))).await;
+    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// An IPv4 client of an IPv6 socket is an IPv4 client.

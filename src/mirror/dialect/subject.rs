@@ -2,7 +2,7 @@
 
 use mgate_policies::Client;
 
-use super::escape::{EMPTY, escape};
+use crate::mirror::escape::{EMPTY, escape};
 use crate::mirror::record::Headers;
 
 /// A subject with variables in it, such as `plant.{tenant}.{topic}`.

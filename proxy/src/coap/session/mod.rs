@@ -374,7 +374,7 @@ impl Session {
             return;
         }
         let client = self.identity.as_ref().map(|identity| &*identity.client);
-        let has_secret = message.options.iter().any(|option| request::is_secret(&option));
+        let has_secret = message.options.iter().any(|option| target::is_secret(&option));
         let frame = (!has_secret).then_some(message.bytes);
         let seen = PacketSeen { client, peer: self.peer.address, from, packet: message, frame, fate };
         if is_observed {

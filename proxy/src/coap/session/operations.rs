@@ -215,7 +215,7 @@ pub(super) fn key(message: &Message<'_>) -> Box<[u8]> {
                 | number::OBSERVE
                 | number::ECHO
         );
-        if !is_own && !super::request::is_secret(&option) {
+        if !is_own && !super::target::is_secret(&option) {
             key.extend_from_slice(&option.number.to_be_bytes());
             key.extend_from_slice(&(option.value.len() as u32).to_be_bytes());
             key.extend_from_slice(option.value);

@@ -12,7 +12,7 @@ use super::answer::Ending;
 use super::exchanges::{Copy, Open};
 use super::observations::Observation;
 use super::operations::{self, Grounds};
-use super::target::{Observe, Target};
+use super::target::{Observe, SECRET, Target, is_secret};
 use super::waiting::Question;
 use super::{Context, Output, Session, Standing, Upstream};
 use crate::coap::Endpoint;
@@ -375,11 +375,6 @@ fn target(message: &Message<'_>, cx: &Context<'_>) -> Result<Target, Code> {
     Target::of(message, cx.endpoint.options.profile)
 }
 
-/// Whether an option is for mgate alone: `?auth=…`.
-pub(super) fn is_secret(option: &MessageOption<'_>) -> bool {
-    option.number == number::URI_QUERY && option.value.starts_with(SECRET)
-}
-
 /// A confirmable message is one that is sent until it is acknowledged.
 pub(super) fn qos(message: &Message<'_>) -> u8 {
     u8::from(message.kind == Kind::Confirmable)
@@ -475,8 +470,6 @@ fn too_large(max_bytes: usize) -> Ending {
 fn too_many(secs: u32) -> Ending {
     Ending { code: Code::TOO_MANY_REQUESTS, option: Some((number::MAX_AGE, secs)) }
 }
-
-const SECRET: &[u8] = b"auth=";
 
 /// A peer may be somebody else by then, or no longer be welcome.
 const IDENTITY_LIFETIME: Duration = Duration::from_secs(300);

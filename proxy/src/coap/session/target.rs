@@ -3,7 +3,7 @@
 use mgate_policies::{Action, RequestPath, Resource, TopicFilter, TopicName};
 
 use crate::coap::Profile;
-use crate::coap::message::{Code, Message};
+use crate::coap::message::{Code, Message, MessageOption, number};
 
 /// What a request is about.
 #[derive(Clone)]
@@ -133,6 +133,14 @@ fn channel_of(message: &Message<'_>) -> Option<String> {
     }
     Some(name)
 }
+
+/// Whether an option is for mgate alone: `?auth=…`.
+pub(super) fn is_secret(option: &MessageOption<'_>) -> bool {
+    option.number == number::URI_QUERY && option.value.starts_with(SECRET)
+}
+
+/// What stands before the key of a client.
+pub(super) const SECRET: &[u8] = b"auth=";
 
 #[cfg(test)]
 mod tests {

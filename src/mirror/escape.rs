@@ -2,7 +2,7 @@
 
 /// Writes a text with each special byte as `%` and two digits. Either all bytes of characters beyond ASCII are
 /// special, or none of them.
-pub(in crate::mirror) fn escape(text: &str, is_special: impl Fn(u8) -> bool, write: &mut impl FnMut(&str)) {
+pub(super) fn escape(text: &str, is_special: impl Fn(u8) -> bool, write: &mut impl FnMut(&str)) {
     // without a branch a byte, which processors do many bytes at a time
     if !text.bytes().fold(false, |found, byte| found | is_special(byte)) {
         return write(text);
