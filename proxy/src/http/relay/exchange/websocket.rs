@@ -47,7 +47,7 @@ impl Exchange {
         };
         let upstream = match self.taken(asked, &challenge, &mut response).await {
             Ok(Some(upstream)) => upstream,
-            Ok(None) => return Ok(self.refused(response, place).map(|content| content.until(revoked))),
+            Ok(None) => return Ok(self.refused(head, response, place).map(|content| content.until(revoked))),
             Err(why) => return Err(self.failed(head, &client, why, Problem::BadGateway)),
         };
         let topic = head.websocket_topic(&self.endpoint.options)?.as_str().into();
@@ -89,9 +89,10 @@ impl Exchange {
     }
 
     /// The answer of an upstream that opens no WebSocket; it keeps the place of one until it is told.
-    fn refused(&self, response: Response<Incoming>, place: Place) -> Response<Content> {
+    fn refused(&self, head: &Head, response: Response<Incoming>, place: Place) -> Response<Content> {
         let (mut parts, incoming) = response.into_parts();
         towards_client(&mut parts.headers);
+        head.redirect(&mut parts.headers, &self.endpoint.options);
         let body = Download::last(incoming, self.endpoint.gate.limits.stall_timeout, place);
         let mut response = Response::new(Content::of(body));
         *response.status_mut() = parts.status;
