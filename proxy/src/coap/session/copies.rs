@@ -46,7 +46,6 @@ impl Session {
 
     /// Takes a message that goes nowhere else: it is answered when the mirror has it.
     pub(super) fn keep(&mut self, message: &Message<'_>, mut open: Open, cx: &mut Context<'_>) {
-        self.tell_opened(cx);
         if open.copy == Copy::Done {
             return self.answer(message, published(message), cx);
         }

@@ -303,6 +303,10 @@ impl Session {
         let now = cx.now.instant;
         self.last_active = now;
         self.standing = self.standing.max(standing(&judged.client, cx));
+        if cx.endpoint.ends_here() {
+            // who hears of the message has heard of the session
+            self.tell_opened(cx);
+        }
         let copy = if grounds.is_fetch { Copy::Done } else { self.copy(message, &judged, cx) };
         let Judged { client, target } = judged;
         let open = Open {
