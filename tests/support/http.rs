@@ -33,7 +33,7 @@ impl Nginx {
         let root = files.path("");
         let root = root.to_str().unwrap().trim_end_matches('/').to_owned();
         let config = format!(
-            "daemon off; pid {root}/pid; error_log {root}/error.log; user root; events {{}}\n\
+            "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log; user root; events {{}}\n\
              http {{ access_log off; client_body_temp_path {root}/a; proxy_temp_path {root}/b; fastcgi_temp_path {root}/c;\n\
              uwsgi_temp_path {root}/d; scgi_temp_path {root}/e;\n\
              server {{ listen 127.0.0.1:{port} {options}; root {root}; {more} }} }}\n"
