@@ -450,6 +450,11 @@ pub enum Blame {
     Us,
 }
 
+/// The denial of whoever waited in vain for a decision.
+pub fn no_decision_in_time() -> Reason {
+    Reason::with_detail(Cause::Unavailable, "no decision in time")
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

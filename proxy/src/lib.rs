@@ -10,6 +10,7 @@ pub mod gate;
 pub mod http;
 pub mod listener;
 pub mod mqtt;
+mod polling;
 mod rate;
 pub mod signal;
 pub mod transport;

@@ -22,6 +22,7 @@ use super::session::{Context, Input, Outbox, Output, Peer, Session};
 use crate::background::sleep_until;
 use crate::clock::Clock;
 use crate::gate::{Side, Verdict};
+use crate::polling::poll_once;
 use crate::signal::Signal;
 use crate::transport::{Accepted, ConnectError, Connector, Stream, Wire};
 
@@ -424,17 +425,6 @@ fn changing(mut signal: watch::Receiver<Signal<Endpoint>>) -> BoxFuture<'static,
 
 fn dial(connector: Arc<Connector>) -> BoxFuture<'static, Result<Stream, ConnectError>> {
     Box::pin(async move { connector.connect().await })
-}
-
-/// Polls a future that may be there; takes it away when it is done.
-fn poll_once<T>(future: &mut Option<BoxFuture<'static, T>>, cx: &mut TaskContext<'_>) -> Option<T> {
-    match future.as_mut()?.as_mut().poll(cx) {
-        Poll::Ready(value) => {
-            *future = None;
-            Some(value)
-        }
-        Poll::Pending => None,
-    }
 }
 
 /// Bytes that one read takes at the most.

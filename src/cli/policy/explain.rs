@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use mgate_policies::{
-    Action, Attributes, Cause, Client, Decision, Grant, Now, Outcome, Principal, Protocol, Query, Reason,
-    SessionLimits, Word,
+    Action, Attributes, Client, Decision, Grant, Now, Outcome, Principal, Protocol, Query, SessionLimits,
+    Word,
 };
+use mgate_proxy::gate::no_decision_in_time;
 use serde_json::{Map, Value, json};
 
 use super::{Global, print};
@@ -237,7 +238,7 @@ fn explain<'a>(route: &'a RouteConfig, query: &Query<'_>) -> anyhow::Result<Expl
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let timeout: Duration = route.limits.decision_timeout;
     let wait = async |decision| {
-        let late = |_| Decision::Deny(Reason::with_detail(Cause::Unavailable, "no decision in time"));
+        let late = |_| Decision::Deny(no_decision_in_time());
         tokio::time::timeout(timeout, decision).await.unwrap_or_else(late)
     };
     let (words, outcome) = runtime.block_on(route.policies.explain(query, Now::read(), wait));

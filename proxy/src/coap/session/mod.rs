@@ -24,7 +24,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use mgate_policies::{BoxFuture, Cause, Client, Decision, Now, Reason};
+use mgate_policies::{BoxFuture, Client, Decision, Now, Reason};
 
 use self::exchanges::{Copy, EXCHANGE_LIFETIME, Exchanges};
 use self::observations::{Arrivals, Observation};
@@ -450,11 +450,6 @@ fn hash(bytes: &[u8]) -> u64 {
 /// RFC 7252 §4.3
 fn is_ping(message: &Message<'_>) -> bool {
     message.kind == Kind::Confirmable && message.code == Code::EMPTY
-}
-
-/// The denial of whoever waited in vain.
-fn no_decision_in_time() -> Reason {
-    Reason::with_detail(Cause::Unavailable, "no decision in time")
 }
 
 /// An upstream asks once in 24 hours whether an observer is still there. RFC 7641 §4.5

@@ -7,10 +7,10 @@ use mgate_policies::{Decision, Outcome, Query, Suspended};
 use super::answer::code_of;
 use super::observations::Ender;
 use super::request::{Resumed, until};
-use super::{Context, Output, Session, no_decision_in_time};
+use super::{Context, Output, Session};
 use crate::coap::Deliveries;
 use crate::coap::message::Token;
-use crate::gate::{SessionEvent, Side};
+use crate::gate::{SessionEvent, Side, no_decision_in_time};
 
 /// A review that goes on.
 #[derive(Default)]

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use mgate_policies::{Decision, Suspended};
 
-use super::{Context, Input, Session, no_decision_in_time};
+use super::{Context, Input, Session};
 use crate::coap::codec::decode;
 use crate::coap::message::Token;
-use crate::gate::{Side, Verdict};
+use crate::gate::{Side, Verdict, no_decision_in_time};
 
 /// What belongs to the datagrams of one side.
 #[derive(Default)]

@@ -20,6 +20,7 @@ use super::upstream::UpstreamError;
 use crate::background::{sleep_until, timeout, timeout_at};
 use crate::gate::{
     Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
+    no_decision_in_time,
 };
 use crate::http::cors::{is_preflight, origin};
 use crate::http::credentials::Shown;
@@ -28,7 +29,6 @@ use crate::http::problem::Problem;
 use crate::http::session::{Head, Target};
 use crate::http::{Endpoint, Profile, Routes};
 use crate::signal::Signal;
-use crate::transport::ConnectError;
 
 /// Answers one request: with what the upstream says, or with what keeps it from being asked.
 pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
@@ -165,7 +165,7 @@ impl Exchange {
                 Identification::Rejected(reason) => return Err(reason),
                 Identification::Pending(asked, future) => {
                     let verdict = timeout_at(deadline, future).await;
-                    let verdict = verdict.unwrap_or_else(|_| Verdict::Rejected(late()));
+                    let verdict = verdict.unwrap_or_else(|_| Verdict::Rejected(no_decision_in_time()));
                     identification = gate.authenticators.resume(asked, verdict, &credentials, now);
                 }
             }
@@ -213,8 +213,9 @@ impl Exchange {
                 Outcome::Pending(suspended, future) => {
                     let deadline =
                         *deadline.get_or_insert_with(|| Instant::now() + gate.limits.decision_timeout);
-                    let decision =
-                        timeout_at(deadline, future).await.unwrap_or_else(|_| Decision::Deny(late()));
+                    let decision = timeout_at(deadline, future)
+                        .await
+                        .unwrap_or_else(|_| Decision::Deny(no_decision_in_time()));
                     outcome = gate.policies.resume(suspended, decision, &query, Now::read());
                 }
             }
@@ -346,10 +347,7 @@ impl Exchange {
         }
         let (action, resource, why) = (Action::Request, &*head.to_string(), &error);
         self.endpoint.gate.tell(&SessionEvent::Failed { client, action, resource, why }, Now::read());
-        Err(match error {
-            UpstreamError::Connect(ConnectError::TimedOut) | UpstreamError::TimedOut => Problem::UpstreamSlow,
-            UpstreamError::Connect(_) | UpstreamError::Http(_) => Problem::BadGateway,
-        })
+        Err(error.problem())
     }
 
     /// Gives the mirror its copy; one that is being stored is waited for.
@@ -456,10 +454,6 @@ fn accepted() -> Response<Content> {
     let mut response = Response::new(Content::empty());
     *response.status_mut() = StatusCode::ACCEPTED;
     response
-}
-
-pub(super) fn late() -> Reason {
-    Reason::with_detail(Cause::Unavailable, "no decision in time")
 }
 
 /// So many times what one part of a message may take is for all of it.

@@ -21,6 +21,7 @@ use self::life::Life;
 use self::shared::{Place, Shared, in_http1, is_refused};
 use super::body::Content;
 use super::patient::Patient;
+use crate::http::problem::Problem;
 use crate::http::session::is_safe;
 use crate::http::{Options, UpstreamProtocol};
 use crate::transport::{ALPN_HTTP, ALPN_HTTP2, ConnectError, Connector, Stream};
@@ -288,6 +289,16 @@ fn repeat(request: &Request<Content>) -> Request<Content> {
     again.uri_mut().clone_from(request.uri());
     again.headers_mut().clone_from(request.headers());
     again
+}
+
+impl UpstreamError {
+    /// What the client hears of it.
+    pub(super) fn problem(&self) -> Problem {
+        match self {
+            Self::Connect(ConnectError::TimedOut) | Self::TimedOut => Problem::UpstreamSlow,
+            Self::Connect(_) | Self::Http(_) => Problem::BadGateway,
+        }
+    }
 }
 
 impl fmt::Display for UpstreamError {

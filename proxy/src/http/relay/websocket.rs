@@ -15,11 +15,11 @@ use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::Sleep;
 
 use super::connection::{Connection, stopped};
-use super::exchange::late;
 use crate::background::{sleep_until, timeout, timeout_at};
-use crate::gate::Side;
+use crate::gate::{Side, no_decision_in_time};
 use crate::http::problem::Problem;
 use crate::http::websocket::{Context, Session};
+use crate::polling::poll_once;
 
 /// Places for the WebSockets of a route.
 pub(in crate::http) struct Places {
@@ -215,7 +215,9 @@ impl Relay {
         let decision = &mut self.decisions[side as usize];
         if let Some((question, until)) = self.session.question(side) {
             let answer = timeout_at(until.into(), question);
-            *decision = Some(Box::pin(async { answer.await.unwrap_or_else(|_| Decision::Deny(late())) }));
+            *decision = Some(Box::pin(async {
+                answer.await.unwrap_or_else(|_| Decision::Deny(no_decision_in_time()))
+            }));
         } else if !self.session.is_asking(side) {
             *decision = None;
         }
@@ -311,17 +313,6 @@ impl Wire {
 /// Says that no more comes, and hears the peer out; says whether it took all that was left.
 async fn finish(mut io: TokioIo<Upgraded>) -> bool {
     timeout(LAST_WORDS, io.shutdown()).await.is_ok()
-}
-
-/// Polls what was not done before; it is not polled again.
-fn poll_once<T>(future: &mut Option<BoxFuture<'static, T>>, cx: &mut TaskContext<'_>) -> Option<T> {
-    match future.as_mut()?.as_mut().poll(cx) {
-        Poll::Ready(value) => {
-            *future = None;
-            Some(value)
-        }
-        Poll::Pending => None,
-    }
 }
 
 /// Why a client may no longer have what it was allowed.

@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 
 use mgate_policies::{Action, Cause, Reason};
 
-use super::waiting::no_decision_in_time;
 use super::{Context, Output, Session, State};
+use crate::gate::no_decision_in_time;
 use crate::gate::{Blame, SessionEvent, Side};
 use crate::mqtt::aliases::AliasError;
 use crate::mqtt::codec::{DecodeError, encode_connack, encode_disconnect};

@@ -8,8 +8,8 @@ use mgate_policies::{
 };
 
 use super::connect::{Resumed, ask, foresee};
-use super::waiting::no_decision_in_time;
 use super::{Close, CloseReason, Context, Output, Session, State};
+use crate::gate::no_decision_in_time;
 use crate::gate::{SessionEvent, Side};
 use crate::mqtt::memory::Memory;
 use crate::mqtt::packet;

@@ -1,10 +1,10 @@
 //! Frames that wait for a decision.
 
-use mgate_policies::{Cause, Decision, Reason, Suspended};
+use mgate_policies::{Decision, Suspended};
 
 use super::subscribe::Verdicts;
 use super::{Close, Context, Input, Session};
-use crate::gate::{Side, Verdict};
+use crate::gate::{Side, Verdict, no_decision_in_time};
 
 /// A frame that waits for a decision.
 pub(super) struct Waiting {
@@ -80,9 +80,4 @@ impl Session {
         };
         self.handle_input(input, cx);
     }
-}
-
-/// The denial of whoever waited in vain.
-pub(super) fn no_decision_in_time() -> Reason {
-    Reason::with_detail(Cause::Unavailable, "no decision in time")
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use coap_lite::{CoapOption, MessageType, Packet};
-use mgate_policies::{Action, Answer, Chain, Grant, Policy, Principal, Query, Transforms};
+use mgate_policies::{Action, Answer, Cause, Chain, Grant, Policy, Principal, Query, Transforms};
 
 use super::*;
 use crate::coap::{Options, Profile};

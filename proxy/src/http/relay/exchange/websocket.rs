@@ -17,7 +17,6 @@ use crate::http::headers::towards_client;
 use crate::http::problem::Problem;
 use crate::http::session::Head;
 use crate::http::websocket::{Asked, Challenge};
-use crate::transport::ConnectError;
 
 impl Exchange {
     /// Opens a WebSocket on both sides, if the client may have it and the upstream takes it; otherwise passes what the
@@ -41,7 +40,7 @@ impl Exchange {
         let request = Request::from_parts(forwarded, Content::empty());
         let mut response = tokio::select! {
             response = self.ask_upstream(upstream, request) => {
-                response.map_err(|error| self.failed(head, &client, &error.to_string(), problem_of(&error)))?
+                response.map_err(|error| self.failed(head, &client, &error.to_string(), error.problem()))?
             }
             problem = &mut revoked => return Err(problem),
         };
@@ -116,11 +115,4 @@ fn accepted(asked: &Asked, mut answered: Response<Incoming>) -> Response<Content
     towards_client(headers);
     *response.status_mut() = asked.accept(response.headers_mut());
     response
-}
-
-fn problem_of(error: &UpstreamError) -> Problem {
-    match error {
-        UpstreamError::Connect(ConnectError::TimedOut) | UpstreamError::TimedOut => Problem::UpstreamSlow,
-        UpstreamError::Connect(_) | UpstreamError::Http(_) => Problem::BadGateway,
-    }
 }
