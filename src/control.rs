@@ -92,6 +92,8 @@ struct FixedRoute {
     listen: SocketAddr,
     protocol: Discriminant<Speech>,
     /// Whether its listener is for others too.
+    takes_others: bool,
+    /// Whether it may be one of those.
     may_share: bool,
     trusted: Vec<Cidr>,
 }
@@ -277,7 +279,10 @@ impl Steered {
     fn next(&self, routes: &[RouteConfig]) -> Vec<Option<RouteConfig>> {
         let names = self.steering.names();
         let named = |name: &Arc<str>| routes.iter().find(|route| route.name == *name);
-        let known = names.iter().map(|name| named(name).filter(|next| self.steering.can_become(next)));
+        let known = names
+            .iter()
+            .enumerate()
+            .map(|(number, name)| named(name).filter(|next| self.steering.can_become(number, next)));
         let is_new = |route: &&RouteConfig| self.steering.takes_in(route) && !names.contains(&route.name);
         known.chain(routes.iter().filter(is_new).map(Some)).map(Option::<&_>::cloned).collect()
     }
@@ -353,7 +358,8 @@ impl Fixed {
             name: Arc::clone(&route.name),
             listen: route.listen_address,
             protocol: discriminant(&route.speech),
-            may_share: matches!(route.speech, Speech::Http(_)),
+            takes_others: matches!(route.speech, Speech::Http(_)),
+            may_share: route.may_share(),
             trusted: route.trusted.clone(),
         };
         Self {
@@ -402,7 +408,7 @@ impl Fixed {
 impl FixedRoute {
     /// Whether its listener takes in another route.
     fn takes_in(&self, other: &Self) -> bool {
-        let is_same = self.protocol == other.protocol && self.listen == other.listen;
-        is_same && self.may_share && self.listen.port() != 0
+        let is_same = self.listen == other.listen && self.listen.port() != 0;
+        is_same && self.takes_others && other.may_share
     }
 }

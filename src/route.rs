@@ -1,5 +1,7 @@
 //! One listener and where it leads: transport, protocol and everything around a session. Routes of HTTP may share
-//! one.
+//! one, and have guests there that speak MQTT over WebSocket.
+
+mod guests;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,6 +21,7 @@ use tracing::{debug, error};
 
 use crate::config::{Address, RouteConfig, Speech};
 use crate::observer::LogObserver;
+use guests::Guests;
 
 /// The routes of one listener, as all its connections share them.
 pub(crate) struct Route {
@@ -53,7 +56,7 @@ enum Protocol {
 /// The other end of that.
 enum Sender {
     Coap(watch::Sender<Signal<coap::Endpoint>>),
-    Http(watch::Sender<Signal<http::Routes>>),
+    Http(watch::Sender<Signal<http::Routes>>, Guests),
     Mqtt(watch::Sender<Signal<mqtt::Endpoint>>),
 }
 
@@ -99,10 +102,13 @@ impl Steering {
             }
             Speech::Http(options) => {
                 let first = Some(http::Endpoint::new(gate, *options, upstream));
+                let (others, guests): (Vec<_>, Vec<_>) = others.into_iter().partition(speaks_http);
                 let others = others.into_iter().map(|config| Parts::new(config).endpoint());
                 let members = [first].into_iter().chain(others).flatten().map(stays).collect();
-                let (sender, watched) = watch::channel(Signal::new(http::Routes::new(members)));
-                (Sender::Http(sender), Protocol::Http(watched))
+                let guests = Guests::new(guests, admission.clone());
+                let routes = http::Routes::new(members, guests.seen());
+                let (sender, watched) = watch::channel(Signal::new(routes));
+                (Sender::Http(sender, guests), Protocol::Http(watched))
             }
             Speech::Mqtt(options) => {
                 let (sender, watched) = watch::channel(Signal::new(mqtt::Endpoint::new(gate, options)));
@@ -113,23 +119,25 @@ impl Steering {
         Self { route, sender, admission, address: listen_address }
     }
 
-    /// Whether a route goes on to speak what it speaks: its sessions can take over nothing else.
-    pub(crate) fn can_become(&self, config: &RouteConfig) -> bool {
-        matches!(
-            (&self.sender, &config.speech),
-            (Sender::Coap(_), Speech::Coap(_))
-                | (Sender::Http(_), Speech::Http(_))
-                | (Sender::Mqtt(_), Speech::Mqtt(_))
-        )
+    /// Whether the route of this number goes on to speak what it speaks: its sessions can take over nothing else.
+    pub(crate) fn can_become(&self, number: usize, config: &RouteConfig) -> bool {
+        match (&self.sender, &config.speech) {
+            (Sender::Coap(_), Speech::Coap(_)) | (Sender::Mqtt(_), Speech::Mqtt(_)) => true,
+            (Sender::Http(sender, _), Speech::Http(_)) => number < members(sender),
+            (Sender::Http(sender, _), Speech::Mqtt(_)) => {
+                number >= members(sender) && config.websocket().is_some()
+            }
+            _ => false,
+        }
     }
 
     /// Whether a route belongs to its listener, which others may share.
     pub(crate) fn takes_in(&self, config: &RouteConfig) -> bool {
-        let is_shared = matches!(self.sender, Sender::Http(_)) && self.address.port() != 0;
-        is_shared && self.can_become(config) && config.listen_address == self.address
+        let is_shared = matches!(self.sender, Sender::Http(..)) && self.address.port() != 0;
+        is_shared && config.may_share() && config.listen_address == self.address
     }
 
-    /// The names of its routes, in the order of their numbers.
+    /// The names of its routes, in the order of their numbers, which those of guests follow.
     pub(crate) fn names(&self) -> Vec<Arc<str>> {
         self.with_gates(|gate| Arc::clone(&gate.route))
     }
@@ -138,7 +146,7 @@ impl Steering {
     /// connections all of it, for live sessions what they ask and are limited by. Returns the new epoch.
     pub(crate) fn renew(&self, mut configs: Vec<Option<RouteConfig>>) -> u64 {
         match &self.sender {
-            Sender::Http(sender) => self.renew_all(sender, configs),
+            Sender::Http(sender, guests) => self.renew_all(sender, guests, configs),
             Sender::Coap(_) | Sender::Mqtt(_) => match configs.pop().flatten() {
                 Some(config) => self.renew_one(config),
                 None => self.revoke(&Scope::Everyone),
@@ -155,7 +163,9 @@ impl Steering {
     pub(crate) fn revoke(&self, scope: &Scope) -> u64 {
         match &self.sender {
             Sender::Coap(sender) => change(sender, |signal| signal.revoke(scope.clone())),
-            Sender::Http(sender) => change(sender, |signal| signal.revoke(scope.clone())),
+            Sender::Http(sender, guests) => {
+                change(sender, |signal| signal.revoke(scope.clone())).max(guests.revoke(scope))
+            }
             Sender::Mqtt(sender) => change(sender, |signal| signal.revoke(scope.clone())),
         }
     }
@@ -164,7 +174,10 @@ impl Steering {
     pub(crate) fn stop(&self) {
         match &self.sender {
             Sender::Coap(sender) => change(sender, Signal::stop),
-            Sender::Http(sender) => change(sender, Signal::stop),
+            Sender::Http(sender, guests) => {
+                guests.stop();
+                change(sender, Signal::stop);
+            }
             Sender::Mqtt(sender) => change(sender, Signal::stop),
         }
     }
@@ -184,9 +197,12 @@ impl Steering {
                 let endpoint = Arc::clone(sender.borrow().endpoint());
                 vec![look(&endpoint.gate)]
             }
-            Sender::Http(sender) => {
+            Sender::Http(sender, guests) => {
                 let routes = Arc::clone(sender.borrow().endpoint());
-                routes.endpoints().iter().map(|endpoint| look(&endpoint.gate)).collect()
+                let mut seen: Vec<T> =
+                    routes.endpoints().iter().map(|endpoint| look(&endpoint.gate)).collect();
+                seen.extend(guests.with_gates(look));
+                seen
             }
             Sender::Mqtt(sender) => {
                 let endpoint = Arc::clone(sender.borrow().endpoint());
@@ -218,15 +234,22 @@ impl Steering {
     fn renew_all(
         &self,
         sender: &watch::Sender<Signal<http::Routes>>,
-        configs: Vec<Option<RouteConfig>>,
+        guests: &Guests,
+        mut configs: Vec<Option<RouteConfig>>,
     ) -> u64 {
         let is_here = |config: &RouteConfig| config.listen_address == self.address;
         // where all are to listen elsewhere, what they say of their listener is not for this one
         if let Some(leader) = configs.iter().flatten().find(|config| is_here(config)) {
             self.admission.limit(bounds(&leader.limits));
-            self.lead(Ways { acceptor: Arc::clone(&leader.acceptor), connector: None });
+            let acceptor = Arc::new(leader.acceptor.with_websocket(None));
+            self.lead(Ways { acceptor, connector: None });
         }
         let routes = Arc::clone(sender.borrow().endpoint());
+        let behind = configs.split_off(routes.endpoints().len());
+        let (new, of_guests) =
+            behind.into_iter().partition(|config| config.as_ref().is_some_and(speaks_http));
+        configs.extend::<Vec<_>>(new);
+        let epoch = guests.renew(of_guests, is_here);
         let mut known = routes.endpoints().iter();
         let member = |config: Option<RouteConfig>| {
             let before = known.next();
@@ -245,7 +268,7 @@ impl Steering {
             renewed.or_else(|| before.map(stays))
         };
         let members = configs.into_iter().filter_map(member).collect();
-        change(sender, |signal| signal.renew(http::Routes::new(members)))
+        change(sender, |signal| signal.renew(http::Routes::new(members, guests.seen()))).max(epoch)
     }
 
     /// Has new connections come and go on like this.
@@ -275,8 +298,13 @@ impl Route {
         let connector = ways.connector.clone();
         drop(ways);
         match (&self.protocol, connector) {
-            // boxed: a session of MQTT needs no room for it
-            (Protocol::Http(signal), _) => Box::pin(http::relay::serve(accepted, signal.clone())).await,
+            (Protocol::Http(signal), _) => {
+                // boxed: a session of MQTT needs no room for it
+                let next = Box::pin(http::relay::serve(accepted, signal.clone())).await;
+                if let Some(next) = next {
+                    next.await;
+                }
+            }
             (Protocol::Mqtt(signal), Some(connector)) => {
                 Relaying::new(connector, accepted, signal.clone()).await;
             }
@@ -348,6 +376,15 @@ impl Parts {
             Speech::Coap(_) | Speech::Mqtt(_) => None,
         }
     }
+}
+
+fn speaks_http(config: &RouteConfig) -> bool {
+    matches!(config.speech, Speech::Http(_))
+}
+
+/// How many routes of HTTP there are.
+fn members(sender: &watch::Sender<Signal<http::Routes>>) -> usize {
+    sender.borrow().endpoint().endpoints().len()
 }
 
 fn stays(endpoint: http::Endpoint) -> Member {

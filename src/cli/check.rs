@@ -51,7 +51,7 @@ fn json_route(route: &RouteConfig) -> Value {
         "name": *route.name,
         "listen": route.listen.to_string(),
         "hosts": route.place().map(|place| &place.hosts),
-        "path": route.place().map(|place| &place.path),
+        "path": route.path(),
         "upstream": route.upstream.as_ref().map(ToString::to_string),
         "authn": route.authn,
         "transforms": route.transform_names,
@@ -94,11 +94,10 @@ fn row(route: &RouteConfig) -> [String; 7] {
 /// Where it listens, and what it takes of what comes there: `http://[::]:80/api (a.example)`.
 fn listen(route: &RouteConfig) -> String {
     let mut text = route.listen.to_string();
-    if let Some(place) = route.place() {
-        text.push_str(place.path.trim_end_matches('/'));
-        if !place.hosts.is_empty() {
-            text.push_str(&format!(" ({})", place.hosts.join(", ")));
-        }
+    text.push_str(route.path().unwrap_or_default().trim_end_matches('/'));
+    let hosts = route.place().map(|place| place.hosts.join(", ")).filter(|hosts| !hosts.is_empty());
+    if let Some(hosts) = hosts {
+        text.push_str(&format!(" ({hosts})"));
     }
     text
 }

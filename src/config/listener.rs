@@ -1,4 +1,5 @@
-//! What belongs to a listener: routes of HTTP may share one, and then the first of them says it for all.
+//! What belongs to a listener: routes of HTTP may share one, with routes of MQTT over WebSocket behind them, and then
+//! the first of them says it for all.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use mgate_policies::Cidr;
 use mgate_proxy::gate::Limits;
 use mgate_proxy::http::Options;
-use mgate_proxy::transport::Acceptor;
+use mgate_proxy::transport::{Acceptor, WebSocketOptions};
 
 use super::RouteConfig;
 use super::problem::Report;
@@ -22,7 +23,7 @@ pub(super) struct Listen {
     pub(super) address: Option<SocketAddr>,
 }
 
-/// What tells listeners apart.
+/// What tells listeners apart: the scheme is one of HTTP.
 pub(super) type Key = (Scheme, SocketAddr);
 
 /// How connections come to a listener.
@@ -63,8 +64,9 @@ impl Listen {
         self.written.as_ref().map(|listen| listen.value.scheme)
     }
 
+    /// That of the listener which others may share with it; a port of 0 is another one each time.
     pub(super) fn key(&self) -> Option<Key> {
-        self.scheme().zip(self.address)
+        self.scheme().and_then(Scheme::of_http).zip(self.address.filter(|address| address.port() != 0))
     }
 }
 
@@ -72,7 +74,7 @@ impl Listeners {
     /// The one that a route shares which listens like this.
     pub(super) fn find(&self, listen: &Listen) -> Option<Rc<Listener>> {
         let key = listen.key()?;
-        self.0.iter().find(|other| is_shared(other.key, key)).cloned()
+        self.0.iter().find(|other| other.key == key).cloned()
     }
 
     pub(super) fn add(&mut self, listener: Listener) {
@@ -92,31 +94,35 @@ impl Listener {
         self.front.clone()
     }
 
-    /// What limits are where a route says nothing.
-    pub(super) fn default_limits(&self) -> Limits {
-        let Limits { connections, connections_per_address, .. } = self.limits;
-        let Limits { handshake_timeout, connect_timeout, idle_timeout, stall_timeout, .. } = self.limits;
-        Limits {
-            connections,
-            connections_per_address,
-            handshake_timeout,
-            connect_timeout,
-            idle_timeout,
-            stall_timeout,
-            ..Limits::default()
+    /// What limits are where a route of this scheme says nothing.
+    pub(super) fn default_limits(&self, scheme: Scheme) -> Limits {
+        let Limits { connections, connections_per_address, handshake_timeout, .. } = self.limits;
+        let default = Limits { connections, connections_per_address, handshake_timeout, ..Limits::default() };
+        let Limits { connect_timeout, idle_timeout, stall_timeout, .. } = self.limits;
+        match scheme.is_http() {
+            true => Limits { connect_timeout, idle_timeout, stall_timeout, ..default },
+            // they are for its sessions
+            false => default,
         }
     }
 
-    /// Records what a route says otherwise.
-    pub(super) fn check_limits(&self, section: &Section<'_>, limits: &Limits, keepalive: Option<Duration>) {
+    /// Records what a route of this scheme says otherwise.
+    pub(super) fn check_limits(
+        &self,
+        section: &Section<'_>,
+        scheme: Scheme,
+        limits: &Limits,
+        keepalive: Option<Duration>,
+    ) {
         let ours = &self.limits;
+        let is_guest = !scheme.is_http();
         let same = [
             ("connections", limits.connections == ours.connections),
             ("connections_per_address", limits.connections_per_address == ours.connections_per_address),
             ("handshake_timeout", limits.handshake_timeout == ours.handshake_timeout),
-            ("connect_timeout", limits.connect_timeout == ours.connect_timeout),
-            ("idle_timeout", limits.idle_timeout == ours.idle_timeout),
-            ("stall_timeout", limits.stall_timeout == ours.stall_timeout),
+            ("connect_timeout", is_guest || limits.connect_timeout == ours.connect_timeout),
+            ("idle_timeout", is_guest || limits.idle_timeout == ours.idle_timeout),
+            ("stall_timeout", is_guest || limits.stall_timeout == ours.stall_timeout),
             ("tcp_keepalive", keepalive == self.keepalive),
         ];
         self.check(section, &same);
@@ -146,7 +152,34 @@ impl Listener {
 impl RouteConfig {
     /// Whether the two are served by one listener.
     pub(crate) fn shares_listener(&self, other: &Self) -> bool {
-        is_shared((self.listen.scheme, self.listen_address), (other.listen.scheme, other.listen_address))
+        self.first == other.first
+    }
+
+    /// The path of what it takes of the requests, or WebSockets, that come to its listener.
+    pub(crate) fn path(&self) -> Option<&str> {
+        let of_place = self.place().map(|place| place.path.as_str());
+        of_place.or_else(|| self.websocket().map(|websocket| websocket.path.as_str()))
+    }
+
+    /// Whether its listener may be one of HTTP that others have too.
+    pub(crate) fn may_share(&self) -> bool {
+        self.listen.scheme.of_http().is_some()
+    }
+
+    /// Which WebSockets it takes, if it speaks MQTT by them.
+    pub(crate) fn websocket(&self) -> Option<&WebSocketOptions> {
+        self.acceptor.websocket()
+    }
+
+    /// Whether the two could share a listener if the first of them stood before the other.
+    fn could_lead(&self, other: &Self) -> bool {
+        let is_same = self.listen_address == other.listen_address && self.listen.scheme.is_http();
+        is_same && other.listen.scheme.of_http() == Some(self.listen.scheme)
+    }
+
+    /// Whether nothing could say which of the two some WebSockets are for.
+    fn takes_websockets_of(&self, other: &Self) -> bool {
+        self.websocket().is_some() && other.websocket().is_some() && self.path() == other.path()
     }
 }
 
@@ -161,7 +194,17 @@ pub(super) fn check_all(routes: &[RouteConfig], report: &Report) {
         let earlier = &routes[..index];
         let taken = earlier.iter().find(|earlier| collide(earlier, route) && !earlier.shares_listener(route));
         if let Some(earlier) = taken {
-            report.problem(&route.listen_place, format!("route {} listens there", earlier.name));
+            let hint = match route.could_lead(earlier) {
+                true => ": to share it, it must stand behind this one",
+                false => "",
+            };
+            report.problem(&route.listen_place, format!("route {} listens there{hint}", earlier.name));
+        }
+        let takes_it =
+            |earlier: &&RouteConfig| earlier.shares_listener(route) && earlier.takes_websockets_of(route);
+        if let Some(earlier) = earlier.iter().find(takes_it) {
+            let message = format!("route {} takes MQTT there", earlier.name);
+            report.problem(&route.path_place, message);
         }
         let Some(place) = route.place() else { continue };
         let is_same = |earlier: &&RouteConfig| {
@@ -192,11 +235,6 @@ fn collide(one: &RouteConfig, other: &RouteConfig) -> bool {
     let same_host = one.ip() == other.ip()
         || (one.is_ipv4() == other.is_ipv4() && (one.ip().is_unspecified() || other.ip().is_unspecified()));
     is_same_transport && one.port() != 0 && one.port() == other.port() && same_host
-}
-
-/// Whether requests tell for which of two routes they are; a port of 0 is another one each time.
-fn is_shared(one: Key, other: Key) -> bool {
-    one == other && one.0.is_http() && one.1.port() != 0
 }
 
 /// The tables of a route that belong to its listener, with their keys.

@@ -15,6 +15,7 @@ mod hook;
 mod http;
 mod introspection;
 mod jwt;
+mod limits;
 mod listener;
 mod mirror;
 mod mirror_dialect;

@@ -19,6 +19,7 @@ use super::definitions::Definitions;
 use super::environment::variable_of;
 use super::files::Files;
 use super::http;
+use super::limits;
 use super::listener::{self, Front, Listen, Listener, Listeners};
 use super::problem::{Place, Report};
 use super::section::{Given, Section};
@@ -37,11 +38,13 @@ pub struct RouteConfig {
     /// Where it listens.
     pub listen_address: SocketAddr,
     pub(super) listen_place: Place,
-    /// Where `http.path` is, or would be.
+    /// Where `http.path`, or `websocket.path`, is or would be.
     pub(super) path_place: Place,
+    /// The name of the first of those that share its listener, which may be its own.
+    pub(super) first: Arc<str>,
     /// Where it leads; `None` where messages are mirrored alone.
     pub upstream: Option<Address>,
-    /// Shakes hands with clients; routes that share a listener share it.
+    /// Shakes hands with clients; routes that share a listener share all of it but WebSockets.
     pub acceptor: Arc<Acceptor>,
     /// Dials the upstream.
     pub connector: Option<Connector>,
@@ -143,9 +146,9 @@ fn read(
     let listen = Listen::read(&mut section);
     let scheme = listen.scheme();
     let shared = listeners.find(&listen);
-    let (limits, keepalive) = limits(section.section("limits"), shared.as_deref());
+    let (limits, keepalive) = limits::read(section.section("limits"), scheme, shared.as_deref());
     let (asks_for_certificates, front) = match &shared {
-        Some(listener) => (listener.asks_for_certificates, listener.join(&mut section)),
+        Some(listener) => (listener.asks_for_certificates, join(&mut section, scheme, listener, &limits)),
         None => (
             tls::asks_for_certificates(&mut section.section("tls")),
             front(&mut section, scheme, (&limits, keepalive), context),
@@ -157,7 +160,8 @@ fn read(
     let authenticators = Authenticators::new(with_charset(&mut section, row, &policies));
     let mirror_name = section.text("mirror");
     let mirror = mirror_name.as_ref().map(|name| context.mirrors.find(name, context.report).cloned());
-    let path_place = section.section("http").place_at("path");
+    let has_websocket = scheme.is_some_and(Scheme::is_websocket);
+    let path_place = section.section(if has_websocket { "websocket" } else { "http" }).place_at("path");
     let speech = speech(&mut section, scheme, &limits, !authn.is_empty(), shared.as_deref());
     if let (None, Speech::Http(options), Some(key)) = (&shared, &speech, listen.key()) {
         listeners.add(Listener {
@@ -186,8 +190,10 @@ fn read(
     section.finish();
     let (front, (upstream, connector)) = (front?, upstream?);
     let (Given { value: written, place: listen_place }, listen_address) = (listen.written?, listen.address?);
+    let name: Arc<str> = name?.into();
     Some(RouteConfig {
-        name: name?.into(),
+        first: shared.map_or_else(|| Arc::clone(&name), |listener| listener.route.as_str().into()),
+        name,
         listen: written,
         listen_address,
         listen_place,
@@ -207,6 +213,23 @@ fn read(
         limits,
         speech,
     })
+}
+
+/// How connections come to one more route of a listener of HTTP, which may take WebSockets for MQTT.
+fn join(
+    section: &mut Section<'_>,
+    scheme: Option<Scheme>,
+    listener: &Listener,
+    limits: &Limits,
+) -> Option<Front> {
+    check_use(section, "websocket", WEBSOCKET_KEYS, scheme, Scheme::is_websocket);
+    let front = listener.join(section);
+    if !scheme?.is_websocket() {
+        return front;
+    }
+    let websocket = websocket(section.section("websocket"), limits);
+    let Front { acceptor, trusted } = front?;
+    Some(Front { acceptor: Arc::new(acceptor.with_websocket(Some(websocket))), trusted })
 }
 
 fn front(
@@ -370,51 +393,6 @@ fn policies(section: &mut Section<'_>, context: &Context<'_>) -> (Vec<String>, C
     (names.into_iter().map(|name| name.value).collect(), Chain::of(row))
 }
 
-/// The limits, and how long a client may be silent until TCP asks whether it is there.
-fn limits(mut section: Section<'_>, shared: Option<&Listener>) -> (Limits, Option<Duration>) {
-    let default = shared.map_or_else(Limits::default, Listener::default_limits);
-    let connections = count(&mut section, "connections", default.connections);
-    let mut time = |key, default| section.duration(key, SHORTEST..=LONGEST).unwrap_or(default);
-    let limits = Limits {
-        connections,
-        handshake_timeout: time("handshake_timeout", default.handshake_timeout),
-        connect_timeout: time("connect_timeout", default.connect_timeout),
-        upstream_timeout: time("upstream_timeout", default.upstream_timeout),
-        stall_timeout: time("stall_timeout", default.stall_timeout),
-        decision_timeout: time("decision_timeout", default.decision_timeout),
-        store_timeout: time("store_timeout", default.store_timeout),
-        connections_per_address: count(
-            &mut section,
-            "connections_per_address",
-            default.connections_per_address,
-        ),
-        packet_bytes: section
-            .bytes("packet_bytes", Limits::PACKET_BYTES)
-            .and_then(|bytes| usize::try_from(bytes).ok())
-            .unwrap_or(default.packet_bytes),
-        messages_per_second: section
-            .integer("messages_per_second", Limits::MESSAGES_PER_SECOND)
-            .and_then(|messages| u32::try_from(messages).ok()),
-        subscriptions: section
-            .integer("subscriptions", Limits::SUBSCRIPTIONS)
-            .and_then(|number| usize::try_from(number).ok())
-            .unwrap_or(default.subscriptions),
-        idle_timeout: section.duration("idle_timeout", SECOND..=WEEK).or(default.idle_timeout),
-    };
-    let keepalive = section.duration("tcp_keepalive", SECOND..=LONGEST);
-    let keepalive = keepalive.or(shared.and_then(|listener| listener.keepalive));
-    if let Some(listener) = shared {
-        listener.check_limits(&section, &limits, keepalive);
-    }
-    section.finish();
-    (limits, keepalive)
-}
-
-fn count(section: &mut Section<'_>, key: &'static str, default: usize) -> usize {
-    let count = section.integer(key, 1..=10_000_000);
-    count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
-}
-
 /// What the route speaks, as its listener says; tables of other protocols are recorded.
 fn speech(
     section: &mut Section<'_>,
@@ -428,6 +406,7 @@ fn speech(
     check_use(section, "coap", coap::KEYS, listen, Scheme::is_coap);
     let coap = coap::read(section.section("coap"));
     let mqtt = mqtt(section.section("mqtt"));
+    let shared = shared.filter(|_| listen.is_some_and(Scheme::is_http));
     let http = http::read(section.section("http"), limits, knows_clients, shared);
     match listen {
         Some(listen) if listen.is_coap() => Speech::Coap(coap),
@@ -475,11 +454,6 @@ const PROXY_KEYS: &[&str] = &["accept", "trusted"];
 const WEBSOCKET_KEYS: &[&str] = &["path", "origins"];
 const DEFAULT_PATH: &str = "/mqtt";
 const MIN_MESSAGE_BYTES: usize = 1024 * 1024;
-
-const SHORTEST: Duration = Duration::from_millis(10);
-const SECOND: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
-const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 const PROXY_VERSIONS: &[(&str, ProxyVersion)] =
     &[("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2), ("any", ProxyVersion::Any)];

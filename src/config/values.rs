@@ -64,6 +64,15 @@ impl Scheme {
         matches!(self, Self::MqttWs | Self::MqttWss)
     }
 
+    /// The scheme of HTTP whose listener could serve it too: its own, or that of its WebSockets.
+    pub fn of_http(self) -> Option<Self> {
+        match self {
+            Self::Http | Self::MqttWs => Some(Self::Http),
+            Self::Https | Self::MqttWss => Some(Self::Https),
+            Self::Coap | Self::Mqtt | Self::Mqtts => None,
+        }
+    }
+
     fn port(self) -> u16 {
         match self {
             Self::Coap => 5683,

@@ -3,6 +3,7 @@
 
 mod cors;
 mod credentials;
+mod guest;
 mod headers;
 mod messages;
 mod path;
@@ -23,6 +24,7 @@ use crate::transport::Connector;
 use relay::{Places, Rates, Upstream};
 
 pub use cors::Cors;
+pub use guest::Guest;
 pub use place::Place;
 pub use rewrite::Rewriting;
 pub use routes::{Member, Routes};

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::place::Table;
 use super::problem::Problem;
-use super::{Endpoint, Profile};
+use super::{Endpoint, Guest, Profile};
 
 /// The routes of one listener, by numbers that never change.
 pub struct Routes {
@@ -10,6 +10,8 @@ pub struct Routes {
     places: Table,
     /// The number of the one that speaks for the listener.
     leader: usize,
+    /// Those first that win.
+    guests: Vec<Arc<Guest>>,
 }
 
 /// One of the routes of a listener.
@@ -21,13 +23,14 @@ pub struct Member {
 }
 
 impl Routes {
-    /// Routes that share a listener, at least one.
-    pub fn new(members: Vec<Member>) -> Self {
+    /// Routes that share a listener, at least one, and those of other protocols.
+    pub fn new(members: Vec<Member>, mut guests: Vec<Arc<Guest>>) -> Self {
+        guests.sort_by_key(|guest| guest.is_leaving);
         let is_leaving: Vec<bool> = members.iter().map(|member| member.is_leaving).collect();
         let leader = is_leaving.iter().position(|is_leaving| !is_leaving).unwrap_or_default();
         let endpoints: Vec<_> = members.into_iter().map(|member| member.endpoint).collect();
         let places = endpoints.iter().map(|endpoint| endpoint.options.place.clone()).collect();
-        Self { endpoints, places: Table::new(places, &is_leaving), leader }
+        Self { endpoints, places: Table::new(places, &is_leaving), leader, guests }
     }
 
     /// All of them, in the order of their numbers.
@@ -48,6 +51,11 @@ impl Routes {
     /// The number of the route that a request is for.
     pub(super) fn find(&self, host: &str, path: &str) -> Result<usize, Problem> {
         self.places.find(host, path)
+    }
+
+    /// The one that takes what carries MQTT at a path, as it is written.
+    pub(super) fn guest(&self, path: &str) -> Option<&Arc<Guest>> {
+        self.guests.iter().find(|guest| guest.websocket.path == path)
     }
 
     /// Whether one of them takes messages.

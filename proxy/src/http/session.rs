@@ -86,8 +86,11 @@ impl Target {
         Ok(Self { method, host, path: path::decoded(parts.uri.path())?, websocket })
     }
 
-    /// The number of the route that it is for.
+    /// The number of the route that it is for. None of them takes MQTT.
     pub(super) fn route(&self, routes: &Routes) -> Result<usize, Problem> {
+        if self.websocket.as_ref().is_some_and(Asked::offers_mqtt) {
+            return Err(Problem::MqttElsewhere);
+        }
         routes.find(self.host.host(), &self.path)
     }
 }

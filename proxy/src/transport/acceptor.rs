@@ -21,6 +21,7 @@ pub struct Acceptor {
 }
 
 /// Which handshakes a listener expects.
+#[derive(Clone)]
 pub struct AcceptorOptions {
     /// Load balancers in front; `None` takes connections as they come.
     pub proxy_protocol: Option<ProxyProtocol>,
@@ -73,6 +74,17 @@ impl Acceptor {
     /// Shakes hands as `options` say.
     pub fn new(options: AcceptorOptions) -> Self {
         Self { options }
+    }
+
+    /// The same with other WebSockets, or with none.
+    #[must_use]
+    pub fn with_websocket(&self, websocket: Option<WebSocketOptions>) -> Self {
+        Self { options: AcceptorOptions { websocket, ..self.options.clone() } }
+    }
+
+    /// Which WebSocket clients it takes; `None` for bytes without frames.
+    pub fn websocket(&self) -> Option<&WebSocketOptions> {
+        self.options.websocket.as_ref()
     }
 
     /// Shakes hands with one client, once its address is known and `admit` takes it. Takes its time: it must

@@ -10,6 +10,7 @@ mod proxy_protocol;
 mod stream;
 mod tcp;
 mod tls;
+mod tunnel;
 pub(crate) mod udp;
 mod upgrade;
 mod websocket;
@@ -23,9 +24,10 @@ pub use stream::Stream;
 pub use tls::{
     ALPN_HTTP, ALPN_HTTP2, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions,
 };
+pub use tunnel::Tunnel;
 pub use udp::UdpListener;
 pub use upgrade::Upgrade;
 pub(crate) use upgrade::{form_decoded, hex, read_basic};
-pub(crate) use websocket::may_connect;
 pub use websocket::{WebSocket, WebSocketError, WebSocketOptions, WebSocketTarget};
+pub(crate) use websocket::{may_connect, sub_protocol};
 pub(crate) use wire::Wire;

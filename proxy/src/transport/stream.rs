@@ -7,6 +7,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
+use super::tunnel::Tunnel;
 use super::websocket::WebSocket;
 
 /// The bytes between mgate and one peer, whatever carries them.
@@ -18,7 +19,9 @@ pub enum Stream {
     Tcp(TcpStream),
     /// TLS over TCP, as server or as client.
     Tls(Box<TlsStream<TcpStream>>),
-    /// The payloads of binary WebSocket messages, over either of the others.
+    /// One stream of HTTP/2.
+    Tunnel(Box<Tunnel>),
+    /// The payloads of binary WebSocket messages, over any of the others.
     WebSocket(Box<WebSocket>),
 }
 
@@ -27,7 +30,7 @@ impl Stream {
     pub(super) fn is_idle(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_err(),
-            Self::Tls(_) | Self::WebSocket(_) => false,
+            Self::Tls(_) | Self::Tunnel(_) | Self::WebSocket(_) => false,
         }
     }
 
@@ -35,7 +38,7 @@ impl Stream {
     pub(crate) fn speaks(&self, protocol: &str) -> bool {
         match self {
             Self::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(protocol.as_bytes()),
-            Self::Tcp(_) | Self::WebSocket(_) => false,
+            Self::Tcp(_) | Self::Tunnel(_) | Self::WebSocket(_) => false,
         }
     }
 }
@@ -49,6 +52,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tunnel(stream) => Pin::new(stream).poll_read(context, buffer),
             Self::WebSocket(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
@@ -59,6 +63,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::WebSocket(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
@@ -71,6 +76,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write_vectored(context, slices),
             Self::WebSocket(stream) => Pin::new(stream).poll_write_vectored(context, slices),
         }
     }
@@ -83,6 +89,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tunnel(stream) => Pin::new(stream).poll_flush(context),
             Self::WebSocket(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -91,6 +98,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(context),
             Self::WebSocket(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
@@ -101,6 +109,7 @@ impl fmt::Debug for Stream {
         f.write_str(match self {
             Self::Tcp(_) => "Tcp",
             Self::Tls(_) => "Tls",
+            Self::Tunnel(_) => "Tunnel",
             Self::WebSocket(_) => "WebSocket",
         })
     }

@@ -2,9 +2,8 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio_tungstenite::tungstenite::handshake::server::Request;
-use tokio_tungstenite::tungstenite::http::HeaderMap;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, COOKIE};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, Uri};
 
 /// What a client shows in the request for its WebSocket, or in any other request of HTTP. Its `Debug` tells nothing
 /// of it.
@@ -17,14 +16,14 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// What is in a request, or what is wrong with it. Credentials of kinds that are not known are left out.
-    pub fn of(request: &Request) -> Result<Self, &'static str> {
+    /// What is in a request to this address with these headers, or what is wrong with it. Credentials of kinds that are not known are left out.
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, &'static str> {
         let mut upgrade = Self {
-            query: request.uri().query().map(read_query).unwrap_or_default(),
-            cookies: read_cookies(request.headers()),
+            query: uri.query().map(read_query).unwrap_or_default(),
+            cookies: read_cookies(headers),
             ..Self::default()
         };
-        let mut given = request.headers().get_all(AUTHORIZATION).into_iter();
+        let mut given = headers.get_all(AUTHORIZATION).into_iter();
         match (given.next(), given.next()) {
             (None, _) => {}
             (Some(header), None) => {
@@ -203,12 +202,11 @@ mod tests {
     }
 
     fn of(target: &str, headers: &[(&str, &str)]) -> Result<Upgrade, &'static str> {
-        let mut request = Request::new(());
-        *request.uri_mut() = target.parse().unwrap();
+        let mut map = HeaderMap::new();
         for (name, value) in headers {
             let name: http::HeaderName = name.parse().unwrap();
-            request.headers_mut().append(name, value.parse().unwrap());
+            map.append(name, value.parse().unwrap());
         }
-        Upgrade::of(&request)
+        Upgrade::of(&target.parse().unwrap(), &map)
     }
 }

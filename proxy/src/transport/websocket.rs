@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response, create_response, write_response};
 use tokio_tungstenite::tungstenite::http::header::{HOST, ORIGIN, SEC_WEBSOCKET_PROTOCOL};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, StatusCode, Uri};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, StatusCode, Uri};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as TungsteniteError, Message};
@@ -78,9 +78,7 @@ impl WebSocket {
                 write_response(&mut head, &response).map_err(io::Error::other)?;
                 stream.write_all(&head).await?;
                 stream.flush().await?;
-                let limits = Some(limits(options.max_message_bytes));
-                let socket = WebSocketStream::from_partially_read(stream, rest, Role::Server, limits).await;
-                Ok((Self::new(socket), upgrade))
+                Ok((Self::granted(stream, rest, options).await, upgrade))
             }
             Err(WebSocketError::Refused(status, reason)) => {
                 stream.write_all(refusal(status, reason).as_bytes()).await?;
@@ -89,6 +87,12 @@ impl WebSocket {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Goes on with a client that was told by somebody else that it has its WebSocket; `rest` came behind its request.
+    pub(crate) async fn granted(stream: Stream, rest: Vec<u8>, options: &WebSocketOptions) -> Self {
+        let limits = Some(limits(options.max_message_bytes));
+        Self::new(WebSocketStream::from_partially_read(stream, rest, Role::Server, limits).await)
     }
 
     /// Asks an upstream for a WebSocket that carries MQTT (RFC 6455 §4.1).
@@ -204,12 +208,20 @@ impl WebSocketOptions {
         }
         let mut response = create_response(request).map_err(request_error)?;
         // [MQTT-6.0.0-3], [MQTT-6.0.0-4]: the client offers the name, the server returns it.
-        let chosen =
-            sub_protocol(request).ok_or(WebSocketError::Refused(400, "sub-protocol mqtt not offered"))?;
+        let chosen = sub_protocol(request.headers())
+            .ok_or(WebSocketError::Refused(400, "sub-protocol mqtt not offered"))?;
         response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(chosen));
-        let upgrade = Upgrade::of(request).map_err(|reason| WebSocketError::Refused(400, reason))?;
+        let upgrade = Upgrade::of(request.uri(), request.headers())
+            .map_err(|reason| WebSocketError::Refused(400, reason))?;
         Ok((response, upgrade))
     }
+}
+
+/// The first sub-protocol in the client's row that carries MQTT.
+pub(crate) fn sub_protocol(headers: &HeaderMap) -> Option<&'static str> {
+    let offers = headers.get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let mut names = offers.filter_map(|offer| offer.to_str().ok()).flat_map(|offer| offer.split(','));
+    names.find_map(|name| SUB_PROTOCOLS.into_iter().find(|known| *known == name.trim()))
 }
 
 /// Whether a page of this origin may connect to this host: if its site is one of `origins`, or the very host. What names
@@ -277,13 +289,6 @@ async fn read_head(stream: &mut Stream) -> Result<(Request, Vec<u8>), WebSocketE
             return Err(WebSocketError::Refused(431, "header too large"));
         }
     }
-}
-
-/// The first sub-protocol in the client's row that carries MQTT.
-fn sub_protocol(request: &Request) -> Option<&'static str> {
-    let offers = request.headers().get_all(SEC_WEBSOCKET_PROTOCOL).into_iter();
-    let mut names = offers.filter_map(|offer| offer.to_str().ok()).flat_map(|offer| offer.split(','));
-    names.find_map(|name| SUB_PROTOCOLS.into_iter().find(|known| *known == name.trim()))
 }
 
 fn request_error(error: TungsteniteError) -> WebSocketError {

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use mgate_policies::BoxFuture;
 use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::debug;
@@ -56,8 +57,12 @@ pub(super) struct InFlight {
 #[derive(Default)]
 struct Untaken(Mutex<Option<Instant>>);
 
-/// Serves the requests of one connection until it ends, or until the signal says so or goes away.
-pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes>>) {
+/// Serves the requests of one connection until it ends, or until the signal says so or goes away. Returns what serves
+/// it from then on where it became something else.
+pub async fn serve(
+    mut accepted: Accepted,
+    signal: watch::Receiver<Signal<Routes>>,
+) -> Option<BoxFuture<'static, ()>> {
     let connection = Arc::new(Connection {
         peer: Peer::of(&mut accepted),
         identities: Identities::default(),
@@ -95,13 +100,14 @@ pub async fn serve(mut accepted: Accepted, signal: watch::Receiver<Signal<Routes
         drive(&connection, served, http2::Connection::graceful_shutdown).await;
         // the upstreams of its WebSockets hear that they are over
         let _ = timeout(GOODBYES, connection.rested()).await;
+        None
     } else {
         let mut builder = http1::Builder::new();
         builder.max_headers(options.headers).max_header_size(options.header_bytes).max_buf_size(BUFFER_BYTES);
         drop(routes);
         let served = builder.serve_connection(io, service).with_upgrades();
         drive(&connection, served, http1::UpgradeableConnection::graceful_shutdown).await;
-        connection.go_over.finish().await;
+        connection.go_over.finish().await
     }
 }
 

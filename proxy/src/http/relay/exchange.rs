@@ -1,3 +1,4 @@
+mod guest;
 mod websocket;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,14 +31,20 @@ use crate::http::session::{Head, Target};
 use crate::http::{Endpoint, Profile, Routes};
 use crate::signal::Signal;
 
+pub(super) use guest::Arriving;
+
 /// Answers one request: with what the upstream says, or with what keeps it from being asked.
 pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
     let in_flight = connection.begin();
     let could_go_over = connection.go_over.expect(&request);
-    let (parts, incoming) = request.into_parts();
-    let response = match Exchange::of(&connection, &parts) {
-        Ok((exchange, target)) => exchange.answer(parts, target, incoming).await,
-        Err(problem) => refuse(problem, "", &connection),
+    let (mut parts, incoming) = request.into_parts();
+    let response = if let Some(response) = guest::answer(&connection, &mut parts) {
+        response
+    } else {
+        match Exchange::of(&connection, &parts) {
+            Ok((exchange, target)) => exchange.answer(parts, target, incoming).await,
+            Err(problem) => refuse(problem, "", &connection),
+        }
     };
     let mut response = response.map(|body| Answer::new(body, in_flight));
     if could_go_over && response.status() != StatusCode::SWITCHING_PROTOCOLS {

@@ -23,6 +23,11 @@ impl Patient {
         Self { stream, stall_timeout, stalled: None, lingering: None }
     }
 
+    /// The connection alone.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
     /// What a write came to; an error if the peer took nothing for too long.
     fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {

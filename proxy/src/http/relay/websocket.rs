@@ -15,10 +15,12 @@ use tokio::task::coop::{Unconstrained, unconstrained};
 use tokio::time::Sleep;
 
 use super::connection::{Connection, stopped};
+use super::exchange::Arriving;
 use crate::background::{sleep_until, timeout, timeout_at};
 use crate::gate::{Side, no_decision_in_time};
 use crate::http::problem::Problem;
 use crate::http::websocket::{Context, Session};
+use crate::listener::Permit;
 use crate::polling::poll_once;
 
 /// Places for the WebSockets of a route.
@@ -33,7 +35,14 @@ pub(super) struct Place(Arc<AtomicUsize>);
 
 /// What becomes of a connection of HTTP/1.1 when it is no longer one.
 #[derive(Default)]
-pub(super) struct GoOver(Mutex<(Option<OnUpgrade>, Option<Relaying>)>);
+pub(super) struct GoOver(Mutex<(Option<OnUpgrade>, Option<Next>)>);
+
+/// What becomes of the client's side.
+pub(super) enum Next {
+    /// It speaks another protocol.
+    Guest(Arriving),
+    WebSocket(Relaying),
+}
 
 /// A WebSocket that the upstream took, and soon the client.
 pub(super) struct Relaying {
@@ -109,34 +118,49 @@ impl GoOver {
         could_go_over
     }
 
-    /// Begins to relay when the client's side is handed over: here a stream of HTTP/2, a connection in
-    /// [`GoOver::finish`].
-    pub(super) fn hand_over(&self, handed_over: OnUpgrade, relaying: Relaying) {
+    /// Goes on when the client's side is handed over: here a stream of HTTP/2, a connection in [`GoOver::finish`].
+    pub(super) fn hand_over(&self, handed_over: OnUpgrade, next: Next) {
         if let (Some(_), awaited) = &mut *lock(&self.0) {
-            *awaited = Some(relaying);
+            *awaited = Some(next);
             return;
         }
-        let in_flight = relaying.connection.begin();
+        let in_flight = next.connection().begin();
         tokio::spawn(async move {
             if let Ok(client) = handed_over.await {
-                relaying.run(client).await;
+                let (serving, _permit) = next.begin(client).await;
+                serving.await;
             }
             drop(in_flight);
         });
     }
 
-    /// Relays the WebSocket that the connection became; of one that became none, hears the client out.
-    pub(super) async fn finish(&self) {
-        let (handed_over, relaying) = std::mem::take(&mut *lock(&self.0));
-        let Some(Ok(client)) = (match handed_over {
-            Some(handed_over) => Some(handed_over.await),
-            None => None,
-        }) else {
-            return;
-        };
-        match relaying {
-            Some(relaying) => relaying.run(client).await,
-            None => _ = finish(TokioIo::new(client)).await,
+    /// What serves the connection from now on; of one that became nothing else, hears the client out.
+    pub(super) async fn finish(&self) -> Option<BoxFuture<'static, ()>> {
+        let (handed_over, next) = std::mem::take(&mut *lock(&self.0));
+        let client = handed_over?.await.ok()?;
+        match next {
+            Some(next) => Some(next.begin(client).await.0),
+            None => {
+                finish(TokioIo::new(client)).await;
+                None
+            }
+        }
+    }
+}
+
+impl Next {
+    fn connection(&self) -> &Arc<Connection> {
+        match self {
+            Self::Guest(arriving) => &arriving.connection,
+            Self::WebSocket(relaying) => &relaying.connection,
+        }
+    }
+
+    /// What serves the client's side, and what is to be kept until that has ended.
+    async fn begin(self, client: Upgraded) -> (BoxFuture<'static, ()>, Option<Permit>) {
+        match self {
+            Self::Guest(arriving) => arriving.begin(client).await,
+            Self::WebSocket(relaying) => (Box::pin(relaying.run(client)), None),
         }
     }
 }

@@ -49,11 +49,12 @@ impl Asked {
             Some(headers) => Some(accept_of(headers)?),
             None => None,
         };
-        let protocols = protocols(headers)?;
-        if protocols.iter().any(|name| is_mqtt(name)) {
-            return Err(Problem::MqttElsewhere);
-        }
-        Ok(Some(Self { accept, protocols }))
+        Ok(Some(Self { accept, protocols: protocols(headers)? }))
+    }
+
+    /// Whether it is to carry MQTT, if that is taken.
+    pub(in crate::http) fn offers_mqtt(&self) -> bool {
+        self.protocols.iter().any(|name| is_mqtt(name))
     }
 
     /// Makes the headers that go to the upstream ask it for a WebSocket, without extensions.
@@ -218,11 +219,18 @@ mod tests {
             ("transfer-encoding", "chunked", Problem::BadRequest),
             ("sec-websocket-protocol", "a, a", Problem::BadRequest),
             ("sec-websocket-protocol", "a b", Problem::BadRequest),
-            ("sec-websocket-protocol", "chat, mqtt", Problem::MqttElsewhere),
-            ("sec-websocket-protocol", "MQTTv3.1", Problem::MqttElsewhere),
         ] {
             let headers = [("connection", "upgrade"), ("upgrade", "websocket"), (name, value)];
             assert_eq!(read(&headers).err(), Some(expected), "{name}: {value}");
+        }
+    }
+
+    #[test]
+    fn mqtt_is_known_among_what_is_offered() {
+        for (protocols, expected) in [("chat, mqtt", true), ("MQTTv3.1", true), ("chat", false)] {
+            let upgrade = [("connection", "upgrade"), ("upgrade", "websocket")];
+            let asked = read(&[upgrade[0], upgrade[1], ("sec-websocket-protocol", protocols)]).ok().flatten();
+            assert_eq!(asked.map(|asked| asked.offers_mqtt()), Some(expected), "{protocols}");
         }
     }
 

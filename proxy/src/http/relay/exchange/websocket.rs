@@ -8,7 +8,7 @@ use mgate_policies::{Action, BoxFuture, Client, Now};
 
 use super::super::body::{Content, Download};
 use super::super::upstream::{Upstream, UpstreamError};
-use super::super::websocket::{Place, Relaying};
+use super::super::websocket::{Next, Place, Relaying};
 use super::Exchange;
 use crate::background::timeout;
 use crate::gate::SessionEvent;
@@ -52,7 +52,7 @@ impl Exchange {
         let topic = head.websocket_topic(&self.endpoint.options)?.as_str().into();
         let (connection, route, epoch) = (Arc::clone(&self.connection), self.route, self.epoch);
         let relaying = Relaying { connection, route, epoch, client, topic, upstream, revoked, place };
-        self.connection.go_over.hand_over(handed_over, relaying);
+        self.connection.go_over.hand_over(handed_over, Next::WebSocket(relaying));
         Ok(accepted(asked, response))
     }
 

@@ -40,7 +40,7 @@ fn login_of_the_websocket_counts_where_connect_has_none() {
         let mut story = Story::new();
         let header = format!("Basic {}", STANDARD.encode(basic));
         let request = Request::get("/mqtt").header("authorization", header).body(()).unwrap();
-        let upgrade = Some(Box::new(Upgrade::of(&request).unwrap()));
+        let upgrade = Some(Box::new(Upgrade::of(request.uri(), request.headers()).unwrap()));
         story.session = Session::new(&story.endpoint, Peer { upgrade, ..peer() }, story.now);
         story.client_sends(&packets::NewConnect { login, ..connect(Version::V5) }.bytes());
         let client = story.session.client.as_deref();
