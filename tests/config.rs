@@ -480,6 +480,62 @@ fn routes_of_http_share_a_listener_and_agree_about_it() {
 }
 
 #[test]
+fn routes_of_mqtt_over_websocket_share_a_listener_of_http() {
+    let directory = with_certificates();
+    let web = |listen: &str| {
+        let tls =
+            if listen == "https" { "tls = { cert = 'localhost.pem', key = 'localhost.key' }\n" } else { "" };
+        let limits = "limits = { connections = 5, idle_timeout = '9s', tcp_keepalive = '7s' }";
+        format!("{HTTP_ROUTE}listen = '{listen}://127.0.0.1:4443'\n{tls}{limits}\n")
+    };
+    let mqtt = |name: &str, listen: &str, more: &str| {
+        format!(
+            "[[route]]\nname = '{name}'\nupstream = 'mqtt://a'\nlisten = '{listen}://127.0.0.1:4443'\n{more}\n"
+        )
+    };
+    for (http, scheme) in [("http", "mqtt+ws"), ("https", "mqtt+wss")] {
+        let text = [web(http), mqtt("one", scheme, ""), mqtt("two", scheme, "websocket = { path = '/two' }")];
+        let config = load(&write(&directory, "mgate.toml", &text.concat()), &[]);
+        let config = config.unwrap_or_else(|problems| panic!("{problems}"));
+        let limits = &config.routes[1].limits;
+        assert_eq!((limits.connections, limits.idle_timeout), (5, None));
+    }
+    let one = mqtt("one", "mqtt+ws", "");
+    let other = |key: &str| {
+        format!("route.one.{key}: is other than for route web, which has the listener too: leave it out here")
+    };
+    for (text, expected) in [
+        (web("http") + &mqtt("one", "mqtt+ws", "limits = { connections = 6 }"), other("limits.connections")),
+        (
+            web("http") + &mqtt("one", "mqtt+ws", "limits = { tcp_keepalive = '6s' }"),
+            other("limits.tcp_keepalive"),
+        ),
+        (
+            web("https") + &mqtt("one", "mqtt+wss", "tls = { cert = 'dev-1.pem', key = 'dev-1.key' }"),
+            other("tls"),
+        ),
+        (
+            web("http") + &mqtt("one", "mqtt+ws", "http = { path = '/a' }"),
+            "route.one.http: has no use with mqtt+ws".into(),
+        ),
+        (
+            one.clone() + &web("http"),
+            "route.web.listen: route one listens there: to share it, it must stand behind this one".into(),
+        ),
+        (one.clone() + &mqtt("two", "mqtt+ws", ""), "route.two.listen: route one listens there".into()),
+        (web("http") + &mqtt("one", "mqtt", ""), "route.one.listen: route web listens there".into()),
+        (web("https") + &one, "route.one.listen: route web listens there".into()),
+        (
+            web("http") + &one + &mqtt("two", "mqtt+ws", "websocket = { path = '/mqtt' }"),
+            "route.two.websocket.path: route one takes MQTT there".into(),
+        ),
+    ] {
+        let found = problems(&directory, &text, &[]);
+        assert!(found.iter().any(|one| one.ends_with(&expected)), "{expected}: {found:?}");
+    }
+}
+
+#[test]
 fn environment_overrides_the_file() {
     let directory = with_certificates();
     let path = write(&directory, "mgate.toml", ROUTE);

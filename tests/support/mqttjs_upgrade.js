@@ -1,8 +1,10 @@
-// Connects over WebSocket with headers of its own, publishes once and says "ok".
+// Connects over WebSocket with headers of its own, over TLS with a certificate, publishes once and says "ok".
 const { once } = require("events");
+const { readFileSync } = require("fs");
 const mqtt = require("mqtt");
 
-const [url, headers, topic] = process.argv.slice(2);
+const [url, headers, topic, ...files] = process.argv.slice(2);
+const [ca, cert, key] = files.map((file) => readFileSync(file));
 
 async function run() {
   const client = mqtt.connect(url, {
@@ -10,7 +12,7 @@ async function run() {
     protocolVersion: 5,
     reconnectPeriod: 0,
     connectTimeout: 20000,
-    wsOptions: { headers: JSON.parse(headers) },
+    wsOptions: { headers: JSON.parse(headers), ca, cert, key },
   });
   await Promise.race([
     once(client, "connect"),

@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
 use super::broker::node;
+use super::frames::{BINARY, CLOSE, masked};
+use super::http2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, block};
 use super::manifest;
 use super::peer::tcp;
 use super::process::{Lines, Process};
@@ -16,6 +18,15 @@ pub(crate) struct WebSocket {
     fragment: usize,
     /// Payload that is still to come of the frame that is being read.
     left: usize,
+}
+
+/// A byte stream in binary messages on one stream of HTTP/2. RFC 8441
+pub(crate) struct Tunnel {
+    pub(crate) http2: Http2,
+    stream: u32,
+    /// Bytes of frames that came.
+    frames: Vec<u8>,
+    payload: Vec<u8>,
 }
 
 /// A server that echoes.
@@ -72,6 +83,81 @@ impl WebSocket {
             self.left = if extended == 0 { header[1].into() } else { long };
         }
         Ok(true)
+    }
+}
+
+impl Tunnel {
+    /// Opens one, for a sub-protocol and with further headers; returns what was answered as HPACK says it.
+    pub(crate) fn ask(http2: &mut Http2, stream: u32, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+        let head = [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "https"),
+            (":authority", "localhost"),
+            (":path", path),
+            ("sec-websocket-version", "13"),
+        ];
+        let head = block(&[&head[..], headers].concat());
+        http2.send(HEADERS, END_HEADERS, stream, &head);
+        let answer = http2.wait_for(HEADERS);
+        assert_eq!(answer.stream, stream);
+        answer.payload
+    }
+
+    /// The stream of a connection that opened it.
+    pub(crate) fn of(http2: Http2, stream: u32) -> Self {
+        Self { http2, stream, frames: Vec::new(), payload: Vec::new() }
+    }
+
+    /// Takes the next frame out of what came; `None` where it has not come yet.
+    fn take_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let (first, short) = (*self.frames.first()?, *self.frames.get(1)?);
+        let (head, length) = match short {
+            126 => (4, u16::from_be_bytes(self.frames.get(2..4)?.try_into().unwrap()).into()),
+            short => (2, usize::from(short)),
+        };
+        let payload = self.frames.get(head..head + length)?.to_vec();
+        self.frames.drain(..head + length);
+        Some((first, payload))
+    }
+}
+
+impl Read for Tunnel {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.payload.is_empty() {
+            match self.take_frame() {
+                Some((BINARY, payload)) => self.payload = payload,
+                Some((CLOSE, _)) => return Ok(0),
+                Some((first, _)) => panic!("frame {first:02x}"),
+                None => {
+                    let Some(frame) = self.http2.next() else { return Ok(0) };
+                    self.http2.confirm(&frame);
+                    let is_ours = frame.stream == self.stream;
+                    if is_ours && (frame.kind == http2::RST_STREAM || frame.flags & END_STREAM != 0) {
+                        return Ok(0);
+                    }
+                    if is_ours && frame.kind == DATA {
+                        self.frames.extend(frame.payload);
+                    }
+                }
+            }
+        }
+        let count = buffer.len().min(self.payload.len());
+        buffer[..count].copy_from_slice(&self.payload[..count]);
+        self.payload.drain(..count);
+        Ok(count)
+    }
+}
+
+impl Write for Tunnel {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        let frame = http2::frame(DATA, 0, self.stream, &masked(BINARY, message));
+        self.http2.try_raw(&frame)?;
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
