@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -21,7 +22,7 @@ use support::broker::{Broker, node_modules};
 use support::process::{Lines, Process};
 use support::service::{Service, answer, json as json_answer};
 use support::websocket::EchoServer;
-use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest};
+use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, local_address, manifest};
 use x509_parser::pem::parse_x509_pem;
 
 #[test]
@@ -107,6 +108,37 @@ fn pages_speak_mqtt() {
     ]);
     let said = site.visit(&site.origin(), &files, &steps);
     assert_eq!(said, ["1 135 hello", "1 135 hello", "1 128 hello"]);
+}
+
+#[test]
+fn pages_do_all_of_it_on_one_connection_of_http2() {
+    let (files, site) = (files(), Site::start());
+    let (api, server, broker) = (api(), EchoServer::start(), Broker::mosquitto());
+    let (address, origin) = (local_address(), site.origin());
+    let (echo, broker) =
+        (format!("http://127.0.0.1:{}", server.port), format!("mqtt://{}", broker.address()));
+    let chat = format!("http = {{ path = '/chat', origins = ['{origin}'] }}\n");
+    let config = [
+        route("api", "https", &api.url(""), &(site.cors() + TLS)),
+        route("chat", "https", &echo, &chat),
+        route("mqtt", "mqtt+wss", &broker, &site.origins("websocket")),
+    ];
+    let config = config.concat().replace("127.0.0.1:0'", &format!("{address}'"));
+    let packets = ["--log-level", "info,mgate::packet=debug"];
+    let mgate = Mgate::start_with(&files, &(config + ACL), &packets);
+    let url = |scheme: &str, path: &str| format!("{scheme}://localhost:{}{path}", address.port());
+    let steps = json!([
+        ["fetch", url("https", "/api/1"), { "credentials": "include" }],
+        ["protocol", url("https", "/api/1")],
+        ["socket", url("wss", "/chat/1"), "hello"],
+        ["mqtt", url("wss", "/mqtt"), 5, "chat/1", "secret"],
+        ["mqtt", url("wss", "/other"), 5, "chat/1", "secret"],
+    ]);
+    let said = site.visit(&origin, &files, &steps);
+    assert_eq!(said[..4], ["200 ok", "h2", "open hello 4000", "1 135 hello"]);
+    assert!(said[4].starts_with("failed "), "{}", said[4]);
+    let peers: BTreeSet<_> = mgate.log.lines().iter().filter_map(|line| peer_of(line)).collect();
+    assert_eq!(peers.len(), 1, "{}", mgate.log.text());
 }
 
 #[test]
@@ -232,6 +264,12 @@ impl Drop for Browser {
 fn key_hash(files: &Files) -> String {
     let (_, block) = parse_x509_pem(&fs::read(files.path("localhost.pem")).unwrap()).unwrap();
     STANDARD.encode(digest(&SHA256, block.parse_x509().unwrap().public_key().raw))
+}
+
+/// Whose line of the log it is.
+fn peer_of(line: &str) -> Option<String> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    line["peer"].as_str().map(str::to_owned)
 }
 
 /// A service that lets pages see how its answers came.

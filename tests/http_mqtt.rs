@@ -5,9 +5,8 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use mgate_policies::Now;
 use serde_json::json;
@@ -21,7 +20,7 @@ use support::peer::{Peer, Upstream, tcp};
 use support::process::Process;
 use support::service::{Service, answer};
 use support::websocket::{EchoServer, Tunnel, WebSocket, node_peers};
-use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, manifest, mgate, wait_until};
+use support::{ACL, Files, Mgate, PASSWORD, PASSWORD_HASH, local_address, manifest, mgate, wait_until};
 
 #[test]
 fn one_port_serves_requests_websockets_and_mqtt() {
@@ -454,18 +453,6 @@ fn status(head: &[u8]) -> u16 {
 /// An address that nobody else uses: others of these tests listen, and connect from, 127.0.0.1.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap()
-}
-
-/// One by which a certificate can be asked for: below the ports that connections are made from.
-fn local_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
-    loop {
-        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            return listener.local_addr().unwrap();
-        }
-    }
 }
 
 fn files() -> Files {

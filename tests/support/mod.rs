@@ -21,9 +21,10 @@ pub(crate) mod websocket;
 
 use std::collections::HashMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -197,6 +198,18 @@ pub(crate) fn wait_until(what: &str, mut is_true: impl FnMut() -> bool) {
     while !is_true() {
         assert!(Now::read().instant < end, "waited in vain until {what}");
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An address for several routes that a certificate can be asked for by: below the ports that connections are made from.
+pub(crate) fn local_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            return listener.local_addr().unwrap();
+        }
     }
 }
 
