@@ -17,6 +17,10 @@ mod mutate;
 mod session;
 #[path = "harness/topics.rs"]
 mod topics;
+#[path = "harness/websocket.rs"]
+mod websocket;
+#[path = "harness/websocket_frames.rs"]
+mod websocket_frames;
 #[path = "harness/wire.rs"]
 mod wire;
 
@@ -108,6 +112,31 @@ fn stories_of_datagrams_keep_what_a_session_promises() {
 }
 
 #[test]
+fn stories_of_websockets_keep_what_a_session_promises() {
+    let (mut chance, mut passed) = (Chance::new(1), 0);
+    for _ in 0..STORIES {
+        let mut story = vec![chance.byte()];
+        for _ in 0..chance.below(60) {
+            let step = if chance.below(16) == 0 { chance.byte() } else { *chance.pick(&LIVELY_WEBSOCKET) };
+            story.push(chance.byte() & 0xf0 | step & 0x0f);
+            match step & 0x0f {
+                // most of what messages carry may pass, and is short
+                0..=4 => {
+                    let size = if chance.below(64) == 0 { 0xc0 } else { 0 };
+                    story.extend([size | 5 | chance.byte() & 0x3f, chance.byte()]);
+                }
+                5 | 6 => story.extend([1, chance.byte()]),
+                7 | 15 => story.extend([chance.byte(), chance.byte()]),
+                10 => story.push(chance.byte() >> 2),
+                _ => {}
+            }
+        }
+        passed += websocket::check(&story);
+    }
+    assert!(passed > 2 * STORIES, "only {passed} messages came through");
+}
+
+#[test]
 fn filters_made_by_chance_keep_what_matching_promises() {
     let mut chance = Chance::new(1);
     for _ in 0..20_000 {
@@ -125,7 +154,8 @@ fn what_was_found_before_stays_mended() {
     let others = replay("mqtt_decode", decode::check)
         + replay("topic_filter", topics::check)
         + replay("coap_decode", coap::check_datagram)
-        + replay("coap_session", |story| _ = coap::check_session(story));
+        + replay("coap_session", |story| _ = coap::check_session(story))
+        + replay("websocket_session", |story| _ = websocket::check(story));
     assert!(sessions + others > 0, "no input was found");
 }
 
@@ -163,6 +193,9 @@ const STORIES: usize = 10_000;
 
 /// Requests, responses, acknowledgements, decisions, time and copies.
 const LIVELY_COAP: [u8; 12] = [0, 0, 0, 0, 5, 5, 5, 8, 10, 11, 12, 14];
+
+/// Messages in one part and in several, pings, decisions, time, and what is taken.
+const LIVELY_WEBSOCKET: [u8; 16] = [0, 0, 0, 0, 0, 1, 2, 3, 3, 4, 5, 6, 9, 9, 10, 15];
 
 /// Messages, subscriptions, answers, decisions and time: what keeps a session going.
 const LIVELY: [u8; 16] = [0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 5, 5, 5, 12];

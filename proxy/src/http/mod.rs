@@ -13,7 +13,7 @@ pub mod relay;
 mod rewrite;
 mod routes;
 mod session;
-mod websocket;
+pub mod websocket;
 
 use std::time::Duration;
 

@@ -10,4 +10,4 @@ mod reader;
 mod session;
 
 pub(super) use handshake::{Asked, Challenge, check_origin};
-pub(super) use session::{Context, Session};
+pub use session::{Context, Session};

@@ -24,13 +24,15 @@ use crate::gate::{self, Blame, Fate, Notes, PacketSeen, SessionEvent, Side};
 use crate::http::Endpoint;
 
 /// What a session looks at in each call.
-pub(in crate::http) struct Context<'a> {
-    pub(in crate::http) endpoint: &'a Endpoint,
-    pub(in crate::http) now: Now,
+pub struct Context<'a> {
+    /// What the sessions of its route share.
+    pub endpoint: &'a Endpoint,
+    /// When the call is made.
+    pub now: Now,
 }
 
 /// One WebSocket between a client and the upstream.
-pub(in crate::http) struct Session {
+pub struct Session {
     client: Arc<Client>,
     /// What messages of both sides are asked about as.
     topic: Box<str>,
@@ -47,7 +49,7 @@ pub(in crate::http) struct Session {
 
 impl Session {
     /// A WebSocket of `client` that was just opened on both sides.
-    pub(in crate::http) fn new(client: Arc<Client>, topic: Box<str>, cx: &Context<'_>) -> Self {
+    pub fn new(client: Arc<Client>, topic: Box<str>, cx: &Context<'_>) -> Self {
         cx.endpoint.gate.tell(&SessionEvent::Opened(&client), cx.now);
         let max_bytes = cx.endpoint.gate.limits.packet_bytes;
         let halves =
@@ -57,7 +59,7 @@ impl Session {
     }
 
     /// Takes what came from one side.
-    pub(in crate::http) fn take(&mut self, from: Side, bytes: &[u8], cx: &Context<'_>) {
+    pub fn take(&mut self, from: Side, bytes: &[u8], cx: &Context<'_>) {
         let half = self.half_mut(from);
         (half.heard, half.is_probed) = (cx.now.instant, false);
         half.unread.extend_from_slice(bytes);
@@ -68,12 +70,12 @@ impl Session {
     }
 
     /// Takes note that the connection of one side broke, or ended.
-    pub(in crate::http) fn lose(&mut self, side: Side, cx: &Context<'_>) {
+    pub fn lose(&mut self, side: Side, cx: &Context<'_>) {
         self.gone(side, "the connection ended without a close", cx);
     }
 
     /// Goes on with the message of one side that waited for this.
-    pub(in crate::http) fn decided(&mut self, from: Side, decision: Decision, cx: &Context<'_>) {
+    pub fn decided(&mut self, from: Side, decision: Decision, cx: &Context<'_>) {
         match self.half_mut(from).waiting.take() {
             Some(Waiting::Decision(message, suspended)) => {
                 let outcome = match self.query(from, &message) {
@@ -89,7 +91,7 @@ impl Session {
     }
 
     /// Asks again about what waits: rights changed, and what was answered to a question from before means nothing.
-    pub(in crate::http) fn reauthorize(&mut self, cx: &Context<'_>) {
+    pub fn reauthorize(&mut self, cx: &Context<'_>) {
         for from in SIDES {
             if let Some(Waiting::Decision(message, _)) =
                 self.half_mut(from).waiting.take_if(|waiting| matches!(waiting, Waiting::Decision(..)))
@@ -102,18 +104,18 @@ impl Session {
     }
 
     /// Ends it: its client may no longer have it.
-    pub(in crate::http) fn revoke(&mut self, cause: Cause, cx: &Context<'_>) {
+    pub fn revoke(&mut self, cause: Cause, cx: &Context<'_>) {
         let close = Close::from(cause);
         self.end([close.clone(), close], "its client may no longer have it", Blame::Client, cx);
     }
 
     /// Ends it: everything ends.
-    pub(in crate::http) fn drain(&mut self, cx: &Context<'_>) {
+    pub fn drain(&mut self, cx: &Context<'_>) {
         self.end([Close::GOING_AWAY, Close::GOING_AWAY], "the gateway stops", Blame::Nobody, cx);
     }
 
     /// Takes note that a side took so many bytes of [`Session::unsent`].
-    pub(in crate::http) fn sent(&mut self, to: Side, count: usize, cx: &Context<'_>) {
+    pub fn sent(&mut self, to: Side, count: usize, cx: &Context<'_>) {
         let was_blocked = self.is_blocked(to.other());
         let half = self.half_mut(to);
         half.unsent.advance(count);
@@ -130,33 +132,30 @@ impl Session {
     }
 
     /// A decision that the message of one side waits for, and until when; once.
-    pub(in crate::http) fn question(
-        &mut self,
-        from: Side,
-    ) -> Option<(BoxFuture<'static, Decision>, Instant)> {
+    pub fn question(&mut self, from: Side) -> Option<(BoxFuture<'static, Decision>, Instant)> {
         let half = self.half_mut(from);
         half.question.take().zip(half.decided_by)
     }
 
     /// Whether the answer to an earlier question is still waited for.
-    pub(in crate::http) fn is_asking(&self, from: Side) -> bool {
+    pub fn is_asking(&self, from: Side) -> bool {
         let half = self.half(from);
         half.question.is_none() && matches!(half.waiting, Some(Waiting::Decision(..)))
     }
 
     /// What a side is to be sent.
-    pub(in crate::http) fn unsent(&self, to: Side) -> &[u8] {
+    pub fn unsent(&self, to: Side) -> &[u8] {
         &self.half(to).unsent
     }
 
     /// Whether more may come from a side.
-    pub(in crate::http) fn wants(&self, from: Side) -> bool {
+    pub fn wants(&self, from: Side) -> bool {
         let half = self.half(from);
         !half.is_gone && !half.has_closed && !self.is_blocked(from)
     }
 
     /// Whether a side heard the last word: its connection may end.
-    pub(in crate::http) fn is_done(&self, side: Side) -> bool {
+    pub fn is_done(&self, side: Side) -> bool {
         self.half(side).is_done()
     }
 

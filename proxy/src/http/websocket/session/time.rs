@@ -7,7 +7,7 @@ use crate::http::websocket::frame::Opcode;
 
 impl Session {
     /// Does what is due.
-    pub(in crate::http) fn pass_time(&mut self, cx: &Context<'_>) {
+    pub fn pass_time(&mut self, cx: &Context<'_>) {
         let now = cx.now.instant;
         for side in SIDES {
             self.pass_time_of(side, cx);
@@ -26,7 +26,7 @@ impl Session {
     }
 
     /// When [`Session::pass_time`] has something to do.
-    pub(in crate::http) fn poll_timeout(&self, cx: &Context<'_>) -> Option<Instant> {
+    pub fn poll_timeout(&self, cx: &Context<'_>) -> Option<Instant> {
         let of_sides = SIDES.into_iter().filter_map(|side| self.timeout_of(side, cx));
         of_sides.chain(self.until.filter(|_| !self.is_over())).min()
     }
