@@ -86,7 +86,7 @@ mod tests {
     fn each_place_has_its_own_text() {
         let request = http::Request::get("/mqtt?t=in-query").header("cookie", "t=in-cookie");
         let request = request.header("authorization", "Bearer in-header").body(()).unwrap();
-        let upgrade = Upgrade::of(&request).unwrap();
+        let upgrade = Upgrade::of(request.uri(), request.headers()).unwrap();
         let credentials = Credentials {
             username: Some("in-username"),
             password: Some(b"in-password"),

@@ -62,7 +62,7 @@ async fn mainflux_thing_may_show_its_key_alone_over_http() {
     assert_eq!(Said::of(&judged(&things, &over_http, now()).await), Said::Is("eve"));
     assert_eq!(Said::of(&judged(&things, &alone, now()).await), Said::Abstain);
     let request = Request::get("/").header("authorization", "Bearer pw").body(()).unwrap();
-    let upgrade = Upgrade::of(&request).unwrap();
+    let upgrade = Upgrade::of(request.uri(), request.headers()).unwrap();
     let token = Credentials { upgrade: Some(&upgrade), ..over_http };
     assert_eq!(Said::of(&judged(&things, &token, now()).await), Said::Abstain);
 }
@@ -166,7 +166,7 @@ async fn form_is_encoded() {
     let fields = fields.map(|(name, text)| (name.to_owned(), Template::parse(text).unwrap()));
     let hook = Webhook { body: Body::Form(fields.into()), ..hook(to(&service), Reply::Status) };
     let request = Request::get("/").header("authorization", "Bearer x.y").body(()).unwrap();
-    let upgrade = Upgrade::of(&request).unwrap();
+    let upgrade = Upgrade::of(request.uri(), request.headers()).unwrap();
     let credentials = Credentials { username: Some("e=&ve"), upgrade: Some(&upgrade), ..shown() };
     judged(&remote(hook), &credentials, now()).await;
     assert_eq!(service.heard()[0].body, "a%26b=e%3D%26ve&t=%3Cx.y%3E");
