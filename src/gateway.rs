@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use mgate_policies::{Now, Policy, Transform};
+use mgate_proxy::coap::shard::Shard;
 use mgate_proxy::gate::{Authenticator, Mirror};
 use mgate_proxy::listener::{Admission, Listener};
 use mgate_proxy::transport::UdpListener;
@@ -60,7 +62,9 @@ impl Gateway {
     pub fn start(mut config: Config) -> anyhow::Result<Self> {
         raise_descriptor_limit();
         let fixed = Fixed::of(&config);
-        let routes = by_listener(std::mem::take(&mut config.routes)).into_iter().map(listen);
+        let workers = config.workers;
+        let routes = by_listener(std::mem::take(&mut config.routes));
+        let routes = routes.into_iter().map(|routes| listen(routes, workers));
         let (routes, listeners): (Vec<_>, Vec<_>) =
             routes.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip();
         let admin = config.admin.as_ref().map(|admin| admin::Listener::bind(admin.listen)).transpose()?;
@@ -82,7 +86,7 @@ impl Gateway {
             };
             match listener {
                 Socket::Tcp(listener) => drop(gateway.accepting.spawn(accept(listener, serving))),
-                Socket::Udp(listener) => serving.relay(listener, route.steering.admission().clone()),
+                Socket::Udp(shards) => serving.relay(shards, route.steering.admission()),
             }
         }
         if let Some(admin) = admin {
@@ -184,37 +188,46 @@ fn by_listener(routes: Vec<RouteConfig>) -> Vec<(RouteConfig, Vec<RouteConfig>)>
 /// What a route listens with.
 enum Socket {
     Tcp(Listener),
-    Udp(UdpListener),
+    /// One for each worker.
+    Udp(Vec<Shard>),
 }
 
 impl Socket {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        match self {
-            Self::Tcp(listener) => listener.local_addr(),
-            Self::Udp(listener) => listener.local_addr(),
-        }
+    fn of_datagrams(address: SocketAddr, workers: NonZeroUsize) -> io::Result<(Self, SocketAddr)> {
+        let listeners = UdpListener::bind_several(address, workers.get().min(Shard::MAX))?;
+        let address = listeners[0].local_addr()?;
+        Ok((Self::Udp(Shard::of(listeners)), address))
+    }
+
+    fn of_connections(address: SocketAddr, admission: &Admission) -> io::Result<(Self, SocketAddr)> {
+        let listener = Listener::bind(address, admission.clone())?;
+        let address = listener.local_addr()?;
+        Ok((Self::Tcp(listener), address))
     }
 }
 
 impl Serving {
-    /// Has a worker serve all datagrams of a socket.
-    fn relay(self, listener: UdpListener, admission: Admission) {
+    /// Has each worker serve the datagrams of a socket.
+    fn relay(self, shards: Vec<Shard>, admission: &Admission) {
         let Self { route, workers, connection } = self;
-        workers.spawn(|_| route.relay(listener, admission, connection));
+        let relay = |shard| Arc::clone(&route).relay(shard, admission.clone(), connection.clone());
+        workers.spread(shards.into_iter().map(relay));
     }
 }
 
-fn listen((config, others): (RouteConfig, Vec<RouteConfig>)) -> anyhow::Result<(Steered, Socket)> {
+fn listen(
+    (config, others): (RouteConfig, Vec<RouteConfig>),
+    workers: NonZeroUsize,
+) -> anyhow::Result<(Steered, Socket)> {
     let (address, route) = (config.listen_address, Arc::clone(&config.name));
     let is_datagrams = matches!(config.speech, Speech::Coap(_));
     let steering = Steering::new(config, others);
-    let listener = match is_datagrams {
-        true => UdpListener::bind(address).map(Socket::Udp),
-        false => Listener::bind(address, steering.admission().clone()).map(Socket::Tcp),
+    let bound = match is_datagrams {
+        true => Socket::of_datagrams(address, workers),
+        false => Socket::of_connections(address, steering.admission()),
     };
-    let listener = listener.with_context(|| format!("route {route}: cannot listen at {address}"))?;
-    let address = listener.local_addr()?;
-    Ok((Steered { address, steering }, listener))
+    let (socket, address) = bound.with_context(|| format!("route {route}: cannot listen at {address}"))?;
+    Ok((Steered { address, steering }, socket))
 }
 
 async fn accept(listener: Listener, serving: Serving) {

@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use mgate_policies::Scope;
+use mgate_proxy::coap::shard::Shard;
 use mgate_proxy::gate::{Gate, Limits, Observer};
 use mgate_proxy::http::Member;
 use mgate_proxy::listener::{Admission, Bounds, Permit};
 use mgate_proxy::mqtt::relay::Relaying;
 use mgate_proxy::signal::Signal;
-use mgate_proxy::transport::{Acceptor, Connector, UdpListener};
+use mgate_proxy::transport::{Acceptor, Connector};
 use mgate_proxy::{coap, http, mqtt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -315,15 +316,15 @@ impl Route {
 }
 
 impl Route {
-    /// Serves all datagrams of a socket, until sessions are to end.
+    /// Serves all datagrams of one of its sockets, until sessions are to end.
     pub(crate) async fn relay(
         self: Arc<Self>,
-        listener: UdpListener,
+        shard: Shard,
         admission: Admission,
         _of_gateway: mpsc::Sender<Infallible>,
     ) {
         let Protocol::Coap(signal) = &self.protocol else { return };
-        match coap::relay::Relay::new(listener, admission, signal.clone()) {
+        match coap::relay::Relay::new(shard, admission, signal.clone()) {
             Ok(relay) => relay.run().await,
             Err(error) => error!(route = %self.name, %error, "cannot serve datagrams"),
         }

@@ -58,6 +58,17 @@ impl Workers {
         }
     }
 
+    /// Spawns each future on a worker of its own, as far as there are enough. They count for no load: what they serve
+    /// comes to all alike.
+    pub(crate) fn spread<F>(&self, serve: impl IntoIterator<Item = F>)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        for (worker, serve) in self.row.iter().cycle().zip(serve) {
+            worker.handle.spawn(serve);
+        }
+    }
+
     pub(crate) fn connections(&self) -> usize {
         self.row.iter().map(|worker| Arc::strong_count(&worker.load) - 1).sum()
     }

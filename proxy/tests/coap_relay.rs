@@ -9,6 +9,7 @@ use std::time::Duration;
 use mgate_policies::{Answer, Cause, Chain, Decision, Grant, Now, Policy, Query, Reason, Transforms};
 use mgate_proxy::coap::codec::decode;
 use mgate_proxy::coap::relay::Relay;
+use mgate_proxy::coap::shard::Shard;
 use mgate_proxy::coap::{Endpoint, Options, Upstream};
 use mgate_proxy::gate::{Authenticators, Gate, Limits, Observer, PacketSeen, SessionEvent};
 use mgate_proxy::listener::{Admission, Bounds};
@@ -16,6 +17,7 @@ use mgate_proxy::signal::Signal;
 use mgate_proxy::transport::UdpListener;
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 #[tokio::test]
@@ -163,6 +165,27 @@ async fn garbage_and_answers_make_no_peer() {
 }
 
 #[tokio::test]
+async fn peers_of_one_shard_make_room_for_those_of_another() {
+    let route = Route::at("127.0.0.1:0").await;
+    route.admission.limit(Bounds { connections: 1, connections_per_address: 1 });
+    for id in 0..20 {
+        let client = route.client("127.0.0.1").await;
+        let answer = async {
+            loop {
+                client.send(&get(id, "secret")).await.unwrap();
+                // the first may be lost: it only makes room
+                if let Ok(answer) = timeout(Duration::from_millis(100), heard(&client)).await {
+                    return answer;
+                }
+            }
+        };
+        let answer = timeout(PATIENCE, answer).await.unwrap();
+        assert_eq!(answer, format!("ACK 4.03 id {id} token 0x 0 bytes"));
+        assert_eq!(route.admission.connections(), 1);
+    }
+}
+
+#[tokio::test]
 async fn relay_ends_when_it_is_told_to() {
     let route = Route::at("127.0.0.1:0").await;
     let client = route.client("127.0.0.1").await;
@@ -172,18 +195,18 @@ async fn relay_ends_when_it_is_told_to() {
     assert_eq!(buffer[..count], get(1, "a"));
     route.signal.send_modify(Signal::stop);
     assert_eq!(heard(&client).await, "ACK 5.03 id 1 token 0x 0 bytes");
-    timeout(PATIENCE, route.relay).await.unwrap().unwrap();
+    timeout(PATIENCE, route.relays.join_all()).await.unwrap();
     assert_eq!(route.admission.connections(), 0);
 }
 
-/// A relay that runs, and the upstream behind it.
+/// Relays that run, and the upstream behind them.
 struct Route {
     address: SocketAddr,
     upstream: UdpSocket,
     admission: Admission,
     signal: watch::Sender<Signal<Endpoint>>,
     events: mpsc::Receiver<String>,
-    relay: tokio::task::JoinHandle<()>,
+    relays: JoinSet<()>,
 }
 
 impl Route {
@@ -200,10 +223,11 @@ impl Route {
         let (signal, watched) = watch::channel(Signal::new(endpoint));
         let bounds = Bounds { connections: PEERS, connections_per_address: PEERS };
         let admission = Admission::new(bounds, Vec::new());
-        let listener = UdpListener::bind(listen.parse().unwrap()).unwrap();
-        let address = listener.local_addr().unwrap();
-        let relay = tokio::spawn(Relay::new(listener, admission.clone(), watched).unwrap().run());
-        Self { address, upstream, admission, signal, events, relay }
+        let listeners = UdpListener::bind_several(listen.parse().unwrap(), SHARDS).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let relay = |shard| Relay::new(shard, admission.clone(), watched.clone()).unwrap().run();
+        let relays = Shard::of(listeners).into_iter().map(relay).collect();
+        Self { address, upstream, admission, signal, events, relays }
     }
 
     /// An upstream, and an endpoint that leads to it.
@@ -293,4 +317,5 @@ fn get(id: u16, segment: &str) -> Vec<u8> {
 }
 
 const PEERS: usize = 50;
+const SHARDS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(20);

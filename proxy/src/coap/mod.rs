@@ -6,6 +6,7 @@ pub mod encode;
 pub mod message;
 pub mod relay;
 pub mod session;
+pub mod shard;
 mod table;
 
 use crate::gate::Gate;

@@ -1,6 +1,6 @@
 //! Moves datagrams between the peers of one socket, their sessions and the upstream; decides nothing.
 //!
-//! One task serves all peers of a route. What sessions ask others for is polled beside the sockets, so that the slow
+//! One task serves all peers of a socket. What sessions ask others for is polled beside the sockets, so that the slow
 //! decision of one device delays no other; a peer costs a socket only once something of its was allowed.
 
 use std::collections::VecDeque;
@@ -22,6 +22,7 @@ use tokio::time::Sleep;
 use tracing::{debug, error, warn};
 
 use super::session::{Context, Input, Outbox, Output, Peer, Session};
+use super::shard::{Passed, Shard, Siblings};
 use super::table::{Key, Table};
 use super::{Endpoint, Upstream};
 use crate::background;
@@ -29,7 +30,6 @@ use crate::clock::Clock;
 use crate::gate::{Side, Verdict};
 use crate::listener::{Admission, Bound, Permit};
 use crate::signal::Signal;
-use crate::transport::UdpListener;
 use crate::transport::udp::{self, Batch, DATAGRAM_BYTES, Datagrams, Way};
 
 /// Relays all that comes to one socket, until the signal says so or goes away.
@@ -47,6 +47,7 @@ pub struct Relay {
     out: Outbox,
     buffer: Box<[u8]>,
     refused: u64,
+    siblings: Siblings,
 }
 
 /// One peer, and what is on its way for it.
@@ -88,7 +89,7 @@ enum Event {
 impl Relay {
     /// Takes the socket into the runtime of this thread.
     pub fn new(
-        listener: UdpListener,
+        Shard { listener, siblings }: Shard,
         admission: Admission,
         signal: watch::Receiver<Signal<Endpoint>>,
     ) -> io::Result<Self> {
@@ -110,6 +111,7 @@ impl Relay {
             out: Outbox::default(),
             buffer: vec![0; DATAGRAM_BYTES].into(),
             refused: 0,
+            siblings,
         })
     }
 
@@ -139,6 +141,10 @@ impl Relay {
                         self.take_event(key, event);
                     }
                 }
+                Some(passed) = self.siblings.next(), if self.siblings.are_there() => {
+                    self.now = self.clock.read();
+                    self.take_passed(passed);
+                }
                 () = timer => self.pass_time(),
                 changed = self.signal.changed() => match changed {
                     Ok(()) => self.heed(),
@@ -158,6 +164,14 @@ impl Relay {
         self.now = self.clock.read();
         for (way, datagram) in batch.iter() {
             self.take_datagram(way, datagram);
+        }
+    }
+
+    fn take_passed(&mut self, passed: Passed) {
+        match passed {
+            Passed::Datagram(way, datagram) => self.take_datagram(way, &datagram),
+            // who was given a place meanwhile needs none
+            Passed::Room(address) => drop(self.make_room(address)),
         }
     }
 
@@ -202,6 +216,7 @@ impl Relay {
             }
             Err(bound) => {
                 debug!(route = %self.endpoint.gate.route, peer = %address, %bound, "request refused");
+                self.siblings.ask_for_room(address);
                 self.refused += 1;
                 // told as often as it doubles: there may be a flood of them
                 if self.refused.is_power_of_two() {

@@ -4,7 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::{UdpSocket, lookup_host};
 
@@ -14,16 +14,42 @@ pub struct UdpListener(std::net::UdpSocket);
 impl UdpListener {
     /// Takes an address; a port of 0 takes a free one.
     pub fn bind(address: SocketAddr) -> io::Result<Self> {
-        let socket = std::net::UdpSocket::bind(address)?;
-        socket.set_nonblocking(true)?;
-        // as much as the system grants: a fleet that reports on the hour comes in one burst
-        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
-        Ok(Self(socket))
+        Self::new(std::net::UdpSocket::bind(address)?)
+    }
+
+    /// Takes an address with several sockets, of which the system leads each peer to one; with a single one where it
+    /// does not do that. Fails where anybody else listens there.
+    pub fn bind_several(address: SocketAddr, count: usize) -> io::Result<Vec<Self>> {
+        // alone at first: to share is what other processes could want too
+        let mut all = vec![Self::bind(address)?];
+        if IS_BALANCED && count > 1 {
+            let address = all[0].local_addr()?;
+            share(&all[0].0)?;
+            for _ in 1..count {
+                all.push(Self::bind_beside(address)?);
+            }
+        }
+        Ok(all)
     }
 
     /// Where it listens.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
+    }
+
+    /// Takes an address that another socket of ours has too.
+    fn bind_beside(address: SocketAddr) -> io::Result<Self> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        share(&socket)?;
+        socket.bind(&address.into())?;
+        Self::new(socket.into())
+    }
+
+    fn new(socket: std::net::UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // as much as the system grants: a fleet that reports on the hour comes in one burst
+        let _ = SockRef::from(&socket).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+        Ok(Self(socket))
     }
 
     /// Registers it with the runtime of this thread.
@@ -113,6 +139,16 @@ pub(crate) async fn connect(host: &str, port: u16) -> io::Result<UdpSocket> {
     Err(last)
 }
 
+#[cfg(target_os = "linux")]
+fn share(socket: impl std::os::fd::AsFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_reuseport(socket, true)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn share<S>(_: S) -> io::Result<()> {
+    Ok(())
+}
+
 /// What is larger than the path takes would be lost: [`UdpSocketState`] forbids fragments, for protocols that look for
 /// the size of the path, and so does the system for sockets of which it knows it.
 #[cfg(target_os = "linux")]
@@ -157,6 +193,9 @@ fn is_too_large(_: &io::Error) -> bool {
 /// The largest datagram that there can be: none is ever cut short.
 pub(crate) const DATAGRAM_BYTES: usize = 64 * 1024;
 
+/// Whether sockets at one address share what comes there.
+const IS_BALANCED: bool = cfg!(target_os = "linux");
+
 /// Datagrams that are taken at once.
 const BATCH: usize = 8;
 
@@ -191,6 +230,34 @@ mod tests {
         let mut buffer = [0; 10];
         // a connected socket hears nobody else
         assert_eq!(client.recv(&mut buffer).await.unwrap(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn sockets_at_one_address_share_the_peers_and_nobody_joins_them() {
+        for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
+            let listeners = UdpListener::bind_several(address.parse().unwrap(), 3).unwrap();
+            let at = listeners[0].local_addr().unwrap();
+            assert_eq!(UdpListener::bind(at).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+            assert!(UdpListener::bind_several(at, 2).is_err());
+            let host = if at.ip().is_unspecified() { "127.0.0.1".parse().unwrap() } else { at.ip() };
+            let clients: Vec<_> = (0..60).map(|_| std::net::UdpSocket::bind((host, 0)).unwrap()).collect();
+            for client in clients.iter().chain(&clients) {
+                client.send_to(b"hello", (host, at.port())).unwrap();
+            }
+            let heard = listeners.iter().map(|listener| {
+                let from = || listener.0.recv_from(&mut [0; 10]).ok().map(|(_, from)| from.port());
+                std::iter::from_fn(from).collect::<Vec<_>>()
+            });
+            let heard: Vec<_> = heard.collect();
+            assert_eq!(heard.iter().map(Vec::len).sum::<usize>(), 120);
+            for mut ports in heard {
+                assert!(!ports.is_empty());
+                // each comes to the same one again
+                ports.sort_unstable();
+                assert!(ports.chunks(2).all(|pair| pair.len() == 2 && pair[0] == pair[1]));
+            }
+        }
     }
 
     #[tokio::test]
