@@ -31,6 +31,31 @@ pub(crate) fn nginx_stream(
     ))
 }
 
+/// nginx that passes datagrams on, and ends a session after as many responses to each, if that is said.
+pub(crate) fn nginx_datagrams(
+    folder: &Path,
+    listen: SocketAddr,
+    upstream: u16,
+    responses: Option<u32>,
+) -> io::Result<String> {
+    let module = programs::stream_module()?;
+    let (module, folder) = (module.display(), folder.display());
+    let responses = responses.map(|count| format!("proxy_responses {count}; ")).unwrap_or_default();
+    let files = process::open_files_limit()?;
+    Ok(format!(
+        "load_module {module};\n\
+         daemon off;\n\
+         pid {folder}/nginx.pid;\n\
+         error_log stderr error;\n\
+         worker_processes 1;\n\
+         events {{ worker_connections {files}; }}\n\
+         stream {{\n\
+         access_log off;\n\
+         server {{ listen {listen} udp; proxy_pass 127.0.0.1:{upstream}; {responses}proxy_timeout 247s; }}\n\
+         }}\n"
+    ))
+}
+
 /// mgate with a route of MQTT.
 pub(crate) fn mgate(listen: SocketAddr, upstream: u16, is_tls: bool) -> String {
     let (scheme, tls) = match is_tls {
@@ -119,6 +144,11 @@ pub(crate) fn mgate_http(listen: SocketAddr, upstream: u16) -> String {
          type = \"static\"\n\
          file = \"acl.toml\"\n"
     )
+}
+
+/// mgate with a route of CoAP.
+pub(crate) fn mgate_coap(listen: SocketAddr, upstream: u16) -> String {
+    mgate_http(listen, upstream).replace("http://", "coap://")
 }
 
 /// Every device its own topics: what a fleet's rules are mostly made of.

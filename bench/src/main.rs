@@ -7,6 +7,7 @@ mod arguments;
 mod client;
 mod clock;
 mod configuration;
+mod devices;
 mod link;
 mod load;
 mod packet;
@@ -42,6 +43,7 @@ fn run() -> io::Result<()> {
     let mut arguments = Arguments::parse(words)?;
     let is_json = arguments.flag("json");
     let table = match command.as_str() {
+        "coap" => scenario::coap::run(arguments)?,
         "http" => scenario::http::run(arguments)?,
         "idle" => scenario::idle::run(arguments)?,
         "mirror" => scenario::mirror::run(arguments)?,
@@ -58,4 +60,4 @@ fn print(table: &Table, is_json: bool) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
-const USAGE: &str = "usage: mgate-bench relay|http|idle|mirror|syscalls|unread [--OPTION VALUE]...; bench/README.md lists them";
+const USAGE: &str = "usage: mgate-bench relay|http|coap|idle|mirror|syscalls|unread [--OPTION VALUE]...; bench/README.md lists them";

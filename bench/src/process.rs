@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -48,6 +49,16 @@ pub(crate) fn memory(pids: &[u32]) -> io::Result<Memory> {
     Ok(total)
 }
 
+/// Whether somebody here listens for datagrams at an IPv4 address.
+pub(crate) fn takes_datagrams(address: SocketAddr) -> bool {
+    // the address in the byte order of the network, read as a number of this machine
+    let SocketAddr::V4(address) = address else { return false };
+    let number = u32::from_ne_bytes(address.ip().octets());
+    let local = format!("{number:08X}:{:04X}", address.port());
+    let sockets = fs::read_to_string("/proc/net/udp").unwrap_or_default();
+    sockets.lines().any(|line| line.split_ascii_whitespace().nth(1) == Some(&*local))
+}
+
 /// How many files a process may have open here, and so may its children.
 pub(crate) fn open_files_limit() -> io::Result<u64> {
     let limits = fs::read_to_string("/proc/self/limits")?;
@@ -83,6 +94,7 @@ fn first_number(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::UdpSocket;
     use std::process::Command;
 
     use super::*;
@@ -94,6 +106,15 @@ mod tests {
         let memory = memory(&me).unwrap();
         assert!(memory.resident_kib > memory.anonymous_kib && memory.anonymous_kib > 0);
         assert!(open_files_limit().unwrap() > 0);
+    }
+
+    #[test]
+    fn socket_is_found_where_it_is_bound() {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        assert!(takes_datagrams(address));
+        drop(socket);
+        assert!(!takes_datagrams(address));
     }
 
     #[test]

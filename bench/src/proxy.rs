@@ -1,6 +1,6 @@
 use std::fs::{self, File};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::thread;
@@ -23,6 +23,8 @@ pub(crate) enum Kind {
     /// For HTTP.
     Haproxy,
     Mgate(PathBuf),
+    /// mgate with a route of CoAP.
+    MgateCoap(PathBuf),
     /// mgate with a route of HTTP.
     MgateHttp(PathBuf),
     /// mgate with a mirror of this mode on a message bus at this port.
@@ -36,6 +38,11 @@ pub(crate) enum Kind {
     Nats,
     /// nginx's `stream` module.
     Nginx,
+    /// nginx's `stream` module, for datagrams: a session of a client ends after as many responses to each of them, or
+    /// after a while without any.
+    NginxDatagrams {
+        responses: Option<u32>,
+    },
     NginxHttp,
 }
 
@@ -67,12 +74,18 @@ impl Kind {
         match self {
             Self::Command(command) => command.split_whitespace().next().unwrap_or_default(),
             Self::Haproxy => "haproxy",
-            Self::Mgate(_) | Self::MgateHttp(_) => "mgate",
+            Self::Mgate(_) | Self::MgateCoap(_) | Self::MgateHttp(_) => "mgate",
             Self::Mirroring { .. } => "mgate with mirror",
             Self::Mosquitto => "mosquitto",
             Self::Nats => "nats-server",
-            Self::Nginx | Self::NginxHttp => "nginx",
+            Self::Nginx | Self::NginxDatagrams { responses: None } | Self::NginxHttp => "nginx",
+            Self::NginxDatagrams { responses: Some(_) } => "nginx, a session a request",
         }
+    }
+
+    /// Whether it listens for datagrams.
+    fn takes_datagrams(&self) -> bool {
+        matches!(self, Self::MgateCoap(_) | Self::NginxDatagrams { .. })
     }
 
     /// Starts it in front of `upstream_port` and waits until it accepts.
@@ -96,7 +109,7 @@ impl Kind {
         identity: Option<&Identity>,
     ) -> io::Result<Server> {
         let folder = tempfile::Builder::new().prefix("mgate-bench-").tempdir()?;
-        let address = free_address()?;
+        let address = if self.takes_datagrams() { free_udp_address()? } else { free_address()? };
         if let Some(Identity { certificate_pem, key_pem, .. }) = identity {
             fs::write(folder.path().join("server.pem"), certificate_pem)?;
             fs::write(folder.path().join("server.key"), key_pem)?;
@@ -113,7 +126,7 @@ impl Kind {
             .stderr(log)
             .spawn()?;
         let mut server = Server { child, is_traced: false, address, folder };
-        server.wait_until_it_accepts(self.name())?;
+        server.wait_until_it_accepts(self)?;
         Ok(server)
     }
 
@@ -143,6 +156,9 @@ impl Kind {
                 }
                 mgate(program, folder, &text, ACL_OF_MQTT)?
             }
+            Self::MgateCoap(program) => {
+                mgate(program, folder, &configuration::mgate_coap(listen, upstream), ACL_OF_HTTP)?
+            }
             Self::MgateHttp(program) => {
                 mgate(program, folder, &configuration::mgate_http(listen, upstream), ACL_OF_HTTP)?
             }
@@ -168,6 +184,9 @@ impl Kind {
                 .to_vec()
             }
             Self::Nginx => nginx(folder, &configuration::nginx_stream(folder, listen, upstream, is_tls)?)?,
+            Self::NginxDatagrams { responses } => {
+                nginx(folder, &configuration::nginx_datagrams(folder, listen, upstream, *responses)?)?
+            }
             Self::NginxHttp => nginx(folder, &configuration::nginx_http(folder, listen, upstream)?)?,
         };
         Ok(words.iter().map(|word| word.display().to_string()).collect())
@@ -191,9 +210,13 @@ impl Server {
         fs::read_to_string(self.folder.path().join(SYSCALLS_FILE))
     }
 
-    fn wait_until_it_accepts(&mut self, name: &str) -> io::Result<()> {
-        let deadline = clock::now() + START_PATIENCE;
-        while TcpStream::connect(self.address).is_err() {
+    fn wait_until_it_accepts(&mut self, kind: &Kind) -> io::Result<()> {
+        let (name, deadline) = (kind.name(), clock::now() + START_PATIENCE);
+        let accepts = |address| match kind.takes_datagrams() {
+            true => process::takes_datagrams(address),
+            false => TcpStream::connect(address).is_ok(),
+        };
+        while !accepts(self.address) {
             let ended = self.child.try_wait()?;
             if ended.is_some() || clock::now() > deadline {
                 let log = fs::read_to_string(self.folder.path().join(LOG_FILE))?;
@@ -233,6 +256,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn free_udp_address() -> io::Result<SocketAddr> {
+    UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 fn free_address() -> io::Result<SocketAddr> {

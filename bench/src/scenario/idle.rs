@@ -48,7 +48,7 @@ fn measure(
     Ok(row(kind, connections, before, after))
 }
 
-fn row(kind: &Kind, connections: usize, before: Memory, after: Memory) -> Vec<Cell> {
+pub(super) fn row(kind: &Kind, connections: usize, before: Memory, after: Memory) -> Vec<Cell> {
     let growth = |before: u64, after: u64| (after as f64 - before as f64) * 1024.0 / connections as f64;
     vec![
         Cell::text(kind.name()),
@@ -60,7 +60,7 @@ fn row(kind: &Kind, connections: usize, before: Memory, after: Memory) -> Vec<Ce
     ]
 }
 
-fn check_limit(connections: usize) -> io::Result<()> {
+pub(super) fn check_limit(connections: usize) -> io::Result<()> {
     let (needed, limit) = (2 * (connections + FIRST) as u64 + SPARE_FILES, process::open_files_limit()?);
     if needed > limit {
         return Err(io::Error::other(format!(
@@ -71,9 +71,9 @@ fn check_limit(connections: usize) -> io::Result<()> {
     Ok(())
 }
 
-const COLUMNS: [&str; 6] =
+pub(super) const COLUMNS: [&str; 6] =
     ["proxy", "connections", "RSS before KiB", "RSS after KiB", "RSS B/connection", "RssAnon B/connection"];
 /// Connections before the first reading, so that what is allocated once is not counted.
-const FIRST: usize = 100;
+pub(super) const FIRST: usize = 100;
 const SPARE_FILES: u64 = 64;
-const SILENCE: Duration = Duration::from_secs(2);
+pub(super) const SILENCE: Duration = Duration::from_secs(2);

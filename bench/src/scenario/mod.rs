@@ -1,9 +1,11 @@
 //! One file a scenario: each takes its options, runs, and returns a table.
 
+pub(crate) mod coap;
 pub(crate) mod http;
 pub(crate) mod idle;
 pub(crate) mod mirror;
 pub(crate) mod relay;
+mod requests;
 mod side;
 pub(crate) mod syscalls;
 pub(crate) mod unread;
