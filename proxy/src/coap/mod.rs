@@ -8,6 +8,7 @@ pub mod relay;
 pub mod session;
 pub mod shard;
 mod table;
+mod upstreams;
 
 use crate::gate::Gate;
 use challenge::Challenges;

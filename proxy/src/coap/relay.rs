@@ -15,7 +15,6 @@ use futures_util::future::{AbortHandle, abortable};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use mgate_policies::{BoxFuture, Cause, Decision, Now, Reason};
-use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -24,13 +23,14 @@ use tracing::{debug, error, warn};
 use super::session::{Context, Input, Outbox, Output, Peer, Session};
 use super::shard::{Passed, Shard, Siblings};
 use super::table::{Key, Table};
+use super::upstreams::{Connected, Readable};
 use super::{Endpoint, Upstream};
 use crate::background;
 use crate::clock::Clock;
 use crate::gate::{Side, Verdict};
 use crate::listener::{Admission, Bound, Permit};
 use crate::signal::Signal;
-use crate::transport::udp::{self, Batch, DATAGRAM_BYTES, Datagrams, Way};
+use crate::transport::udp::{self, Batch, Datagrams, Way};
 
 /// Relays all that comes to one socket, until the signal says so or goes away.
 pub struct Relay {
@@ -45,7 +45,7 @@ pub struct Relay {
     clock: Clock,
     now: Now,
     out: Outbox,
-    buffer: Box<[u8]>,
+    readable: Readable,
     refused: u64,
     siblings: Siblings,
 }
@@ -54,7 +54,7 @@ pub struct Relay {
 struct Served {
     session: Session,
     way: Way,
-    upstream: Option<Arc<UdpSocket>>,
+    upstream: Option<Connected>,
     asked: Asked,
 }
 
@@ -66,7 +66,6 @@ struct Asked {
     decide_for_client: Asking,
     decide_for_upstream: Asking,
     review: Asking,
-    readable: Asking,
     store: Asking,
     /// One after the other.
     stores: VecDeque<BoxFuture<'static, Result<(), Reason>>>,
@@ -81,7 +80,6 @@ enum Event {
     Decided(Side, Decision),
     Dialed(io::Result<UdpSocket>),
     Identified(Verdict),
-    Readable,
     Reviewed(Decision),
     Stored(Result<(), Reason>),
 }
@@ -109,7 +107,7 @@ impl Relay {
             now: clock.read(),
             clock,
             out: Outbox::default(),
-            buffer: vec![0; DATAGRAM_BYTES].into(),
+            readable: Readable::default(),
             refused: 0,
             siblings,
         })
@@ -117,7 +115,7 @@ impl Relay {
 
     /// Relays until it is told to end.
     pub async fn run(mut self) {
-        let mut batch = Batch::new();
+        let (mut requests, mut responses) = (Batch::new(), Batch::new());
         while !self.is_over() {
             self.arm_timer();
             let timer = async {
@@ -127,14 +125,18 @@ impl Relay {
                 }
             };
             tokio::select! {
-                received = self.datagrams.receive(&mut batch) => match received {
-                    Ok(()) => self.take_batch(&batch),
+                received = self.datagrams.receive(&mut requests) => match received {
+                    Ok(()) => self.take_requests(&requests),
                     Err(error) => {
                         debug!(route = %self.endpoint.gate.route, %error, "cannot receive");
                         // one that stays must not keep this thread busy
                         background::sleep_until((Now::read().instant + PAUSE).into()).await;
                     }
                 },
+                key = self.readable.next() => {
+                    self.now = self.clock.read();
+                    self.read_upstream(key, &mut responses);
+                }
                 Some(event) = self.events.next(), if !self.events.is_empty() => {
                     self.now = self.clock.read();
                     if let Some((key, event)) = event {
@@ -160,7 +162,7 @@ impl Relay {
         self.signal.borrow().is_stopping()
     }
 
-    fn take_batch(&mut self, batch: &Batch) {
+    fn take_requests(&mut self, batch: &Batch<REQUESTS>) {
         self.now = self.clock.read();
         for (way, datagram) in batch.iter() {
             self.take_datagram(way, datagram);
@@ -196,7 +198,7 @@ impl Relay {
             served.way = way;
         }
         self.input(key, Input::Datagram(Side::Client, datagram));
-        self.table.touch(key);
+        self.table.touch(key, self.now.instant);
     }
 
     fn admit(&mut self, way: Way, address: SocketAddr, datagram: &[u8]) -> Option<Key> {
@@ -247,8 +249,8 @@ impl Relay {
         match event {
             Event::Decided(side, decision) => self.input(key, Input::Decided(side, decision)),
             Event::Dialed(Ok(socket)) => {
-                served.upstream = Some(Arc::new(socket));
-                self.listen_to_upstream(key);
+                served.asked.dial = Asking::default();
+                served.upstream = Some(self.readable.watch(key, socket));
                 self.input(key, Input::Upstream(Ok(())));
             }
             Event::Dialed(Err(error)) => {
@@ -256,7 +258,6 @@ impl Relay {
                 self.input(key, Input::Upstream(Err(error.to_string().into())));
             }
             Event::Identified(verdict) => self.input(key, Input::Identified(verdict)),
-            Event::Readable => self.read_upstream(key),
             Event::Reviewed(decision) => self.input(key, Input::Reviewed(decision)),
             Event::Stored(result) => {
                 served.asked.store = Asking::default();
@@ -267,25 +268,35 @@ impl Relay {
     }
 
     /// Takes what an upstream sent to one peer, as far as it is this peer's turn.
-    fn read_upstream(&mut self, key: Key) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        for _ in 0..READS_PER_TURN {
-            let Some(upstream) = self.table.get(key).and_then(|served| served.upstream.clone()) else {
-                break;
-            };
-            if let Some(error) = udp::take_error(&upstream).filter(udp::is_gone) {
-                self.lose_upstream(key, &error);
-                break;
-            }
-            match upstream.try_recv(&mut buffer) {
-                Ok(count) => self.input(key, Input::Datagram(Side::Upstream, &buffer[..count])),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if udp::is_gone(&error) => self.lose_upstream(key, &error),
-                Err(_) => {}
+    fn read_upstream(&mut self, key: Key, responses: &mut Batch<RESPONSES>) {
+        let Some(upstream) = self.upstream(key) else { return };
+        if !upstream.is_readable() {
+            return;
+        }
+        let socket = Arc::clone(upstream.socket());
+        if let Some(error) = udp::take_error(&socket).filter(udp::is_gone) {
+            return self.lose_upstream(key, &error);
+        }
+        match self.datagrams.try_receive(&socket, responses) {
+            Ok(()) => self.take_responses(key, &socket, responses),
+            Err(error) if udp::is_gone(&error) => self.lose_upstream(key, &error),
+            Err(_) => {}
+        }
+        // it may have been lost
+        self.upstream(key).into_iter().for_each(Connected::listen);
+    }
+
+    /// Gives a peer's session what came by its socket, for as long as it has that.
+    fn take_responses(&mut self, key: Key, socket: &Arc<UdpSocket>, responses: &Batch<RESPONSES>) {
+        for (_, datagram) in responses.iter() {
+            if self.upstream(key).is_some_and(|upstream| Arc::ptr_eq(upstream.socket(), socket)) {
+                self.input(key, Input::Datagram(Side::Upstream, datagram));
             }
         }
-        self.buffer = buffer;
-        self.listen_to_upstream(key);
+    }
+
+    fn upstream(&mut self, key: Key) -> Option<&mut Connected> {
+        self.table.get(key)?.upstream.as_mut()
     }
 
     /// Nobody is where the upstream was. RFC 1122 §4.1.3.3
@@ -299,7 +310,7 @@ impl Relay {
     fn hang_up(&mut self, key: Key) {
         let Some(served) = self.table.get(key) else { return };
         served.upstream = None;
-        (served.asked.readable, served.asked.dial) = (Asking::default(), Asking::default());
+        served.asked.dial = Asking::default();
     }
 
     fn input(&mut self, key: Key, input: Input<'_>) {
@@ -354,7 +365,7 @@ impl Relay {
                 match (side, &served.upstream) {
                     (Side::Client, _) => _ = self.datagrams.send(served.way, datagram),
                     (Side::Upstream, Some(upstream)) => {
-                        let sent = udp::send(upstream, datagram);
+                        let sent = udp::send(upstream.socket(), datagram);
                         lost = lost
                             .or(sent.err().filter(|error| error.kind() == io::ErrorKind::ConnectionRefused));
                     }
@@ -412,17 +423,6 @@ impl Relay {
             let answer = async move { Event::Stored(stored.await.unwrap_or_else(panicked)) };
             self.events.push(store.about(key, answer));
         }
-    }
-
-    fn listen_to_upstream(&mut self, key: Key) {
-        let Some(served) = self.table.get(key) else { return };
-        let Some(upstream) = served.upstream.clone() else { return };
-        let answer = async move {
-            // an error is there to be read
-            let _ = upstream.ready(Interest::READABLE | Interest::ERROR).await;
-            Event::Readable
-        };
-        self.events.push(served.asked.readable.about(key, answer));
     }
 
     /// Tells sessions what the signal says.
@@ -510,5 +510,8 @@ fn is_broadcast(address: IpAddr) -> bool {
 
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// Datagrams of all peers that are taken at once.
+const REQUESTS: usize = 8;
+
 /// Datagrams of one upstream after which others have their turn.
-const READS_PER_TURN: usize = 16;
+const RESPONSES: usize = 4;

@@ -1,38 +1,44 @@
 //! The peers of one socket: bounded, and with room for those who show who they are.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use super::session::Standing;
 use crate::listener::{Admission, Bound, Permit};
 
 /// The peers of one socket, and when each wants to be called.
 pub(super) struct Table<P> {
-    peers: HashMap<SocketAddr, Entry<P>>,
+    slots: Vec<Option<Box<Entry<P>>>>,
+    /// usizes without a peer.
+    free: Vec<usize>,
+    at: HashMap<SocketAddr, usize>,
     /// Those who make room for others, in that order: strangers, then guests, then who is known and has nothing going
     /// on; of these two, who was quiet for longest.
-    evictable: BTreeSet<(Standing, u64, SocketAddr)>,
+    evictable: BTreeSet<(Standing, u64, usize)>,
     /// The same for each address, or network, that is bounded.
-    evictable_at: BTreeSet<(Option<IpAddr>, Standing, u64, SocketAddr)>,
-    timers: BTreeSet<(Instant, SocketAddr)>,
+    evictable_at: BTreeSet<(Option<IpAddr>, Standing, u64, usize)>,
+    timers: BTreeSet<(Instant, usize)>,
     admission: Admission,
     last_serial: u64,
 }
 
 /// Names one peer for as long as it is in the table, and none that comes from the same address later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
-    address: SocketAddr,
+    slot: usize,
     serial: u64,
 }
 
 struct Entry<P> {
     peer: P,
+    address: SocketAddr,
     serial: u64,
     standing: Standing,
-    /// Grows whenever the peer says something.
+    /// Grows when the peer says something.
     rank: u64,
+    /// When it did so last.
+    ranked_at: Option<Instant>,
     armed: Option<Instant>,
     _permit: Permit,
 }
@@ -41,7 +47,9 @@ impl<P> Table<P> {
     /// A table without peers.
     pub(super) fn new(admission: Admission) -> Self {
         Self {
-            peers: HashMap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            at: HashMap::new(),
             evictable: BTreeSet::new(),
             evictable_at: BTreeSet::new(),
             timers: BTreeSet::new(),
@@ -58,79 +66,96 @@ impl<P> Table<P> {
     /// Who is the first to make room for a peer, so that a bound is kept with one more.
     pub(super) fn first_to_go(&self, address: SocketAddr, bound: Bound) -> Option<Key> {
         let first = match bound {
-            Bound::Connections => self.evictable.first().map(|(.., address)| *address),
+            Bound::Connections => self.evictable.first().map(|(.., slot)| *slot),
             Bound::ConnectionsPerAddress => {
                 let charged = self.admission.charged(address.ip());
-                let lowest = (charged, Standing::Stranger, 0, LOWEST);
+                let lowest = (charged, Standing::Stranger, 0, 0);
                 let first = self.evictable_at.range(lowest..).next();
-                first.filter(|(other, ..)| *other == charged).map(|(.., address)| *address)
+                first.filter(|(other, ..)| *other == charged).map(|(.., slot)| *slot)
             }
         };
-        self.at(first?)
+        self.key(first?)
     }
 
     /// Adds a peer that has a place.
     pub(super) fn add(&mut self, address: SocketAddr, peer: P, permit: Permit) -> Key {
         self.last_serial += 1;
         let serial = self.last_serial;
-        let entry =
-            Entry { peer, serial, standing: Standing::Stranger, rank: serial, armed: None, _permit: permit };
-        self.peers.insert(address, entry);
-        self.line_up(address);
-        Key { address, serial }
+        let entry = Entry {
+            peer,
+            address,
+            serial,
+            standing: Standing::Stranger,
+            rank: serial,
+            ranked_at: None,
+            armed: None,
+            _permit: permit,
+        };
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() - 1
+        });
+        self.slots[slot] = Some(Box::new(entry));
+        self.at.insert(address, slot);
+        self.line_up(slot);
+        Key { slot, serial }
     }
 
     /// The peer at an address.
     pub(super) fn at(&self, address: SocketAddr) -> Option<Key> {
-        self.peers.get(&address).map(|entry| Key { address, serial: entry.serial })
+        self.key(*self.at.get(&address)?)
     }
 
     /// The peer that was named, if it is still there.
     pub(super) fn get(&mut self, key: Key) -> Option<&mut P> {
-        let entry = self.peers.get_mut(&key.address).filter(|entry| entry.serial == key.serial)?;
-        Some(&mut entry.peer)
+        Some(&mut self.entry(key)?.peer)
     }
 
     /// All peers.
     pub(super) fn keys(&self) -> Vec<Key> {
-        self.peers.iter().map(|(address, entry)| Key { address: *address, serial: entry.serial }).collect()
+        self.at.values().filter_map(|slot| self.key(*slot)).collect()
     }
 
     /// Keeps how much there is to a peer.
     pub(super) fn settle(&mut self, key: Key, standing: Standing) {
-        if self.standing(key).is_some_and(|before| before != standing) {
-            self.place(key.address, standing);
+        if self.entry(key).is_some_and(|entry| entry.standing != standing) {
+            self.place(key.slot, standing);
         }
     }
 
-    /// A peer said something: of its standing, it is the last to go. Strangers go in the order in which they came.
-    pub(super) fn touch(&mut self, key: Key) {
-        if let Some(standing @ (Standing::Guest | Standing::Known)) = self.standing(key) {
-            self.place(key.address, standing);
+    /// A peer said something: of its standing, it is the last to go, give or take a moment. Strangers go in the order in
+    /// which they came.
+    pub(super) fn touch(&mut self, key: Key, now: Instant) {
+        let Some(entry) = self.entry(key) else { return };
+        let is_late = entry.ranked_at.is_none_or(|at| at + MOMENT <= now);
+        let standing = entry.standing;
+        if is_late && matches!(standing, Standing::Guest | Standing::Known) {
+            entry.ranked_at = Some(now);
+            self.place(key.slot, standing);
         }
     }
 
     /// Takes a peer away.
     pub(super) fn remove(&mut self, key: Key) -> Option<P> {
-        self.get(key)?;
-        self.line_out(key.address);
-        let entry = self.peers.remove(&key.address)?;
+        self.entry(key)?;
+        self.line_out(key.slot);
+        let entry = self.slots[key.slot].take()?;
+        self.free.push(key.slot);
+        self.at.remove(&entry.address);
         if let Some(at) = entry.armed {
-            self.timers.remove(&(at, key.address));
+            self.timers.remove(&(at, key.slot));
         }
         Some(entry.peer)
     }
 
     /// Has a peer called no later than it wants to; earlier is no harm, so what moves on is left where it is.
     pub(super) fn arm(&mut self, key: Key, at: Option<Instant>) {
-        let Some(entry) = self.peers.get_mut(&key.address).filter(|entry| entry.serial == key.serial) else {
-            return;
-        };
+        let Some(entry) = self.entry(key) else { return };
         let Some(at) = at.filter(|at| entry.armed.is_none_or(|armed| *at < armed)) else { return };
         if let Some(armed) = entry.armed.replace(at) {
-            self.timers.remove(&(armed, key.address));
+            self.timers.remove(&(armed, key.slot));
         }
-        self.timers.insert((at, key.address));
+        self.timers.insert((at, key.slot));
     }
 
     /// When the first peer is to be called.
@@ -140,52 +165,60 @@ impl<P> Table<P> {
 
     /// A peer whose time has come.
     pub(super) fn pop_timer(&mut self, now: Instant) -> Option<Key> {
-        let (at, address) = *self.timers.first().filter(|(at, _)| *at <= now)?;
-        self.timers.remove(&(at, address));
-        let entry = self.peers.get_mut(&address)?;
-        entry.armed = None;
-        Some(Key { address, serial: entry.serial })
+        let (at, slot) = *self.timers.first().filter(|(at, _)| *at <= now)?;
+        self.timers.remove(&(at, slot));
+        let key = self.key(slot)?;
+        self.entry(key)?.armed = None;
+        Some(key)
     }
 
-    fn standing(&self, key: Key) -> Option<Standing> {
-        let entry = self.peers.get(&key.address).filter(|entry| entry.serial == key.serial)?;
-        Some(entry.standing)
+    fn key(&self, slot: usize) -> Option<Key> {
+        let entry = self.slots.get(slot)?.as_ref()?;
+        Some(Key { slot, serial: entry.serial })
+    }
+
+    fn entry(&mut self, key: Key) -> Option<&mut Entry<P>> {
+        let entry = self.slots.get_mut(key.slot)?.as_deref_mut()?;
+        (entry.serial == key.serial).then_some(entry)
     }
 
     /// Gives a peer the last place of its standing.
-    fn place(&mut self, address: SocketAddr, standing: Standing) {
-        self.line_out(address);
+    fn place(&mut self, slot: usize, standing: Standing) {
+        self.line_out(slot);
         self.last_serial += 1;
-        if let Some(entry) = self.peers.get_mut(&address) {
+        if let Some(entry) = &mut self.slots[slot] {
             (entry.standing, entry.rank) = (standing, self.last_serial);
         }
-        self.line_up(address);
+        self.line_up(slot);
     }
 
-    fn line_up(&mut self, address: SocketAddr) {
-        let Some(Entry { standing, rank, .. }) = self.peers.get(&address) else { return };
-        if *standing != Standing::Busy {
+    fn line_up(&mut self, slot: usize) {
+        let Some(entry) = &self.slots[slot] else { return };
+        let Entry { address, standing, rank, .. } = **entry;
+        if standing != Standing::Busy {
             let charged = self.admission.charged(address.ip());
-            self.evictable.insert((*standing, *rank, address));
-            self.evictable_at.insert((charged, *standing, *rank, address));
+            self.evictable.insert((standing, rank, slot));
+            self.evictable_at.insert((charged, standing, rank, slot));
         }
     }
 
-    fn line_out(&mut self, address: SocketAddr) {
-        let Some(Entry { standing, rank, .. }) = self.peers.get(&address) else { return };
-        let charged = self.admission.charged(address.ip());
-        self.evictable.remove(&(*standing, *rank, address));
-        self.evictable_at.remove(&(charged, *standing, *rank, address));
+    fn line_out(&mut self, slot: usize) {
+        let Some(entry) = &self.slots[slot] else { return };
+        let Entry { address, standing, rank, .. } = **entry;
+        if standing != Standing::Busy {
+            let charged = self.admission.charged(address.ip());
+            self.evictable.remove(&(standing, rank, slot));
+            self.evictable_at.remove(&(charged, standing, rank, slot));
+        }
     }
 }
 
-/// No address comes before it.
-const LOWEST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+/// How long a peer keeps its rank that says something all the time.
+const MOMENT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
-    use std::time::Duration;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use mgate_policies::Now;
 
@@ -199,9 +232,7 @@ mod tests {
         table.settle(known, Standing::Known);
         for number in 1..10_000 {
             add(&mut table, address(number), number).unwrap();
-            assert!(
-                table.peers.len() <= 100 && table.evictable.len() <= 100 && table.evictable_at.len() <= 100
-            );
+            assert!(table.at.len() <= 100 && table.evictable.len() <= 100 && table.evictable_at.len() <= 100);
         }
         assert_eq!(table.get(known), Some(&mut 0));
         assert_eq!(table.at(address(1)), None);
@@ -229,7 +260,7 @@ mod tests {
         let mut table = table(3, 3);
         let [one, two] = [1, 2].map(|number| add(&mut table, address(number), number).unwrap());
         [one, two].iter().for_each(|key| table.settle(*key, Standing::Guest));
-        table.touch(one);
+        table.touch(one, Now::read().instant);
         let stranger = add(&mut table, address(3), 3).unwrap();
         let four = add(&mut table, address(4), 4).unwrap();
         assert_eq!([stranger, two].map(|key| table.get(key).is_some()), [false, true]);
@@ -244,7 +275,7 @@ mod tests {
         let at = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let [one, two, three] = [1, 2, 3].map(|port| add(&mut table, at(port), u32::from(port)).unwrap());
         [one, two, three].iter().for_each(|key| table.settle(*key, Standing::Known));
-        table.touch(one);
+        table.touch(one, Now::read().instant);
         // of one address, then of all
         let four = add(&mut table, at(4), 4).unwrap();
         assert_eq!([two, one, three].map(|key| table.get(key).is_some()), [false, true, true]);
@@ -266,12 +297,12 @@ mod tests {
             let key =
                 add(&mut table, SocketAddr::from((Ipv4Addr::LOCALHOST, port)), u32::from(port)).unwrap();
             table.settle(key, Standing::Guest);
-            assert!(table.peers.len() <= 4);
+            assert!(table.at.len() <= 4);
         }
         assert_eq!([other, known].map(|key| table.get(key).is_some()), [true, true]);
         let network = |host: u16| SocketAddr::from((Ipv6Addr::new(1, 2, 3, 4, 0, 0, 0, host), 5683));
         (0..10).for_each(|host| _ = add(&mut table, network(host), 0).unwrap());
-        assert_eq!(table.peers.len(), 7);
+        assert_eq!(table.at.len(), 7);
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! Datagrams of many peers by one socket, and of one upstream by another.
 
+use std::future::poll_fn;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Poll, ready};
 
-use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::{UdpSocket, lookup_host};
@@ -68,9 +70,9 @@ pub(crate) struct Datagrams {
 }
 
 /// Room for what comes at once, used again and again.
-pub(crate) struct Batch {
-    buffers: Vec<Box<[u8]>>,
-    metas: Vec<RecvMeta>,
+pub(crate) struct Batch<const ROOM: usize> {
+    buffers: [Box<[u8]>; ROOM],
+    metas: [RecvMeta; ROOM],
     filled: usize,
 }
 
@@ -83,16 +85,33 @@ pub(crate) struct Way {
 
 impl Datagrams {
     /// Waits for datagrams and takes what is there, as far as there is room. Dropping the future loses none.
-    pub(crate) async fn receive(&self, batch: &mut Batch) -> io::Result<()> {
+    pub(crate) async fn receive<const ROOM: usize>(&self, batch: &mut Batch<ROOM>) -> io::Result<()> {
+        poll_fn(|cx| {
+            loop {
+                ready!(self.socket.poll_recv_ready(cx))?;
+                match self.try_receive(&self.socket, batch) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    received => return Poll::Ready(received),
+                }
+            }
+        })
+        .await
+    }
+
+    /// Takes the datagrams that are there, at this socket or at another of the same runtime.
+    pub(crate) fn try_receive<const ROOM: usize>(
+        &self,
+        socket: &UdpSocket,
+        batch: &mut Batch<ROOM>,
+    ) -> io::Result<()> {
         batch.filled = 0;
-        self.socket
-            .async_io(Interest::READABLE, || {
-                let mut slices: Vec<_> =
-                    batch.buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
-                batch.filled = self.state.recv((&self.socket).into(), &mut slices, &mut batch.metas)?;
-                Ok(())
-            })
-            .await
+        let received = socket.try_io(Interest::READABLE, || {
+            let mut slices = batch.buffers.each_mut().map(|buffer| IoSliceMut::new(buffer));
+            batch.filled = self.state.recv(socket.into(), &mut slices, &mut batch.metas)?;
+            // what is not full found the socket empty: the runtime need not find out by another call
+            if batch.filled < ROOM.min(BATCH_SIZE) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        if batch.filled > 0 { Ok(()) } else { received }
     }
 
     /// Sends a datagram back the way that others came; what the system has no room for is lost.
@@ -103,10 +122,10 @@ impl Datagrams {
     }
 }
 
-impl Batch {
+impl<const ROOM: usize> Batch<ROOM> {
     pub(crate) fn new() -> Self {
-        let buffers = (0..BATCH).map(|_| vec![0; DATAGRAM_BYTES].into()).collect();
-        Self { buffers, metas: vec![RecvMeta::default(); BATCH], filled: 0 }
+        let buffers = std::array::from_fn(|_| vec![0; DATAGRAM_BYTES].into());
+        Self { buffers, metas: [RecvMeta::default(); ROOM], filled: 0 }
     }
 
     /// The datagrams that came.
@@ -191,13 +210,10 @@ fn is_too_large(_: &io::Error) -> bool {
 }
 
 /// The largest datagram that there can be: none is ever cut short.
-pub(crate) const DATAGRAM_BYTES: usize = 64 * 1024;
+const DATAGRAM_BYTES: usize = 64 * 1024;
 
 /// Whether sockets at one address share what comes there.
 const IS_BALANCED: bool = cfg!(target_os = "linux");
-
-/// Datagrams that are taken at once.
-const BATCH: usize = 8;
 
 const RECEIVE_BUFFER_BYTES: usize = 2 * 1024 * 1024;
 
@@ -216,7 +232,7 @@ mod tests {
         for datagram in &sent[..3] {
             client.send(datagram).await.unwrap();
         }
-        let (mut batch, mut came) = (Batch::new(), Vec::new());
+        let (mut batch, mut came) = (Batch::<2>::new(), Vec::new());
         while came.len() < 3 {
             datagrams.receive(&mut batch).await.unwrap();
             for (way, datagram) in batch.iter() {
@@ -300,7 +316,7 @@ mod tests {
         for host in ["::1", "127.0.0.1"] {
             let client = connect(host, port).await.unwrap();
             client.send(b"hello").await.unwrap();
-            let mut batch = Batch::new();
+            let mut batch = Batch::<2>::new();
             datagrams.receive(&mut batch).await.unwrap();
             let (way, datagram) = batch.iter().next().unwrap();
             datagrams.send(way, datagram).unwrap();

@@ -71,6 +71,10 @@ impl Exchanges {
             let Some(index) = self.oldest_over() else { return false };
             self.remove(index);
         }
+        if self.row.is_empty() {
+            // most devices make one request, and the next when this one is forgotten
+            self.row.reserve_exact(1);
+        }
         self.row.push_back(Exchange {
             id: message.id,
             token: message.token,

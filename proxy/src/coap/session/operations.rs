@@ -6,7 +6,7 @@ use std::time::Instant;
 use mgate_policies::Client;
 
 use super::exchanges::EXCHANGE_LIFETIME;
-use crate::coap::message::{Block, Code, Message, number};
+use crate::coap::message::{Block, Code, Message, MessageOption, number};
 
 /// The transfers of one client that are going on.
 #[derive(Default)]
@@ -203,25 +203,31 @@ impl Operation {
 
 /// Method and options that all parts have in common, Request-Tag among them. RFC 7959 §2.5, RFC 9175 §3.3
 pub(super) fn key(message: &Message<'_>) -> Box<[u8]> {
-    let mut key = vec![message.code.0];
-    for option in message.options.iter() {
-        let is_own = matches!(
-            option.number,
-            number::BLOCK1
-                | number::BLOCK2
-                | number::SIZE1
-                | number::SIZE2
-                | number::ETAG
-                | number::OBSERVE
-                | number::ECHO
-        );
-        if !is_own && !super::target::is_secret(&option) {
-            key.extend_from_slice(&option.number.to_be_bytes());
-            key.extend_from_slice(&(option.value.len() as u32).to_be_bytes());
-            key.extend_from_slice(option.value);
-        }
+    let options = || message.options.iter().filter(is_common);
+    let bytes: usize = options().map(|option| size_of::<u16>() + size_of::<u32>() + option.value.len()).sum();
+    let mut key = Vec::with_capacity(1 + bytes);
+    key.push(message.code.0);
+    for option in options() {
+        key.extend_from_slice(&option.number.to_be_bytes());
+        key.extend_from_slice(&(option.value.len() as u32).to_be_bytes());
+        key.extend_from_slice(option.value);
     }
     key.into()
+}
+
+/// Whether an option is the same in all parts.
+fn is_common(option: &MessageOption<'_>) -> bool {
+    let is_own = matches!(
+        option.number,
+        number::BLOCK1
+            | number::BLOCK2
+            | number::SIZE1
+            | number::SIZE2
+            | number::ETAG
+            | number::OBSERVE
+            | number::ECHO
+    );
+    !is_own && !super::target::is_secret(option)
 }
 
 /// Transfers of one client at a time; one more ends the one that was not used for longest.

@@ -71,14 +71,22 @@ impl Target {
             _ => None,
         };
         let action = if observe == Some(Observe::Begin) { Action::Observe } else { Action::Request };
-        let segments: Vec<_> = message.path().collect();
-        // two names for one thing, to those who write paths with slashes
-        if segments.iter().any(|segment| segment.contains('/')) {
-            return Err(Code::BAD_REQUEST);
+        let path_bytes: usize = message.path().map(|segment| "/".len() + segment.len()).sum();
+        let mut name = String::with_capacity(method.len() + " ".len() + path_bytes.max("/".len()));
+        name.push_str(method);
+        name.push(' ');
+        for segment in message.path() {
+            // two names for one thing, to those who write paths with slashes
+            if segment.contains('/') {
+                return Err(Code::BAD_REQUEST);
+            }
+            name.push('/');
+            name.push_str(segment);
         }
-        let path = ["/", &segments.join("/")].concat();
-        RequestPath::parse(&path).map_err(|_| Code::BAD_REQUEST)?;
-        let name = [method, " ", &path].concat();
+        if path_bytes == 0 {
+            name.push('/');
+        }
+        RequestPath::parse(&name[method.len() + 1..]).map_err(|_| Code::BAD_REQUEST)?;
         Ok(Self { action, observe, is_rest: false, method, name: name.into() })
     }
 

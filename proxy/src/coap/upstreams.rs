@@ -1,0 +1,109 @@
+//! The sockets to the upstream, one for each peer: of many, a few have something to be read.
+//!
+//! Each wakes the relay by a waker of its own, which leaves word whose it is. Nothing is set up for a single datagram.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures_util::stream::{self, BoxStream, StreamExt};
+use futures_util::task::AtomicWaker;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use super::table::Key;
+
+/// The peers whose upstreams may have sent something.
+#[derive(Default)]
+pub(super) struct Readable(Arc<Row>);
+
+/// A socket that is connected with the upstream of one peer.
+pub(super) struct Connected {
+    socket: Arc<UdpSocket>,
+    /// Yields whenever there is something to be read, or an error.
+    readiness: BoxStream<'static, ()>,
+    word: Arc<Word>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct Row {
+    /// Each peer once at the most.
+    keys: Mutex<VecDeque<Key>>,
+    relay: AtomicWaker,
+}
+
+/// What a socket leaves word by.
+struct Word {
+    key: Key,
+    is_left: AtomicBool,
+    row: Arc<Row>,
+}
+
+impl Readable {
+    /// Waits for the next peer whose upstream may have sent something.
+    pub(super) async fn next(&self) -> Key {
+        poll_fn(|cx| {
+            self.0.relay.register(cx.waker());
+            self.0.keys().pop_front().map_or(Poll::Pending, Poll::Ready)
+        })
+        .await
+    }
+
+    /// Takes the socket of a peer, which is heard from now on.
+    pub(super) fn watch(&self, key: Key, socket: UdpSocket) -> Connected {
+        let socket = Arc::new(socket);
+        let readiness = stream::unfold(Arc::clone(&socket), |socket| async move {
+            // an error is there to be read
+            let _ = socket.ready(Interest::READABLE | Interest::ERROR).await;
+            Some(((), socket))
+        });
+        let word = Arc::new(Word { key, is_left: AtomicBool::new(false), row: Arc::clone(&self.0) });
+        let waker = Waker::from(Arc::clone(&word));
+        let mut connected = Connected { socket, readiness: readiness.boxed(), word, waker };
+        connected.listen();
+        connected
+    }
+}
+
+impl Connected {
+    /// The socket itself.
+    pub(super) fn socket(&self) -> &Arc<UdpSocket> {
+        &self.socket
+    }
+
+    /// Whether there is something to be read, after word of it was left; if not, word will be left.
+    pub(super) fn is_readable(&mut self) -> bool {
+        self.word.is_left.store(false, Ordering::Relaxed);
+        self.readiness.poll_next_unpin(&mut Context::from_waker(&self.waker)).is_ready()
+    }
+
+    /// Has word left as soon as there is something to be read.
+    pub(super) fn listen(&mut self) {
+        if self.is_readable() {
+            self.waker.wake_by_ref();
+        }
+    }
+}
+
+impl Row {
+    /// It is whole after every statement: a panic elsewhere does not spoil it.
+    fn keys(&self) -> MutexGuard<'_, VecDeque<Key>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wake for Word {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_left.swap(true, Ordering::Relaxed) {
+            self.row.keys().push_back(self.key);
+            self.row.relay.wake();
+        }
+    }
+}
