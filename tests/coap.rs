@@ -190,7 +190,18 @@ fn many_strangers_cost_no_sockets_and_little_memory() {
     let more = "limits = { connections = 100 }\n";
     let mgate = Mgate::start(&files, &sensors(upstream.local_addr().unwrap().port(), more));
     let request = [0x40, 1, 0, 7, 0xb6, b's', b'e', b'c', b'r', b'e', b't'];
-    flood(&mgate, &request, &[0x60, 0x83, 0, 7]);
+    flood(&mgate, &request, Some(&[0x60, 0x83, 0, 7]));
+}
+
+#[test]
+fn garbage_from_many_costs_nothing() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &sensors(upstream.local_addr().unwrap().port(), ""));
+    for garbage in [&b"\x40\x01\x00\x01\xff"[..], b"\x60\x45\x00\x01\xff!", b"GET / HTTP/1.1\r\n\r\n"] {
+        flood(&mgate, garbage, None);
+    }
+    upstream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    assert!(upstream.recv(&mut [0; 100]).is_err());
 }
 
 #[test]
@@ -198,7 +209,7 @@ fn peers_that_do_not_show_where_they_are_cost_nothing() {
     let (files, upstream) = (files(), upstream());
     let more = "coap = { challenge = true }\n";
     let mgate = Mgate::start(&files, &sensors(upstream.local_addr().unwrap().port(), more));
-    flood(&mgate, &[0x40, 1, 0, 7, 0xb4, b't', b'i', b'm', b'e'], &[0x60, 0x81, 0, 7]);
+    flood(&mgate, &[0x40, 1, 0, 7, 0xb4, b't', b'i', b'm', b'e'], Some(&[0x60, 0x81, 0, 7]));
     upstream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
     assert!(upstream.recv(&mut [0; 100]).is_err(), "what nobody vouches for goes nowhere");
 }
@@ -259,19 +270,25 @@ fn gateway_ends_with_a_word_to_those_who_wait() {
     assert!(mgate.wait().success());
 }
 
-/// Sends a request from each of ten thousand addresses, which costs neither memory nor sockets.
-fn flood(mgate: &Mgate, request: &[u8], expected: &[u8]) {
+/// Sends a datagram from each of ten thousand addresses, which costs neither memory nor sockets.
+fn flood(mgate: &Mgate, datagram: &[u8], expected: Option<&[u8]>) {
     let before = (mgate.resident_kib(), descriptors(mgate));
     for number in 1..=10_000u32 {
         let [_, a, b, c] = (0x7f10_0000 + number).to_be_bytes();
         let stranger = UdpSocket::bind((Ipv4Addr::new(127, a, b, c), 0)).unwrap();
         stranger.set_read_timeout(Some(PATIENCE)).unwrap();
-        stranger.send_to(request, mgate.address()).unwrap();
+        stranger.send_to(datagram, mgate.address()).unwrap();
+        if expected.is_none() {
+            // a ping, so that what came before it was looked at
+            stranger.send_to(&[0x40, 0, 0, 9], mgate.address()).unwrap();
+        }
+        let expected = expected.unwrap_or(&[0x70, 0, 0, 9]);
         let mut buffer = [0; 100];
         let count = stranger.recv(&mut buffer).unwrap();
         assert_eq!(buffer[..count.min(expected.len())], *expected);
     }
     let after = (mgate.resident_kib(), descriptors(mgate));
+    println!("{before:?} KiB and descriptors before, {after:?} after");
     assert!(after.0 < before.0 + 4 * 1024 && after.1 <= before.1, "{before:?} before, {after:?} after");
 }
 
