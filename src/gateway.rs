@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mgate_policies::{Now, Policy, Transform};
-use mgate_proxy::coap::shard::Shard;
+use mgate_proxy::coap::relay::shard::Shard;
 use mgate_proxy::gate::{Authenticator, Mirror};
 use mgate_proxy::listener::{Admission, Listener};
 use mgate_proxy::transport::UdpListener;

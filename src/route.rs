@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use mgate_policies::Scope;
-use mgate_proxy::coap::shard::Shard;
+use mgate_proxy::coap::relay::shard::Shard;
 use mgate_proxy::gate::{Gate, Limits, Observer};
 use mgate_proxy::http::Member;
 use mgate_proxy::listener::{Admission, Bounds, Permit};

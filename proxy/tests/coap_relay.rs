@@ -9,7 +9,7 @@ use std::time::Duration;
 use mgate_policies::{Answer, Cause, Chain, Decision, Grant, Now, Policy, Query, Reason, Transforms};
 use mgate_proxy::coap::codec::decode;
 use mgate_proxy::coap::relay::Relay;
-use mgate_proxy::coap::shard::Shard;
+use mgate_proxy::coap::relay::shard::Shard;
 use mgate_proxy::coap::{Endpoint, Options, Upstream};
 use mgate_proxy::gate::{Authenticators, Gate, Limits, Observer, PacketSeen, SessionEvent};
 use mgate_proxy::listener::{Admission, Bounds};

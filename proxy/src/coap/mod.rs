@@ -6,9 +6,7 @@ pub mod encode;
 pub mod message;
 pub mod relay;
 pub mod session;
-pub mod shard;
 mod table;
-mod upstreams;
 
 use crate::gate::Gate;
 use challenge::Challenges;

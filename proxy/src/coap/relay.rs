@@ -3,6 +3,9 @@
 //! One task serves all peers of a socket. What sessions ask others for is polled beside the sockets, so that the slow
 //! decision of one device delays no other; a peer costs a socket only once something of its was allowed.
 
+mod readable;
+pub mod shard;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -20,10 +23,10 @@ use tokio::sync::watch;
 use tokio::time::Sleep;
 use tracing::{debug, error, warn};
 
+use self::readable::{Connected, Readable};
+use self::shard::{Passed, Shard, Siblings};
 use super::session::{Context, Input, Outbox, Output, Peer, Session};
-use super::shard::{Passed, Shard, Siblings};
 use super::table::{Key, Table};
-use super::upstreams::{Connected, Readable};
 use super::{Endpoint, Upstream};
 use crate::background;
 use crate::clock::Clock;

@@ -13,7 +13,7 @@ use futures_util::task::AtomicWaker;
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::table::Key;
+use crate::coap::table::Key;
 
 /// The peers whose upstreams may have sent something.
 #[derive(Default)]
