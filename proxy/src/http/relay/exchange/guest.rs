@@ -65,9 +65,8 @@ fn take(
     response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     *response.status_mut() = status;
     let upgrade = (!upgrade.is_empty()).then(|| Box::new(upgrade));
-    let (connection, guest) = (Arc::clone(connection), Arc::clone(guest));
-    let go_over = Arc::clone(&connection);
-    go_over.go_over.hand_over(handed_over, Next::Guest(Arriving { connection, guest, upgrade, permit }));
+    let arriving = Arriving { connection: Arc::clone(connection), guest: Arc::clone(guest), upgrade, permit };
+    connection.go_over.hand_over(handed_over, Next::Guest(arriving));
     Ok(response)
 }
 
