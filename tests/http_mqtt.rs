@@ -13,7 +13,7 @@ use serde_json::json;
 use support::broker::{Broker, node, python};
 use support::frames::{BINARY, Frames, TEXT, UPGRADE, masked};
 use support::http::{curl, exchange, read_head};
-use support::http2::{CANCEL, DATA, Http2, RST_STREAM, SETTINGS, setting};
+use support::http2::{CANCEL, DATA, Http2, PING, RST_STREAM, SETTINGS, frame, setting};
 use support::issuer::SigningKey;
 use support::packets::{PINGREQ, PINGRESP, Version, connack, connect, publish};
 use support::peer::{Peer, Upstream, tcp};
@@ -121,8 +121,8 @@ fn connection_of_http2_ends_with_a_session_that_takes_nothing() {
     behind.send(&connack(Version::V5));
     let large = publish(Version::V5, "a/1", &"x".repeat(40_000));
     while behind.try_send(&large).is_ok() {}
-    while client.next().is_some() {}
     gate.mgate.log.wait_for("session closed");
+    wait_until("its connection ends", || client.try_raw(&frame(PING, 0, 0, &[0; 8])).is_err());
 }
 
 #[test]
