@@ -10,7 +10,7 @@ use crate::listener::{Admission, Bound, Permit};
 /// The peers of one socket, and when each wants to be called.
 pub(super) struct Table<P> {
     slots: Vec<Option<Box<Entry<P>>>>,
-    /// usizes without a peer.
+    /// Places in `slots` without a peer.
     free: Vec<usize>,
     at: HashMap<SocketAddr, usize>,
     /// Those who make room for others, in that order: strangers, then guests, then who is known and has nothing going
