@@ -1,0 +1,1 @@
+//! The records of a datagram (RFC 6347 §4.1, RFC 9146 §4).

@@ -1,0 +1,1 @@
+//! Cipher suites that records can be protected with.
