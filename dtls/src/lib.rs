@@ -9,3 +9,8 @@ mod keys;
 mod record;
 mod replay;
 mod suite;
+
+pub use keys::{Direction, Keys, MAX_PLAINTEXT, SealError, key_block};
+pub use record::{ContentType, Head, Record, Version, records};
+pub use replay::Window;
+pub use suite::Suite;
