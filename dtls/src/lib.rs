@@ -5,11 +5,22 @@
 
 mod client_hello;
 mod cookie;
+mod endpoint;
+mod engine;
 mod keys;
+#[cfg(feature = "openssl")]
+pub mod openssl;
 mod record;
 mod replay;
 mod suite;
 
+pub use endpoint::{
+    CID_LENGTH, CloseReason, DtlsEndpoint, Event, HandshakeFault, HandshakeId, Outbox, SendFault, SessionId,
+    Settings, Statistics,
+};
+pub use engine::{
+    Flight, FlightRecord, Handshake, HandshakeEngine, Identity, Input, Outcome, Progress, Refusal, Secrets, Start,
+};
 pub use keys::{Direction, Keys, MAX_PLAINTEXT, SealError, key_block};
 pub use record::{ContentType, Head, Record, Version, records};
 pub use replay::Window;

@@ -1,0 +1,5 @@
+//! Handshakes by OpenSSL.
+
+mod settings;
+
+pub use settings::{Certificate, ClientAuth, EngineSettings, Fault, Psk, Resumption};
