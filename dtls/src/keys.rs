@@ -7,7 +7,7 @@ use std::ops::Range;
 use ring::hmac;
 use zeroize::Zeroize;
 
-use crate::record::{ContentType, Head, MAX_SEQUENCE, Record, Version};
+use crate::record::{ContentType, HEADER_LENGTH, Head, MAX_SEQUENCE, Record, Version};
 use crate::suite::{MAX_KEY_LENGTH, NONCE_LENGTH, Suite};
 
 /// What protects the records of a session, one way and the other.
@@ -66,8 +66,12 @@ impl Direction {
             return Err(SealError::TooLong);
         }
         let inner_type: &[u8] = if head.cid.is_empty() { &[] } else { &[head.content_type as u8] };
-        self.seal_inner(head, &[plaintext, inner_type], out);
-        Ok(())
+        let start = out.len();
+        self.seal_inner(head, &[plaintext, inner_type], out).ok_or_else(|| {
+            // nothing that was not encrypted may stay
+            out.truncate(start);
+            SealError::TooLong
+        })
     }
 
     /// Decrypts a record of `datagram` where it stands; tells what it carries and where that is.
@@ -95,6 +99,12 @@ impl Direction {
         }
     }
 
+    /// How much longer than its plaintext a record is, in bytes, with a connection id of `cid_length`.
+    pub fn overhead(&self, cid_length: usize) -> usize {
+        let inner_type = usize::from(cid_length > 0);
+        HEADER_LENGTH + cid_length + self.suite.explicit_nonce_length() + inner_type + self.suite.tag_length()
+    }
+
     fn new(suite: Suite, key: &[u8], iv: &[u8]) -> Self {
         let mut direction = Self { suite, key: [0; MAX_KEY_LENGTH], iv: [0; NONCE_LENGTH] };
         direction.key[..key.len()].copy_from_slice(key);
@@ -102,7 +112,7 @@ impl Direction {
         direction
     }
 
-    fn seal_inner(&self, head: &Head<'_>, inner: &[&[u8]], out: &mut Vec<u8>) {
+    fn seal_inner(&self, head: &Head<'_>, inner: &[&[u8]], out: &mut Vec<u8>) -> Option<()> {
         let (explicit, tag) = (self.suite.explicit_nonce_length(), self.suite.tag_length());
         let inner_length = inner.iter().map(|part| part.len()).sum();
         head.write(explicit + inner_length + tag, out);
@@ -115,8 +125,7 @@ impl Direction {
         }
         out.resize(out.len() + tag, 0);
         let associated = Associated::new(head, inner_length);
-        let sealed = self.suite.seal(self.key(), self.nonce(number), associated.bytes(), &mut out[text..]);
-        debug_assert!(sealed.is_some(), "a key has the length of its suite, and a record is short");
+        self.suite.seal(self.key(), self.nonce(number), associated.bytes(), &mut out[text..])
     }
 
     fn key(&self) -> &[u8] {
@@ -236,3 +245,254 @@ const MAX_CID: usize = 255;
 
 /// With the longest connection id.
 const MAX_ASSOCIATED: usize = 23 + MAX_CID;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::records;
+
+    #[test]
+    fn the_pseudorandom_function_gives_what_is_known() {
+        for (algorithm, secret, seed, expected) in KNOWN_PRF {
+            let mut out = vec![0; expected.len() / 2];
+            prf(algorithm, &bytes(secret), b"test label", &[&bytes(seed)], &mut out);
+            assert_eq!(out, bytes(expected));
+        }
+    }
+
+    #[test]
+    fn records_of_another_implementation_are_opened() {
+        for (suite, from_client, _) in KNOWN_RECORDS {
+            let mut datagram = bytes(from_client);
+            let record = records(&datagram, 3).next().unwrap();
+            let (content_type, plaintext) = keys(suite).client.open(&mut datagram, &record).unwrap();
+            assert_eq!((content_type, &datagram[plaintext]), (ContentType::ApplicationData, &b"hello"[..]));
+        }
+    }
+
+    #[test]
+    fn records_are_those_of_another_implementation() {
+        let sequence = 0x01_0203_0405;
+        let head = Head { content_type: ContentType::ApplicationData, epoch: 1, sequence, cid: &[] };
+        for (suite, _, from_server) in KNOWN_RECORDS {
+            let mut sealed = Vec::new();
+            keys(suite).server.seal(&head, b"hello", &mut sealed).unwrap();
+            assert_eq!(sealed, bytes(from_server), "{suite:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_too_short_for_a_tag_are_refused() {
+        for (suite, _, _) in KNOWN_RECORDS {
+            for (content_type, cid) in [(ContentType::Alert, &[][..]), (ContentType::ConnectionId, &[1, 2])] {
+                for length in 0..32 {
+                    let mut datagram = Vec::new();
+                    Head { content_type, epoch: 1, sequence: 9, cid }.write(length, &mut datagram);
+                    datagram.resize(datagram.len() + length, 0);
+                    let record = records(&datagram, cid.len()).next().unwrap();
+                    assert_eq!(keys(suite).client.open(&mut datagram, &record), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_datagram_is_refused() {
+        let datagram = bytes(KNOWN_RECORDS[0].1);
+        let record = records(&datagram, 3).next().unwrap();
+        for length in 0..datagram.len() {
+            let mut other = datagram[..length].to_vec();
+            assert_eq!(keys(Suite::Aes128Ccm).client.open(&mut other, &record), None);
+        }
+    }
+
+    #[test]
+    fn a_connection_id_hides_only_types_that_are_known() {
+        let client = keys(Suite::Aes128Gcm).client;
+        let open = |inner: &[u8]| {
+            let head = Head { content_type: ContentType::Alert, epoch: 1, sequence: 0, cid: &[7] };
+            let mut datagram = Vec::new();
+            client.seal_inner(&head, &[inner], &mut datagram).unwrap();
+            let record = records(&datagram, 1).next().unwrap();
+            client.open(&mut datagram, &record).map(|(inner_type, place)| (inner_type, place.len()))
+        };
+        assert_eq!(open(&[1, 2, 21, 0, 0]), Some((ContentType::Alert, 2)));
+        assert_eq!(open(&[22]), Some((ContentType::Handshake, 0)));
+        for nothing in [&[][..], &[0, 0, 0], &[1, 25], &[1, 24, 0], &[23, 1]] {
+            assert_eq!(open(nothing), None, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn what_fits_into_no_record_is_not_sealed() {
+        let server = keys(Suite::ChaCha20Poly1305).server;
+        let (long, cid) = ([0; MAX_PLAINTEXT + 1], [1; MAX_CID + 1]);
+        let fits =
+            Head { content_type: ContentType::Alert, epoch: 1, sequence: MAX_SEQUENCE, cid: &cid[1..] };
+        let mut out = vec![9];
+        assert_eq!(server.seal(&fits, &long, &mut out), Err(SealError::TooLong));
+        assert_eq!(server.seal(&Head { cid: &cid, ..fits }, &[], &mut out), Err(SealError::TooLong));
+        let after = Head { sequence: MAX_SEQUENCE + 1, ..fits };
+        assert_eq!(server.seal(&after, &[], &mut out), Err(SealError::Exhausted));
+        assert_eq!(out, [9]);
+        server.seal(&fits, &long[1..], &mut out).unwrap();
+        assert_eq!(records(&out[1..], MAX_CID).next().unwrap().whole.len(), out.len() - 1);
+    }
+
+    #[test]
+    fn keys_are_small_and_tell_nothing_of_themselves() {
+        assert!(size_of::<Direction>() <= 64);
+        let told = format!("{:?}", keys(Suite::Aes128Ccm8));
+        let direction = "Direction { suite: Aes128Ccm8, .. }";
+        assert_eq!(told, format!("Keys {{ client: {direction}, server: {direction} }}"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_is_opened(message in message()) {
+            let mut datagram = message.sealed();
+            let record = records(&datagram, message.cid.len()).next().unwrap();
+            prop_assert_eq!(record.whole.len(), datagram.len());
+            prop_assert_eq!(datagram.len(), message.plaintext.len() + message.direction().overhead(message.cid.len()));
+            let (content_type, place) = message.direction().open(&mut datagram, &record).unwrap();
+            prop_assert_eq!(content_type, message.content_type);
+            prop_assert_eq!(&datagram[place], &message.plaintext[..]);
+        }
+
+        #[test]
+        fn what_was_changed_is_refused(message in message(), bit: prop::sample::Index) {
+            let mut datagram = message.sealed();
+            let bit = bit.index(datagram.len() * 8);
+            datagram[bit / 8] ^= 1 << (bit % 8);
+            for record in records(&datagram.clone(), message.cid.len()) {
+                prop_assert_eq!(message.direction().open(&mut datagram, &record), None);
+            }
+        }
+
+        #[test]
+        fn keys_of_the_other_direction_open_nothing(message in message()) {
+            let mut datagram = message.sealed();
+            let record = records(&datagram, message.cid.len()).next().unwrap();
+            prop_assert_eq!(keys(message.suite).server.open(&mut datagram, &record), None);
+        }
+    }
+
+    #[derive(Debug)]
+    struct Message {
+        suite: Suite,
+        content_type: ContentType,
+        epoch: u16,
+        sequence: u64,
+        cid: Vec<u8>,
+        plaintext: Vec<u8>,
+    }
+
+    impl Message {
+        fn direction(&self) -> Direction {
+            keys(self.suite).client
+        }
+
+        fn sealed(&self) -> Vec<u8> {
+            let &Self { content_type, epoch, sequence, .. } = self;
+            let mut out = Vec::new();
+            let head = Head { content_type, epoch, sequence, cid: &self.cid };
+            self.direction().seal(&head, &self.plaintext, &mut out).unwrap();
+            out
+        }
+    }
+
+    fn message() -> impl Strategy<Value = Message> {
+        (
+            prop::sample::select(KNOWN_RECORDS.map(|(suite, _, _)| suite).to_vec()),
+            prop::sample::select(vec![
+                ContentType::Alert,
+                ContentType::ApplicationData,
+                ContentType::Handshake,
+            ]),
+            1u16..,
+            0..=MAX_SEQUENCE,
+            prop_oneof![Just(vec![]), prop::collection::vec(any::<u8>(), 1..20)],
+            prop::collection::vec(any::<u8>(), 0..100),
+        )
+            .prop_map(|(suite, content_type, epoch, sequence, cid, plaintext)| Message {
+                suite,
+                content_type,
+                epoch,
+                sequence,
+                cid,
+                plaintext,
+            })
+    }
+
+    fn keys(suite: Suite) -> Keys {
+        let bytes_from = |first: u8| std::array::from_fn(|at| first + at as u8);
+        key_block(suite, &std::array::from_fn(|at| at as u8), &bytes_from(0xc0), &bytes_from(0x50))
+    }
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    /// Secret, seed and output, as they went over the IETF's list of TLS in 2010; the label is "test label".
+    const KNOWN_PRF: [(hmac::Algorithm, &str, &str, &str); 2] = [
+        (
+            hmac::HMAC_SHA256,
+            "9bbe436ba940f017b17652849a71db35",
+            "a0ba9f936cda311827a6f796ffd5198c",
+            "e3f229ba727be17b8d122620557cd453c2aab21d07c3d495329b52d4e61edb5a6b301791e90d35c9c9a46b4e14baf9af\
+             0fa022f7077def17abfd3797c0564bab4fbc91666e9def9b97fce34f796789baa48082d122ee42c5a72e5a5110fff701\
+             87347b66",
+        ),
+        (
+            hmac::HMAC_SHA384,
+            "b80b733d6ceefcdc71566ea48e5567df",
+            "cd665cf6a8447dd6ff8b27555edb7465",
+            "7b0c18e9ced410ed1804f2cfa34a336a1c14dffb4900bb5fd7942107e81c83cde9ca0faa60be9fe34f82b1233c9146a0\
+             e534cb400fed2700884f9dc236f80edd8bfa961144c9e8d792eca722a7b32fc3d416d473ebc2c5fd4abfdad05d918425\
+             9b5bf8cd4d90fa0d31e2dec479e4f1a26066f2eea9a69236a3e52655c9e9aee691c8f3a26854308d5eaa3be85e099070\
+             3d73e56f",
+        ),
+    ];
+
+    /// Made with Python's `cryptography` and `hmac` of the secrets in `keys`: "hello" from the client, with the
+    /// connection id 07c1d2, three bytes of padding and a nonce of its own; and from the server, with neither.
+    const KNOWN_RECORDS: [(Suite, &str, &str); 7] = [
+        (
+            Suite::Aes128Ccm,
+            "19fefd000100010203040507c1d20021a1a2a3a4a5a6a7a814dcf0651946d0f4001aed7c731ea779a680608e61ee191f6a",
+            "17fefd0001000102030405001d0001000102030405c3c0d62354b45a6eec7cb52230df9714975f4ef842",
+        ),
+        (
+            Suite::Aes128Ccm8,
+            "19fefd000100010203040507c1d20019a1a2a3a4a5a6a7a814dcf0651946d0f4003bc1b766621adc93",
+            "17fefd000100010203040500150001000102030405c3c0d62354884cf51af08cc178",
+        ),
+        (
+            Suite::Aes128Gcm,
+            "19fefd000100010203040507c1d20021a1a2a3a4a5a6a7a890ecc91908d076c48e80b7c4d8273b9f687ad0b6a6b6bfdb9d",
+            "17fefd0001000102030405001d0001000102030405b0892730da7f146a963665016647df12c03517e64d",
+        ),
+        (
+            Suite::Aes256Ccm,
+            "19fefd000100010203040507c1d20021a1a2a3a4a5a6a7a822b9c05648e2993fac624580dedfd2dc2a1f7629c2cf7ac4fc",
+            "17fefd0001000102030405001d00010001020304055e94d826e38d72bb3a38161ba2644e019a5c20c7b5",
+        ),
+        (
+            Suite::Aes256Ccm8,
+            "19fefd000100010203040507c1d20019a1a2a3a4a5a6a7a822b9c05648e2993faca84fa0c8f6bc4d2e",
+            "17fefd0001000102030405001500010001020304055e94d826e33e120eaa71bc6753",
+        ),
+        (
+            Suite::Aes256Gcm,
+            "19fefd000100010203040507c1d20021a1a2a3a4a5a6a7a8411a426feaf224f2740b654d2eac0248fa85a908c048a584e7",
+            "17fefd0001000102030405001d0001000102030405ca1cfb7e7f2e7112288f9da66c673c10d00f8551f9",
+        ),
+        (
+            Suite::ChaCha20Poly1305,
+            "19fefd000100010203040507c1d200192bb4263665896b06acb76f9302e0a4988add972d275ac65766",
+            "17fefd000100010203040500157ab73ee18e2592afe6e92878797ae58a13ed69c7f5",
+        ),
+    ];
+}

@@ -156,6 +156,9 @@ fn record_at(datagram: &[u8], start: usize, cid_length: usize) -> Option<Record>
     })
 }
 
+/// The length of a header without a connection id.
+pub(crate) const HEADER_LENGTH: usize = 13;
+
 /// The last sequence number of an epoch.
 pub(crate) const MAX_SEQUENCE: u64 = (1 << SEQUENCE_BITS) - 1;
 
