@@ -14,6 +14,8 @@ mod record;
 mod replay;
 mod suite;
 
+pub use client_hello::{ClientHello, HelloError};
+pub use cookie::{Cookies, hello_verify_request};
 pub use endpoint::{
     CID_LENGTH, CloseReason, DtlsEndpoint, Event, HandshakeFault, HandshakeId, Outbox, SendFault, SessionId,
     Settings, Statistics,
