@@ -12,7 +12,9 @@ pub struct EngineSettings {
     pub certificate: Option<Certificate>,
     /// Certificates of authorities that clients' certificates may come from, PEM, each with one or more.
     pub authorities: Vec<Vec<u8>>,
-    /// Lists of certificates that are not valid any more, PEM, each with one or more; signed by authorities above.
+    /// Lists of certificates that are not valid any more, each one in DER, or one or more PEM; by the authorities.
+    ///
+    /// With any, there must be one for each issuer in a client's chain.
     pub revocation_lists: Vec<Vec<u8>>,
     /// Whether clients are asked for a certificate.
     pub client_auth: ClientAuth,

@@ -1,0 +1,270 @@
+//! One handshake by OpenSSL.
+
+use std::sync::OnceLock;
+
+use ::openssl::asn1::Asn1TimeRef;
+use ::openssl::error::ErrorStack;
+use ::openssl::ex_data::Index;
+use ::openssl::ssl::{ErrorCode, ShutdownState, Ssl, SslContext, SslRef, SslStream};
+use ::openssl::x509::X509Ref;
+use zeroize::Zeroizing;
+
+use super::key_exchange::KeyExchange;
+use super::pipe::Pipe;
+use super::refusal;
+use crate::engine::{
+    Flight, FlightRecord, Handshake, Identity, Input, Outcome, Progress, Refusal, Secrets, Start,
+};
+use crate::keys::{Keys, key_block};
+use crate::record::{ContentType, Head, Record, records};
+use crate::suite::Suite;
+
+/// A handshake: OpenSSL's, and what it must not see.
+pub(super) struct SslHandshake {
+    stream: SslStream<Pipe>,
+    /// The number of the next record of epoch 0 for OpenSSL, and of epoch 1.
+    next_record: [u64; 2],
+    /// The number of the next message from OpenSSL that it has not sent before.
+    next_message: u16,
+    /// Where the key's name is found, in cipher suites that have one; none once the key is known.
+    exchange: Option<KeyExchange>,
+    /// The client's Finished, which may have overtaken other messages.
+    finished: Option<Box<[u8]>>,
+    keys: Option<Keys>,
+}
+
+/// What callbacks need to know.
+struct Attached {
+    connection_id: Option<Box<[u8]>>,
+    key: OnceLock<Zeroizing<Vec<u8>>>,
+}
+
+impl SslHandshake {
+    pub(super) fn begin(
+        context: &SslContext,
+        start: &Start<'_>,
+        flight: &mut Flight,
+    ) -> Result<Self, Refusal> {
+        let mut handshake = Self::new(context, start).map_err(refusal)?;
+        // what came before the cookie, so that OpenSSL counts messages as the client does
+        for sequence in 0..start.message_sequence {
+            handshake.take_hello(sequence, start.hello_without_cookie, &mut Flight::default())?;
+        }
+        handshake.take_hello(start.message_sequence, start.hello, flight)?;
+        if handshake.is_psk() {
+            handshake.exchange = Some(KeyExchange::default());
+        }
+        Ok(handshake)
+    }
+
+    /// Whether it goes on with a session whose client has a certificate that is not valid any more.
+    pub(super) fn has_expired(&self, now: &Asn1TimeRef) -> bool {
+        let ssl = self.stream.ssl();
+        ssl.session_reused() && ssl.peer_certificate().is_some_and(|leaf| leaf.not_after() < now)
+    }
+
+    fn new(context: &SslContext, start: &Start<'_>) -> Result<Self, ErrorStack> {
+        let mut ssl = Ssl::new(context)?;
+        ssl.set_accept_state();
+        ssl.set_mtu(start.mtu.into())?;
+        let attached = Attached { connection_id: start.connection_id.map(Into::into), key: OnceLock::new() };
+        ssl.set_ex_data(attached_index()?, attached);
+        let stream = SslStream::new(ssl, Pipe::default())?;
+        Ok(Self { stream, next_record: [0; 2], next_message: 0, exchange: None, finished: None, keys: None })
+    }
+
+    fn take_hello(&mut self, sequence: u16, body: &[u8], flight: &mut Flight) -> Result<Progress, Refusal> {
+        let length = &(body.len() as u32).to_be_bytes()[1..];
+        let message = [&[CLIENT_HELLO], length, &sequence.to_be_bytes(), &[0; 3], length, body].concat();
+        self.feed(ContentType::Handshake, &message);
+        self.advance(flight)
+    }
+
+    /// Queues a record of epoch 0.
+    fn feed(&mut self, content_type: ContentType, fragment: &[u8]) {
+        let head = Head { content_type, epoch: 0, sequence: self.next_record[0], cid: &[] };
+        self.next_record[0] += 1;
+        let mut record = Vec::with_capacity(fragment.len() + 13);
+        head.write(fragment.len(), &mut record);
+        record.extend_from_slice(fragment);
+        self.stream.get_mut().incoming.push_back(record);
+    }
+
+    /// Queues ChangeCipherSpec and a record of epoch 1, which goes nowhere else.
+    fn feed_finished(&mut self, fragment: &[u8]) -> Result<(), Refusal> {
+        self.feed(ContentType::ChangeCipherSpec, &[1]);
+        let head =
+            Head { content_type: ContentType::Handshake, epoch: 1, sequence: self.next_record[1], cid: &[] };
+        self.next_record[1] += 1;
+        let keys = keys_of(&mut self.keys, self.stream.ssl()).ok_or_else(out_of_order)?;
+        let mut record = Vec::new();
+        keys.client.seal(&head, fragment, &mut record).map_err(|_| out_of_order())?;
+        self.stream.get_mut().incoming.push_back(record);
+        Ok(())
+    }
+
+    /// Lets OpenSSL take what is queued.
+    fn advance(&mut self, flight: &mut Flight) -> Result<Progress, Refusal> {
+        if let Some(finished) = self.finished.clone() {
+            self.feed_finished(&finished)?;
+        }
+        let mut result = self.stream.do_handshake();
+        // it may drop a record, and then wants to be called again
+        while !self.stream.get_ref().incoming.is_empty()
+            && result.as_ref().is_err_and(|error| error.code() == ErrorCode::WANT_READ)
+        {
+            result = self.stream.do_handshake();
+        }
+        self.collect(flight);
+        match result {
+            Ok(()) => {
+                // or it would think that the session was cut off, and not remember it
+                self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
+                Ok(Progress::Done)
+            }
+            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(Progress::Going),
+            Err(error) => Err(Refusal(reason(&error))),
+        }
+    }
+
+    /// Takes what OpenSSL sends, but for what it has sent before: it looks at a clock of its own.
+    fn collect(&mut self, flight: &mut Flight) {
+        let datagrams = std::mem::take(&mut self.stream.get_mut().outgoing);
+        let first_new = self.next_message;
+        let mut sent = Vec::new();
+        for mut datagram in datagrams {
+            let found: Vec<_> = records(&datagram, 0).collect();
+            sent.extend(found.iter().filter_map(|record| self.plain(&mut datagram, record)));
+        }
+        let has_news =
+            sent.iter().any(|record| message_number(record).is_some_and(|number| number >= first_new));
+        flight.0.extend(sent.into_iter().filter(|record| match record.content_type {
+            ContentType::Handshake => message_number(record).is_some_and(|number| number >= first_new),
+            ContentType::ChangeCipherSpec => has_news,
+            _ => true,
+        }));
+    }
+
+    fn plain(&mut self, datagram: &mut [u8], record: &Record) -> Option<FlightRecord> {
+        let (content_type, text) = match record.epoch {
+            0 => (record.content_type, record.body.clone()),
+            _ => keys_of(&mut self.keys, self.stream.ssl())?.server.open(datagram, record)?,
+        };
+        let plain = FlightRecord { epoch: record.epoch, content_type, fragment: datagram.get(text)?.into() };
+        if let Some(number) = message_number(&plain) {
+            self.next_message = self.next_message.max(number + 1);
+        }
+        Some(plain)
+    }
+
+    fn is_psk(&self) -> bool {
+        self.stream.ssl().current_cipher().is_some_and(|cipher| cipher.name().contains("PSK-"))
+    }
+}
+
+impl Handshake for SslHandshake {
+    fn handle(&mut self, input: Input<'_>, flight: &mut Flight) -> Result<Progress, Refusal> {
+        match (input, &mut self.exchange) {
+            (Input::Message(messages), Some(exchange)) => {
+                return Ok(exchange.handle(messages)?.map_or(Progress::Going, Progress::KeyWanted));
+            }
+            (Input::Message(messages), None) => self.feed(ContentType::Handshake, messages),
+            (Input::Alert(alert), _) => self.feed(ContentType::Alert, alert),
+            (Input::Finished(fragment), _) => self.finished = Some(fragment.into()),
+        }
+        self.advance(flight)
+    }
+
+    fn give_key(&mut self, key: Zeroizing<Vec<u8>>, flight: &mut Flight) -> Result<Progress, Refusal> {
+        let Some(exchange) = self.exchange.take() else { return Ok(Progress::Going) };
+        if let Some(attached) = attached(self.stream.ssl()) {
+            // it is given once
+            let _ = attached.key.set(key);
+        }
+        self.feed(ContentType::Handshake, exchange.message());
+        self.advance(flight)
+    }
+
+    fn secrets(&self) -> Option<Secrets> {
+        secrets(self.stream.ssl())
+    }
+
+    fn outcome(&self) -> Outcome {
+        let ssl = self.stream.ssl();
+        let psk = ssl.psk_identity().map(Into::into).filter(|_| self.is_psk());
+        let others = ssl.peer_cert_chain().into_iter().flatten().map(X509Ref::to_der);
+        let certificates = ssl.peer_certificate().map(|leaf| leaf.to_der()).into_iter().chain(others);
+        let identity = Identity { psk, certificates: certificates.filter_map(Result::ok).collect() };
+        Outcome { identity, is_resumed: ssl.session_reused() }
+    }
+}
+
+/// The connection id that goes into a ServerHello, with its length (RFC 9146 §3).
+pub(super) fn connection_id_of(ssl: &SslRef) -> Option<Vec<u8>> {
+    let id = attached(ssl)?.connection_id.as_deref()?;
+    Some([&[id.len() as u8], id].concat())
+}
+
+/// Writes the key that a client named; how long it is, 0 if there is no room.
+pub(super) fn write_key(ssl: &SslRef, room: &mut [u8]) -> usize {
+    let key = attached(ssl).and_then(|attached| attached.key.get()).map_or(&[][..], |key| key);
+    match room.get_mut(..key.len()) {
+        Some(room) => {
+            room.copy_from_slice(key);
+            key.len()
+        }
+        None => 0,
+    }
+}
+
+fn attached(ssl: &SslRef) -> Option<&Attached> {
+    ssl.ex_data(attached_index().ok()?)
+}
+
+/// Where each handshake keeps what callbacks need; one place for all engines, for it is never given back.
+fn attached_index() -> Result<Index<Ssl, Attached>, ErrorStack> {
+    static INDEX: OnceLock<Index<Ssl, Attached>> = OnceLock::new();
+    if let Some(index) = INDEX.get() {
+        return Ok(*index);
+    }
+    let index = Ssl::new_ex_index()?;
+    Ok(*INDEX.get_or_init(|| index))
+}
+
+fn keys_of<'a>(keys: &'a mut Option<Keys>, ssl: &SslRef) -> Option<&'a Keys> {
+    if keys.is_none() {
+        let Secrets { suite, master, client_random, server_random } = secrets(ssl)?;
+        *keys = Some(key_block(suite, &master, &client_random, &server_random));
+    }
+    keys.as_ref()
+}
+
+fn secrets(ssl: &SslRef) -> Option<Secrets> {
+    let suite = Suite::from_number(u16::from_be_bytes(ssl.current_cipher()?.protocol_id()))?;
+    let mut master = Zeroizing::new([0; 48]);
+    if ssl.session()?.master_key(&mut *master) != master.len() {
+        return None;
+    }
+    let (mut client_random, mut server_random) = ([0; 32], [0; 32]);
+    ssl.client_random(&mut client_random);
+    ssl.server_random(&mut server_random);
+    Some(Secrets { suite, master, client_random, server_random })
+}
+
+/// The number of the message that a record carries, or a piece of it.
+fn message_number(record: &FlightRecord) -> Option<u16> {
+    let is_message = record.content_type == ContentType::Handshake;
+    let number = record.fragment.get(4..6)?.try_into().ok()?;
+    is_message.then(|| u16::from_be_bytes(number))
+}
+
+fn reason(error: &::openssl::ssl::Error) -> String {
+    let first = error.ssl_error().and_then(|errors| errors.errors().first());
+    first.and_then(|error| error.reason()).unwrap_or("the handshake failed").to_owned()
+}
+
+fn out_of_order() -> Refusal {
+    Refusal("the handshake is out of order".to_owned())
+}
+
+const CLIENT_HELLO: u8 = 1;

@@ -1,0 +1,109 @@
+//! The message in which a client names its key (RFC 4279 §2, RFC 5489 §2).
+
+use crate::engine::Refusal;
+
+/// Puts the ClientKeyExchange together, in whatever pieces and order it comes.
+#[derive(Default)]
+pub(super) struct KeyExchange {
+    /// The message with its header, as if it had come whole.
+    message: Vec<u8>,
+    /// Which of the body has come, as far as it is not behind a gap.
+    received: usize,
+    /// Pieces behind a gap: where they begin, and their bytes.
+    ahead: Vec<(usize, Box<[u8]>)>,
+}
+
+impl KeyExchange {
+    /// Takes handshake messages or pieces of them, and ignores others than this one.
+    ///
+    /// The client's identity, when the message is whole; and then never again.
+    pub(super) fn handle(&mut self, mut messages: &[u8]) -> Result<Option<Box<[u8]>>, Refusal> {
+        while let Some((piece, rest)) = Piece::split(messages) {
+            messages = rest;
+            if piece.kind == CLIENT_KEY_EXCHANGE && self.take(&piece)? {
+                return identity(self.body()).map(Some).ok_or_else(|| Refusal(BAD_IDENTITY.to_owned()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The message, once it is whole, as one piece.
+    pub(super) fn message(&self) -> &[u8] {
+        &self.message
+    }
+
+    /// Whether this piece made the message whole.
+    fn take(&mut self, piece: &Piece<'_>) -> Result<bool, Refusal> {
+        if self.message.is_empty() {
+            if piece.length > MAX_BODY {
+                return Err(Refusal("the key exchange is too long".to_owned()));
+            }
+            self.message = piece.header();
+            self.message.resize(HEADER + piece.length, 0);
+        }
+        let is_other = self.message[..HEADER] != piece.header();
+        if is_other || self.received == self.body().len() || self.ahead.len() == MAX_AHEAD {
+            return Ok(false);
+        }
+        self.ahead.push((piece.offset, piece.bytes.into()));
+        while let Some(next) = self.ahead.iter().position(|(offset, _)| *offset <= self.received) {
+            let (offset, bytes) = self.ahead.swap_remove(next);
+            self.message[HEADER + offset..][..bytes.len()].copy_from_slice(&bytes);
+            self.received = self.received.max(offset + bytes.len());
+        }
+        Ok(self.received == self.body().len())
+    }
+
+    fn body(&self) -> &[u8] {
+        self.message.get(HEADER..).unwrap_or_default()
+    }
+}
+
+/// A part of a handshake message (RFC 6347 §4.2.2).
+struct Piece<'a> {
+    kind: u8,
+    length: usize,
+    sequence: [u8; 2],
+    offset: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> Piece<'a> {
+    fn split(messages: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (header, rest) = messages.split_first_chunk::<HEADER>()?;
+        let &[kind, l0, l1, l2, s0, s1, o0, o1, o2, f0, f1, f2] = header;
+        let number =
+            |bytes: [u8; 3]| usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
+        let (bytes, rest) = rest.split_at_checked(number([f0, f1, f2]))?;
+        let (length, offset) = (number([l0, l1, l2]), number([o0, o1, o2]));
+        let is_within = offset + bytes.len() <= length;
+        is_within.then_some((Self { kind, length, sequence: [s0, s1], offset, bytes }, rest))
+    }
+
+    /// The header of the whole message.
+    fn header(&self) -> Vec<u8> {
+        let length = &(self.length as u32).to_be_bytes()[1..];
+        [&[self.kind], length, &self.sequence, &[0; 3], length].concat()
+    }
+}
+
+/// The name of the key, of one to 256 bytes; OpenSSL takes it for a C string.
+fn identity(body: &[u8]) -> Option<Box<[u8]>> {
+    let (length, rest) = body.split_first_chunk()?;
+    let identity = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+    let is_good = (1..=MAX_IDENTITY).contains(&identity.len()) && !identity.contains(&0);
+    is_good.then(|| identity.into())
+}
+
+const BAD_IDENTITY: &str = "the client names no usable key";
+const CLIENT_KEY_EXCHANGE: u8 = 16;
+const HEADER: usize = 12;
+
+/// More than any identity and any point on a curve need.
+const MAX_BODY: usize = 512;
+
+/// How many pieces may come too early.
+const MAX_AHEAD: usize = 16;
+
+/// OpenSSL takes no longer ones.
+const MAX_IDENTITY: usize = 256;
