@@ -78,7 +78,7 @@ impl Direction {
     ///
     /// `None` if it is not authentic, or carries nothing known. Its body is then lost.
     pub fn open(&self, datagram: &mut [u8], record: &Record) -> Option<(ContentType, Range<usize>)> {
-        if record.version != Version::Dtls12 {
+        if record.version != Version::Dtls12 || record.cid.len() > MAX_CID {
             return None;
         }
         let explicit = self.suite.explicit_nonce_length();
@@ -180,17 +180,17 @@ impl Associated {
         let version = (Version::Dtls12 as u16).to_be_bytes();
         let length = (length as u16).to_be_bytes();
         let outer_type = head.outer_type() as u8;
-        if !head.cid.is_empty() {
-            // it begins with what no record has for a number, and tells it from a record without an id
+        if head.cid.is_empty() {
+            associated.add(&head.number());
+            associated.add(&[outer_type]);
+            associated.add(&version);
+        } else {
+            // no record has this number: so the one form is never taken for the other
             associated.add(&[0xff; 8]);
             associated.add(&[outer_type, head.cid.len() as u8, outer_type]);
             associated.add(&version);
             associated.add(&head.number());
             associated.add(head.cid);
-        } else {
-            associated.add(&head.number());
-            associated.add(&[outer_type]);
-            associated.add(&version);
         }
         associated.add(&length);
         associated
@@ -323,6 +323,16 @@ mod tests {
         for nothing in [&[][..], &[0, 0, 0], &[1, 25], &[1, 24, 0], &[23, 1]] {
             assert_eq!(open(nothing), None, "{nothing:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_id_that_is_too_long_is_refused() {
+        let mut datagram = Vec::new();
+        let head = Head { content_type: ContentType::Alert, epoch: 1, sequence: 0, cid: &[7; MAX_CID + 1] };
+        head.write(30, &mut datagram);
+        datagram.extend([0; 30]);
+        let record = records(&datagram, MAX_CID + 1).next().unwrap();
+        assert_eq!(keys(Suite::Aes128Ccm8).client.open(&mut datagram, &record), None);
     }
 
     #[test]
