@@ -244,6 +244,7 @@ pub(crate) mod tests {
             ("a first part", changed(11, &[9]), HelloError::Fragmented),
             ("a last part", changed(8, &[1]), HelloError::Fragmented),
             ("another length", changed(3, &[9]), HelloError::Fragmented),
+            ("a length too large", message_of(0x100, &body(b"", b"", &[])), HelloError::Malformed),
             ("a message behind it", more(&good), HelloError::Malformed),
             ("a byte behind it", more(&[0]), HelloError::Malformed),
             ("the version of TLS 1.2", changed(12, &[3, 3]), HelloError::Malformed),
@@ -303,7 +304,11 @@ pub(crate) mod tests {
 
     /// The second message of a handshake, whole.
     pub(crate) fn message(body: &[u8]) -> Vec<u8> {
-        let [_, length @ ..] = (body.len() as u32).to_be_bytes();
+        message_of(body.len() as u32, body)
+    }
+
+    fn message_of(length: u32, body: &[u8]) -> Vec<u8> {
+        let [_, length @ ..] = length.to_be_bytes();
         [&[CLIENT_HELLO][..], &length, &[0, 1, 0, 0, 0], &length, body].concat()
     }
 

@@ -284,6 +284,19 @@ mod tests {
     }
 
     #[test]
+    fn every_bit_of_a_record_counts() {
+        for (suite, from_client, _) in KNOWN_RECORDS {
+            let (client, datagram) = (keys(suite).client, bytes(from_client));
+            for bit in 0..datagram.len() * 8 {
+                let mut changed = datagram.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let Some(record) = records(&changed, 3).next() else { continue };
+                assert_eq!(client.open(&mut changed, &record), None, "{suite:?}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
     fn bodies_too_short_for_a_tag_are_refused() {
         for (suite, _, _) in KNOWN_RECORDS {
             for (content_type, cid) in [(ContentType::Alert, &[][..]), (ContentType::ConnectionId, &[1, 2])] {

@@ -1,6 +1,6 @@
 //! Cipher suites that records can be protected with.
 
-use aes::{Aes128, Aes256};
+use aes::{Aes128Enc, Aes256Enc};
 use ccm::Ccm;
 use ccm::aead::array::typenum::Unsigned;
 use ccm::aead::{AeadCore, AeadInOut, KeyInit};
@@ -72,11 +72,11 @@ impl Suite {
     /// Encrypts `text` but its end, where the tag comes.
     pub(crate) fn seal(self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
         match self {
-            Self::Aes128Ccm => ccm_seal::<Ccm<Aes128, U16, U12>>(key, nonce, associated, text),
-            Self::Aes128Ccm8 => ccm_seal::<Ccm<Aes128, U8, U12>>(key, nonce, associated, text),
+            Self::Aes128Ccm => ccm_seal::<Ccm<Aes128Enc, U16, U12>>(key, nonce, associated, text),
+            Self::Aes128Ccm8 => ccm_seal::<Ccm<Aes128Enc, U8, U12>>(key, nonce, associated, text),
             Self::Aes128Gcm => ring_seal(&aead::AES_128_GCM, key, nonce, associated, text),
-            Self::Aes256Ccm => ccm_seal::<Ccm<Aes256, U16, U12>>(key, nonce, associated, text),
-            Self::Aes256Ccm8 => ccm_seal::<Ccm<Aes256, U8, U12>>(key, nonce, associated, text),
+            Self::Aes256Ccm => ccm_seal::<Ccm<Aes256Enc, U16, U12>>(key, nonce, associated, text),
+            Self::Aes256Ccm8 => ccm_seal::<Ccm<Aes256Enc, U8, U12>>(key, nonce, associated, text),
             Self::Aes256Gcm => ring_seal(&aead::AES_256_GCM, key, nonce, associated, text),
             Self::ChaCha20Poly1305 => ring_seal(&aead::CHACHA20_POLY1305, key, nonce, associated, text),
         }
@@ -85,11 +85,11 @@ impl Suite {
     /// Decrypts `text` but its end, the tag; what is not authentic is lost.
     pub(crate) fn open(self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
         match self {
-            Self::Aes128Ccm => ccm_open::<Ccm<Aes128, U16, U12>>(key, nonce, associated, text),
-            Self::Aes128Ccm8 => ccm_open::<Ccm<Aes128, U8, U12>>(key, nonce, associated, text),
+            Self::Aes128Ccm => ccm_open::<Ccm<Aes128Enc, U16, U12>>(key, nonce, associated, text),
+            Self::Aes128Ccm8 => ccm_open::<Ccm<Aes128Enc, U8, U12>>(key, nonce, associated, text),
             Self::Aes128Gcm => ring_open(&aead::AES_128_GCM, key, nonce, associated, text),
-            Self::Aes256Ccm => ccm_open::<Ccm<Aes256, U16, U12>>(key, nonce, associated, text),
-            Self::Aes256Ccm8 => ccm_open::<Ccm<Aes256, U8, U12>>(key, nonce, associated, text),
+            Self::Aes256Ccm => ccm_open::<Ccm<Aes256Enc, U16, U12>>(key, nonce, associated, text),
+            Self::Aes256Ccm8 => ccm_open::<Ccm<Aes256Enc, U8, U12>>(key, nonce, associated, text),
             Self::Aes256Gcm => ring_open(&aead::AES_256_GCM, key, nonce, associated, text),
             Self::ChaCha20Poly1305 => ring_open(&aead::CHACHA20_POLY1305, key, nonce, associated, text),
         }
