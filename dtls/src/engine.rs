@@ -110,7 +110,7 @@ pub struct Outcome {
 }
 
 /// Who a client has shown to be; nothing, if it was not asked to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The name of the key that it has.
     pub psk: Option<Box<[u8]>>,

@@ -17,11 +17,12 @@ mod suite;
 pub use client_hello::{ClientHello, HelloError};
 pub use cookie::{Cookies, hello_verify_request};
 pub use endpoint::{
-    CID_LENGTH, CloseReason, DtlsEndpoint, Event, HandshakeFault, HandshakeId, Outbox, SendFault, SessionId,
-    Settings, Statistics,
+    CID_LENGTH, CloseReason, DtlsEndpoint, Endpoint, EndpointError, Event, HandshakeFault, HandshakeId,
+    Outbox, SendFault, SessionId, Settings, Statistics, shard_of,
 };
 pub use engine::{
-    Flight, FlightRecord, Handshake, HandshakeEngine, Identity, Input, Outcome, Progress, Refusal, Secrets, Start,
+    Flight, FlightRecord, Handshake, HandshakeEngine, Identity, Input, Outcome, Progress, Refusal, Secrets,
+    Start,
 };
 pub use keys::{Direction, Keys, MAX_PLAINTEXT, SealError, key_block};
 pub use record::{ContentType, Head, Record, Version, records};

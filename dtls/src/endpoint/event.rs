@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use crate::engine::{Identity, Refusal};
+use crate::keys::SealError;
 
 /// Names a session; never used again by the same endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -163,6 +164,15 @@ impl fmt::Display for SendFault {
             Self::TooLong => "the payload does not fit into a record",
             Self::UnknownSession => "there is no such session",
         })
+    }
+}
+
+impl From<SealError> for SendFault {
+    fn from(error: SealError) -> Self {
+        match error {
+            SealError::Exhausted => Self::Exhausted,
+            SealError::TooLong => Self::TooLong,
+        }
     }
 }
 

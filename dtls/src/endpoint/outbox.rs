@@ -32,16 +32,23 @@ impl Outbox {
         self.datagrams.is_empty()
     }
 
+    /// Adds a datagram.
+    pub(super) fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(datagram);
+        self.datagrams.push((to, start..self.bytes.len()));
+    }
+
     /// Adds a datagram that `write` appends to the buffer; none if it fails.
-    pub(super) fn push<E>(
+    pub(super) fn write<E>(
         &mut self,
-        address: SocketAddr,
+        to: SocketAddr,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
         let start = self.bytes.len();
         let written = write(&mut self.bytes);
         match written {
-            Ok(()) => self.datagrams.push((address, start..self.bytes.len())),
+            Ok(()) => self.datagrams.push((to, start..self.bytes.len())),
             Err(_) => self.bytes.truncate(start),
         }
         written

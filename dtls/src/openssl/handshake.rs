@@ -26,6 +26,8 @@ pub(super) struct SslHandshake {
     next_record: [u64; 2],
     /// The number of the next message from OpenSSL that it has not sent before.
     next_message: u16,
+    /// What OpenSSL chose: it tells only much later.
+    suite: Option<u16>,
     /// Where the key's name is found, in cipher suites that have one; none once the key is known.
     exchange: Option<KeyExchange>,
     /// The client's Finished, which may have overtaken other messages.
@@ -45,15 +47,13 @@ impl SslHandshake {
         start: &Start<'_>,
         flight: &mut Flight,
     ) -> Result<Self, Refusal> {
-        let mut handshake = Self::new(context, start).map_err(refusal)?;
+        let mut handshake = Self::new(context, start).map_err(|errors| refusal(&errors))?;
         // what came before the cookie, so that OpenSSL counts messages as the client does
         for sequence in 0..start.message_sequence {
             handshake.take_hello(sequence, start.hello_without_cookie, &mut Flight::default())?;
         }
         handshake.take_hello(start.message_sequence, start.hello, flight)?;
-        if handshake.is_psk() {
-            handshake.exchange = Some(KeyExchange::default());
-        }
+        handshake.exchange = handshake.is_psk().then(KeyExchange::default);
         Ok(handshake)
     }
 
@@ -70,7 +70,15 @@ impl SslHandshake {
         let attached = Attached { connection_id: start.connection_id.map(Into::into), key: OnceLock::new() };
         ssl.set_ex_data(attached_index()?, attached);
         let stream = SslStream::new(ssl, Pipe::default())?;
-        Ok(Self { stream, next_record: [0; 2], next_message: 0, exchange: None, finished: None, keys: None })
+        Ok(Self {
+            stream,
+            next_record: [0; 2],
+            next_message: 0,
+            suite: None,
+            exchange: None,
+            finished: None,
+            keys: None,
+        })
     }
 
     fn take_hello(&mut self, sequence: u16, body: &[u8], flight: &mut Flight) -> Result<Progress, Refusal> {
@@ -96,7 +104,7 @@ impl SslHandshake {
         let head =
             Head { content_type: ContentType::Handshake, epoch: 1, sequence: self.next_record[1], cid: &[] };
         self.next_record[1] += 1;
-        let keys = keys_of(&mut self.keys, self.stream.ssl()).ok_or_else(out_of_order)?;
+        let keys = self.keys().ok_or_else(out_of_order)?;
         let mut record = Vec::new();
         keys.client.seal(&head, fragment, &mut record).map_err(|_| out_of_order())?;
         self.stream.get_mut().incoming.push_back(record);
@@ -148,17 +156,27 @@ impl SslHandshake {
     fn plain(&mut self, datagram: &mut [u8], record: &Record) -> Option<FlightRecord> {
         let (content_type, text) = match record.epoch {
             0 => (record.content_type, record.body.clone()),
-            _ => keys_of(&mut self.keys, self.stream.ssl())?.server.open(datagram, record)?,
+            _ => self.keys()?.server.open(datagram, record)?,
         };
         let plain = FlightRecord { epoch: record.epoch, content_type, fragment: datagram.get(text)?.into() };
+        self.suite = self.suite.or_else(|| suite_of(&plain));
         if let Some(number) = message_number(&plain) {
             self.next_message = self.next_message.max(number + 1);
         }
         Some(plain)
     }
 
+    /// The keys, as soon as they can be known.
+    fn keys(&mut self) -> Option<&Keys> {
+        if self.keys.is_none() {
+            let Secrets { suite, master, client_random, server_random } = self.secrets()?;
+            self.keys = Some(key_block(suite, &master, &client_random, &server_random));
+        }
+        self.keys.as_ref()
+    }
+
     fn is_psk(&self) -> bool {
-        self.stream.ssl().current_cipher().is_some_and(|cipher| cipher.name().contains("PSK-"))
+        self.suite.is_some_and(|suite| PSK_SUITES.contains(&suite))
     }
 }
 
@@ -186,7 +204,16 @@ impl Handshake for SslHandshake {
     }
 
     fn secrets(&self) -> Option<Secrets> {
-        secrets(self.stream.ssl())
+        let ssl = self.stream.ssl();
+        let suite = Suite::from_number(self.suite?)?;
+        let mut master = Zeroizing::new([0; 48]);
+        if ssl.session()?.master_key(&mut *master) != master.len() {
+            return None;
+        }
+        let (mut client_random, mut server_random) = ([0; 32], [0; 32]);
+        ssl.client_random(&mut client_random);
+        ssl.server_random(&mut server_random);
+        Some(Secrets { suite, master, client_random, server_random })
     }
 
     fn outcome(&self) -> Outcome {
@@ -231,26 +258,6 @@ fn attached_index() -> Result<Index<Ssl, Attached>, ErrorStack> {
     Ok(*INDEX.get_or_init(|| index))
 }
 
-fn keys_of<'a>(keys: &'a mut Option<Keys>, ssl: &SslRef) -> Option<&'a Keys> {
-    if keys.is_none() {
-        let Secrets { suite, master, client_random, server_random } = secrets(ssl)?;
-        *keys = Some(key_block(suite, &master, &client_random, &server_random));
-    }
-    keys.as_ref()
-}
-
-fn secrets(ssl: &SslRef) -> Option<Secrets> {
-    let suite = Suite::from_number(u16::from_be_bytes(ssl.current_cipher()?.protocol_id()))?;
-    let mut master = Zeroizing::new([0; 48]);
-    if ssl.session()?.master_key(&mut *master) != master.len() {
-        return None;
-    }
-    let (mut client_random, mut server_random) = ([0; 32], [0; 32]);
-    ssl.client_random(&mut client_random);
-    ssl.server_random(&mut server_random);
-    Some(Secrets { suite, master, client_random, server_random })
-}
-
 /// The number of the message that a record carries, or a piece of it.
 fn message_number(record: &FlightRecord) -> Option<u16> {
     let is_message = record.content_type == ContentType::Handshake;
@@ -258,9 +265,17 @@ fn message_number(record: &FlightRecord) -> Option<u16> {
     is_message.then(|| u16::from_be_bytes(number))
 }
 
+/// What was chosen, if a record carries the ServerHello (RFC 5246 §7.4.1.3).
+fn suite_of(record: &FlightRecord) -> Option<u16> {
+    let [SERVER_HELLO, ..] = *record.fragment else { return None };
+    let (length, rest) = record.fragment.get(SESSION_ID..)?.split_first()?;
+    let number = rest.get(usize::from(*length)..)?.first_chunk()?;
+    Some(u16::from_be_bytes(*number))
+}
+
 fn reason(error: &::openssl::ssl::Error) -> String {
     let first = error.ssl_error().and_then(|errors| errors.errors().first());
-    first.and_then(|error| error.reason()).unwrap_or("the handshake failed").to_owned()
+    first.and_then(::openssl::error::Error::reason).unwrap_or("the handshake failed").to_owned()
 }
 
 fn out_of_order() -> Refusal {
@@ -268,3 +283,11 @@ fn out_of_order() -> Refusal {
 }
 
 const CLIENT_HELLO: u8 = 1;
+const SERVER_HELLO: u8 = 2;
+
+/// Where a ServerHello has its session id: behind the header, the version and the random bytes.
+const SESSION_ID: usize = 12 + 2 + 32;
+
+/// Those of PSK and ECDHE_PSK, by their numbers at IANA.
+const PSK_SUITES: [u16; 12] =
+    [0x00a8, 0x00a9, 0xc0a4, 0xc0a5, 0xc0a8, 0xc0a9, 0xccab, 0xccac, 0xd001, 0xd002, 0xd003, 0xd005];

@@ -42,8 +42,9 @@ impl Engine {
     /// Checks the settings, all of them.
     pub fn new(settings: &EngineSettings) -> Result<Self, Fault> {
         let material = Material::new(settings)?;
-        let fresh = material.context(Resumption::Off).map_err(library)?;
-        let context = material.context(material.resumption()).map_err(library)?;
+        let fresh = material.context(Resumption::Off).map_err(|errors| Fault::Library(errors.to_string()))?;
+        let context =
+            material.context(material.resumption()).map_err(|errors| Fault::Library(errors.to_string()))?;
         Ok(Self { material, fresh, resuming: Mutex::new(Resuming { context, since: None }) })
     }
 
@@ -61,11 +62,11 @@ impl Engine {
 
 impl HandshakeEngine for Engine {
     fn begin(&self, start: &Start<'_>, flight: &mut Flight) -> Result<Box<dyn Handshake>, Refusal> {
-        let context = self.resuming(start.now).map_err(refusal)?;
+        let context = self.resuming(start.now).map_err(|errors| refusal(&errors))?;
         let mut answer = Flight::default();
         let mut handshake = SslHandshake::begin(&context, start, &mut answer);
         if let Ok(resumed) = &handshake
-            && resumed.has_expired(&*Asn1Time::days_from_now(0).map_err(refusal)?)
+            && resumed.has_expired(&*Asn1Time::days_from_now(0).map_err(|errors| refusal(&errors))?)
         {
             answer.0.clear();
             handshake = SslHandshake::begin(&self.fresh, start, &mut answer);
@@ -75,11 +76,7 @@ impl HandshakeEngine for Engine {
     }
 }
 
-fn library(errors: ErrorStack) -> Fault {
-    Fault::Library(errors.to_string())
-}
-
-fn refusal(errors: ErrorStack) -> Refusal {
+fn refusal(errors: &ErrorStack) -> Refusal {
     Refusal(errors.to_string())
 }
 

@@ -1,0 +1,179 @@
+//! What the tests have in common: a server, clients of OpenSSL, and the datagrams between them.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+pub mod client;
+pub mod pki;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mgate_dtls::openssl::{Engine, EngineSettings, Psk};
+use mgate_dtls::{DtlsEndpoint, Endpoint, Event, HandshakeId, Outbox, SessionId, Settings, Statistics};
+
+use self::client::Client;
+
+/// An endpoint, and what it told.
+pub struct Server {
+    pub endpoint: Endpoint,
+    pub now: Instant,
+    /// Everything that happened, and what data said.
+    pub events: Vec<Event>,
+    pub data: Vec<(SessionId, Vec<u8>)>,
+    /// Keys that are asked for are answered at once.
+    pub answers: bool,
+    /// Every datagram that it ever sent.
+    pub sent: Vec<(SocketAddr, Vec<u8>)>,
+    out: Outbox,
+}
+
+impl Server {
+    pub fn new(engine: &EngineSettings, settings: Settings) -> Self {
+        let engine = Engine::new(engine).unwrap();
+        Self {
+            endpoint: Endpoint::new(Arc::new(engine), settings).unwrap(),
+            now: start(),
+            events: Vec::new(),
+            data: Vec::new(),
+            answers: true,
+            sent: Vec::new(),
+            out: Outbox::new(),
+        }
+    }
+
+    /// One that knows the keys of [`key_of`].
+    pub fn with_psk() -> Self {
+        Self::new(&psk(), Settings::default())
+    }
+
+    /// Takes a datagram; what is to be sent.
+    pub fn handle(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+        let mut datagram = datagram.to_vec();
+        self.endpoint.handle_datagram(self.now, from, &mut datagram, &mut self.out);
+        self.take_events(&datagram);
+        self.take_sent()
+    }
+
+    /// Lets time pass, up to and with what is due then.
+    pub fn pass(&mut self, time: Duration) -> Vec<(SocketAddr, Vec<u8>)> {
+        let end = self.now + time;
+        while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.endpoint.handle_timeout(self.now, &mut self.out);
+            self.take_events(&[]);
+        }
+        self.now = end;
+        self.take_sent()
+    }
+
+    pub fn send(&mut self, session: SessionId, payload: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.endpoint.send(self.now, session, payload, &mut self.out).unwrap();
+        self.take_sent()
+    }
+
+    pub fn close(&mut self, session: SessionId) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.endpoint.close(self.now, session, &mut self.out);
+        self.take_sent()
+    }
+
+    pub fn give_key(&mut self, handshake: HandshakeId, key: Option<&[u8]>) -> Vec<(SocketAddr, Vec<u8>)> {
+        self.endpoint.give_key(self.now, handshake, key, &mut self.out);
+        self.take_events(&[]);
+        self.take_sent()
+    }
+
+    /// Carries datagrams between a client and the server until there are none.
+    pub fn converse(&mut self, client: &mut Client) {
+        for _ in 0..MAX_ROUNDS {
+            let datagrams = client.take_sent();
+            if datagrams.is_empty() {
+                return;
+            }
+            for datagram in datagrams {
+                for (to, answer) in self.handle(client.address, &datagram) {
+                    assert_eq!(to, client.address);
+                    client.handle(&answer);
+                }
+            }
+        }
+        panic!("they do not come to an end");
+    }
+
+    /// Shakes hands with a client; the session.
+    pub fn connect(&mut self, client: &mut Client) -> SessionId {
+        client.start();
+        self.converse(client);
+        assert!(client.is_connected(), "{:?}, {:?}", client.fault, self.events);
+        let Some(Event::Connected { session, .. }) = self.last_connected() else {
+            panic!("{:?}", self.events);
+        };
+        *session
+    }
+
+    pub fn last_connected(&self) -> Option<&Event> {
+        self.events.iter().rfind(|event| matches!(event, Event::Connected { .. }))
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        self.endpoint.statistics()
+    }
+
+    /// Sends data both ways.
+    pub fn exchange(&mut self, client: &mut Client, session: SessionId) {
+        self.data.clear();
+        client.send(b"request");
+        self.converse(client);
+        assert_eq!(self.data, [(session, b"request".to_vec())]);
+        for (to, datagram) in self.send(session, b"response") {
+            assert_eq!(to, client.address);
+            client.handle(&datagram);
+        }
+        assert_eq!(client.received.pop().as_deref(), Some(&b"response"[..]));
+    }
+
+    fn take_events(&mut self, datagram: &[u8]) {
+        while let Some(event) = self.endpoint.poll_event() {
+            match &event {
+                Event::Data { session, payload } => {
+                    self.data.push((*session, datagram[payload.clone()].to_vec()));
+                }
+                Event::EarlyData { session, payload } => self.data.push((*session, payload.to_vec())),
+                Event::KeyWanted { handshake, identity, .. } if self.answers => {
+                    let key = key_of(identity);
+                    self.endpoint.give_key(self.now, *handshake, key.as_deref(), &mut self.out);
+                }
+                _ => {}
+            }
+            self.events.push(event);
+        }
+    }
+
+    fn take_sent(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        let sent: Vec<_> = self.out.iter().map(|(to, datagram)| (to, datagram.to_vec())).collect();
+        self.out.clear();
+        self.sent.extend(sent.iter().cloned());
+        sent
+    }
+}
+
+/// Everybody's key, by identity.
+pub fn key_of(identity: &[u8]) -> Option<Vec<u8>> {
+    identity.strip_prefix(b"device").map(|rest| [b"key of device", rest].concat())
+}
+
+pub fn psk() -> EngineSettings {
+    EngineSettings { psk: Psk::On, ..EngineSettings::default() }
+}
+
+/// The address of the client of this number.
+pub fn address(number: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], 1024 + number))
+}
+
+#[expect(clippy::disallowed_methods, reason = "it passes by hand from here on")]
+pub fn start() -> Instant {
+    Instant::now()
+}
+
+const MAX_ROUNDS: usize = 20;
