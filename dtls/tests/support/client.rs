@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use mgate_certs::{Authority, Issued};
 use openssl::pkey::PKey;
 use openssl::ssl::{
-    ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSession, SslStream,
-    SslVerifyMode, SslVersion,
+    ErrorCode, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslStream, SslVerifyMode,
+    SslVersion,
 };
 use openssl::x509::X509;
 
@@ -31,22 +31,17 @@ struct Pipe {
 
 impl Client {
     pub fn new(context: &SslContext, address: SocketAddr) -> Self {
-        Self::resuming(context, address, None)
+        let mut ssl = Ssl::new(context).unwrap();
+        ssl.set_connect_state();
+        ssl.set_mtu(1200).unwrap();
+        let stream = SslStream::new(ssl, Pipe::default()).unwrap();
+        Self { address, received: Vec::new(), fault: None, stream, is_connected: false }
     }
 
     /// One that knows a key; with a suite that every device has.
     pub fn with_psk(identity: &str, address: SocketAddr) -> Self {
         let key = super::key_of(identity.as_bytes()).unwrap_or_else(|| b"some key".to_vec());
         Self::new(&psk_context(identity, &key, "PSK-AES128-CCM8"), address)
-    }
-
-    pub fn resuming(context: &SslContext, address: SocketAddr, session: Option<&SslSession>) -> Self {
-        let mut ssl = Ssl::new(context).unwrap();
-        ssl.set_connect_state();
-        ssl.set_mtu(1200).unwrap();
-        assert!(session.is_none(), "a session must be set by hand");
-        let stream = SslStream::new(ssl, Pipe::default()).unwrap();
-        Self { address, received: Vec::new(), fault: None, stream, is_connected: false }
     }
 
     pub fn start(&mut self) {
@@ -76,10 +71,6 @@ impl Client {
 
     pub fn suite(&self) -> &'static str {
         self.stream.ssl().current_cipher().unwrap().name()
-    }
-
-    pub fn session(&self) -> SslSession {
-        self.stream.ssl().session().unwrap().to_owned()
     }
 
     fn advance(&mut self) {

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod client;
+pub mod device;
 pub mod pki;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use mgate_dtls::openssl::{Engine, EngineSettings, Psk};
 use mgate_dtls::{DtlsEndpoint, Endpoint, Event, HandshakeId, Outbox, SessionId, Settings, Statistics};
 
 use self::client::Client;
+use self::device::Device;
 
 /// An endpoint, and what it told.
 pub struct Server {
@@ -84,16 +86,16 @@ impl Server {
     }
 
     /// Carries datagrams between a client and the server until there are none.
-    pub fn converse(&mut self, client: &mut Client) {
+    pub fn converse(&mut self, client: &mut impl Peer) {
         for _ in 0..MAX_ROUNDS {
             let datagrams = client.take_sent();
             if datagrams.is_empty() {
                 return;
             }
             for datagram in datagrams {
-                for (to, answer) in self.handle(client.address, &datagram) {
-                    assert_eq!(to, client.address);
-                    client.handle(&answer);
+                for (to, answer) in self.handle(client.address(), &datagram) {
+                    assert_eq!(to, client.address());
+                    client.handle(self.now, &answer);
                 }
             }
         }
@@ -101,10 +103,10 @@ impl Server {
     }
 
     /// Shakes hands with a client; the session.
-    pub fn connect(&mut self, client: &mut Client) -> SessionId {
-        client.start();
+    pub fn connect(&mut self, client: &mut impl Peer) -> SessionId {
+        client.start(self.now);
         self.converse(client);
-        assert!(client.is_connected(), "{:?}, {:?}", client.fault, self.events);
+        assert!(client.is_connected(), "{:?}", self.events);
         let Some(Event::Connected { session, .. }) = self.last_connected() else {
             panic!("{:?}", self.events);
         };
@@ -120,16 +122,16 @@ impl Server {
     }
 
     /// Sends data both ways.
-    pub fn exchange(&mut self, client: &mut Client, session: SessionId) {
+    pub fn exchange(&mut self, client: &mut impl Peer, session: SessionId) {
         self.data.clear();
         client.send(b"request");
         self.converse(client);
         assert_eq!(self.data, [(session, b"request".to_vec())]);
         for (to, datagram) in self.send(session, b"response") {
-            assert_eq!(to, client.address);
-            client.handle(&datagram);
+            assert_eq!(to, client.address());
+            client.handle(self.now, &datagram);
         }
-        assert_eq!(client.received.pop().as_deref(), Some(&b"response"[..]));
+        assert_eq!(client.received().pop().as_deref(), Some(&b"response"[..]));
     }
 
     fn take_events(&mut self, datagram: &[u8]) {
@@ -154,6 +156,77 @@ impl Server {
         self.out.clear();
         self.sent.extend(sent.iter().cloned());
         sent
+    }
+}
+
+/// A client.
+pub trait Peer {
+    fn address(&self) -> SocketAddr;
+    fn start(&mut self, now: Instant);
+    fn handle(&mut self, now: Instant, datagram: &[u8]);
+    fn send(&mut self, payload: &[u8]);
+    fn take_sent(&mut self) -> Vec<Vec<u8>>;
+    fn received(&mut self) -> &mut Vec<Vec<u8>>;
+    fn is_connected(&self) -> bool;
+}
+
+impl Peer for Client {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn start(&mut self, _now: Instant) {
+        self.start();
+    }
+
+    fn handle(&mut self, _now: Instant, datagram: &[u8]) {
+        self.handle(datagram);
+    }
+
+    fn send(&mut self, payload: &[u8]) {
+        self.send(payload);
+    }
+
+    fn take_sent(&mut self) -> Vec<Vec<u8>> {
+        self.take_sent()
+    }
+
+    fn received(&mut self) -> &mut Vec<Vec<u8>> {
+        &mut self.received
+    }
+
+    fn is_connected(&self) -> bool {
+        self.is_connected()
+    }
+}
+
+impl Peer for Device {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn start(&mut self, now: Instant) {
+        self.start(now);
+    }
+
+    fn handle(&mut self, now: Instant, datagram: &[u8]) {
+        self.handle(now, datagram);
+    }
+
+    fn send(&mut self, payload: &[u8]) {
+        self.send(payload);
+    }
+
+    fn take_sent(&mut self) -> Vec<Vec<u8>> {
+        self.take_sent()
+    }
+
+    fn received(&mut self) -> &mut Vec<Vec<u8>> {
+        &mut self.received
+    }
+
+    fn is_connected(&self) -> bool {
+        self.is_connected
     }
 }
 
