@@ -30,8 +30,8 @@ pub(super) struct SslHandshake {
     suite: Option<u16>,
     /// Where the key's name is found, in cipher suites that have one; none once the key is known.
     exchange: Option<KeyExchange>,
-    /// The client's Finished, which may have overtaken other messages.
-    finished: Option<Box<[u8]>>,
+    /// The client's Finished, mostly in one piece; it may have overtaken other messages.
+    finished: Vec<Box<[u8]>>,
     keys: Option<Keys>,
 }
 
@@ -76,7 +76,7 @@ impl SslHandshake {
             next_message: 0,
             suite: None,
             exchange: None,
-            finished: None,
+            finished: Vec::new(),
             keys: None,
         })
     }
@@ -98,24 +98,27 @@ impl SslHandshake {
         self.stream.get_mut().incoming.push_back(record);
     }
 
-    /// Queues ChangeCipherSpec and a record of epoch 1, which goes nowhere else.
-    fn feed_finished(&mut self, fragment: &[u8]) -> Result<(), Refusal> {
+    /// Queues what came of the Finished, behind ChangeCipherSpec; sealed again, for OpenSSL alone.
+    fn feed_finished(&mut self) -> Result<(), Refusal> {
+        if self.finished.is_empty() {
+            return Ok(());
+        }
         self.feed(ContentType::ChangeCipherSpec, &[1]);
-        let head =
-            Head { content_type: ContentType::Handshake, epoch: 1, sequence: self.next_record[1], cid: &[] };
-        self.next_record[1] += 1;
-        let keys = self.keys().ok_or_else(out_of_order)?;
-        let mut record = Vec::new();
-        keys.client.seal(&head, fragment, &mut record).map_err(|_| out_of_order())?;
-        self.stream.get_mut().incoming.push_back(record);
+        for piece in self.finished.clone() {
+            let sequence = self.next_record[1];
+            self.next_record[1] += 1;
+            let head = Head { content_type: ContentType::Handshake, epoch: 1, sequence, cid: &[] };
+            let mut record = Vec::new();
+            let keys = self.keys().ok_or_else(out_of_order)?;
+            keys.client.seal(&head, &piece, &mut record).map_err(|_| out_of_order())?;
+            self.stream.get_mut().incoming.push_back(record);
+        }
         Ok(())
     }
 
     /// Lets OpenSSL take what is queued.
     fn advance(&mut self, flight: &mut Flight) -> Result<Progress, Refusal> {
-        if let Some(finished) = self.finished.clone() {
-            self.feed_finished(&finished)?;
-        }
+        self.feed_finished()?;
         let mut result = self.stream.do_handshake();
         // it may drop a record, and then wants to be called again
         while !self.stream.get_ref().incoming.is_empty()
@@ -188,7 +191,11 @@ impl Handshake for SslHandshake {
             }
             (Input::Message(messages), None) => self.feed(ContentType::Handshake, messages),
             (Input::Alert(alert), _) => self.feed(ContentType::Alert, alert),
-            (Input::Finished(fragment), _) => self.finished = Some(fragment.into()),
+            (Input::Finished(fragment), _) => {
+                if self.finished.len() < MAX_PIECES {
+                    self.finished.push(fragment.into());
+                }
+            }
         }
         self.advance(flight)
     }
@@ -284,6 +291,9 @@ fn out_of_order() -> Refusal {
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
+
+/// How many pieces of a Finished are kept: it has twelve bytes.
+const MAX_PIECES: usize = 12;
 
 /// Where a ServerHello has its session id: behind the header, the version and the random bytes.
 const SESSION_ID: usize = 12 + 2 + 32;

@@ -53,6 +53,8 @@ pub struct Device {
     pub next_sealed: u64,
     /// Whether its Finished is to be wrong.
     pub lies: bool,
+    /// How long the pieces are of what comes behind its hello, if not as long.
+    pub piece_behind_hello: Option<usize>,
     pub keys: Option<Keys>,
     random: [u8; 32],
     server_random: [u8; 32],
@@ -115,6 +117,7 @@ impl Device {
             server_cid: Vec::new(),
             next_sealed: 0,
             lies: false,
+            piece_behind_hello: None,
             keys: None,
             random,
             server_random: [0; 32],
@@ -293,9 +296,10 @@ impl Device {
         let whole = message(kind, self.next_message, body, 0..body.len());
         self.transcript.extend(&whole);
         let epoch = u16::from(kind == FINISHED);
+        let most = self.piece_behind_hello.filter(|_| kind != CLIENT_HELLO).unwrap_or(self.options.piece);
         let mut at = 0;
         while at == 0 || at < body.len() {
-            let end = body.len().min(at + self.options.piece);
+            let end = body.len().min(at + most);
             let piece = message(kind, self.next_message, body, at..end);
             self.flight.push((epoch, ContentType::Handshake, piece));
             at = end.max(1);
