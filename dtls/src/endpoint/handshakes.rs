@@ -246,3 +246,121 @@ const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 const MAX_EARLY: usize = 8;
 const MAX_EARLY_BYTES: usize = 8 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::engine::{Input, Outcome, Progress, Refusal, Secrets};
+
+    proptest! {
+        #[test]
+        fn the_tables_agree_after_each_step(
+            steps in proptest::collection::vec((0u8..4, 0u8..8, any::<bool>()), 1..200),
+        ) {
+            let start = start();
+            let mut now = start;
+            let mut handshakes = Handshakes::default();
+            for (kind, number, has_cid) in steps {
+                let address = at(number);
+                let known = handshakes.at(address);
+                match (kind, known) {
+                    (0, None) => {
+                        handshakes.add(pending(address, has_cid.then_some([number; 8]), now));
+                    }
+                    (1, Some(id)) => prop_assert_eq!(handshakes.remove(id).unwrap().address, address),
+                    (2, Some(id)) => handshakes.rearm(id, |clock| clock.back_off(now)),
+                    (3, Some(id)) => handshakes.rearm(id, |clock| clock.restart(now, Duration::from_secs(1))),
+                    _ => now += Duration::from_secs(1),
+                }
+                check(&handshakes);
+            }
+        }
+    }
+
+    fn check(handshakes: &Handshakes) {
+        let count = handshakes.len();
+        assert_eq!((handshakes.by_address.len(), handshakes.timers.len()), (count, count));
+        assert_eq!(handshakes.networks.values().sum::<usize>(), count);
+        assert!(handshakes.networks.values().all(|count| *count > 0));
+        for (id, pending) in &handshakes.by_id {
+            assert_eq!(handshakes.at(pending.address), Some(*id));
+            assert!(handshakes.timers.contains(&(pending.clock.due(), *id)));
+            assert!(pending.clock.due() <= pending.clock.deadline);
+            assert!(pending.cid.is_none_or(|cid| handshakes.of(&cid) == Some(*id)));
+        }
+        let with_cid = handshakes.by_id.values().filter(|pending| pending.cid.is_some()).count();
+        assert_eq!(handshakes.by_cid.len(), with_cid);
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client() {
+        let of = |text: &str| network(SocketAddr::new(text.parse().unwrap(), 1));
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:2:3:4:5"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_number_and_size() {
+        let mut early = Early::default();
+        for _ in 0..100 {
+            early.keep_sealed(&[0; 100]);
+            early.keep_opened(ContentType::ApplicationData, &[0; 100]);
+        }
+        assert_eq!(early.sealed.len() + early.opened.len(), MAX_EARLY);
+        let mut early = Early::default();
+        for _ in 0..3 {
+            early.keep_sealed(&[0; MAX_EARLY_BYTES / 2]);
+        }
+        assert_eq!(early.sealed.len(), 2);
+    }
+
+    /// A handshake that never goes on.
+    struct Silent;
+
+    impl Handshake for Silent {
+        fn handle(&mut self, _: Input<'_>, _: &mut Flight) -> Result<Progress, Refusal> {
+            Ok(Progress::Going)
+        }
+
+        fn give_key(&mut self, _: Zeroizing<Vec<u8>>, _: &mut Flight) -> Result<Progress, Refusal> {
+            Ok(Progress::Going)
+        }
+
+        fn secrets(&self) -> Option<Secrets> {
+            None
+        }
+
+        fn outcome(&self) -> Outcome {
+            Outcome::default()
+        }
+    }
+
+    fn pending(address: SocketAddr, cid: Option<ConnectionId>, now: Instant) -> Pending {
+        Pending {
+            engine: Box::new(Silent),
+            address,
+            cid,
+            peer_cid: Box::default(),
+            random: [0; 32],
+            sender: Sender::new(0, 1_200),
+            protection: None,
+            early: Early::default(),
+            awaits_key: false,
+            clock: Clock::new(now, Duration::from_secs(30), Duration::from_secs(1)),
+        }
+    }
+
+    fn at(number: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, number % 3], 5_000 + u16::from(number)))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "it passes by hand from here on")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+}

@@ -71,3 +71,45 @@ impl Protection {
 
 /// The epoch of protected records: without renegotiation there is no other.
 pub(super) const EPOCH: u16 = 1;
+
+#[cfg(test)]
+pub(super) mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::record::{MAX_SEQUENCE, records};
+    use crate::suite::Suite;
+
+    #[test]
+    fn no_record_is_sealed_when_the_numbers_are_used_up() {
+        let mut protection = Protection { next_sequence: MAX_SEQUENCE, ..protection() };
+        let mut out = Vec::new();
+        protection.seal(ContentType::ApplicationData, b"last", &mut out).unwrap();
+        let length = out.len();
+        let sealed = protection.seal(ContentType::ApplicationData, b"one more", &mut out);
+        assert_eq!((sealed, out.len()), (Err(SealError::Exhausted), length));
+    }
+
+    #[test]
+    fn a_record_is_opened_once() {
+        let mut protection = protection();
+        let mut datagram = Vec::new();
+        let head = Head { content_type: ContentType::Alert, epoch: EPOCH, sequence: 7, cid: &[] };
+        protection.keys.client.seal(&head, &[1, 0], &mut datagram).unwrap();
+        let record = records(&datagram, 0).next().unwrap();
+        let mut copy = datagram.clone();
+        let opened = protection.open(&mut copy, &record);
+        assert!(matches!(opened, Opened::Plain { content_type: ContentType::Alert, is_newest: true, .. }));
+        assert_eq!(protection.open(&mut datagram, &record), Opened::Replayed);
+    }
+
+    pub(in crate::endpoint) fn protection() -> Protection {
+        let secrets = Secrets {
+            suite: Suite::Aes128Ccm8,
+            master: Zeroizing::new([1; 48]),
+            client_random: [2; 32],
+            server_random: [3; 32],
+        };
+        Protection::new(&secrets, Box::default())
+    }
+}

@@ -154,3 +154,108 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::endpoint::protection::tests::protection;
+
+    proptest! {
+        #[test]
+        fn the_tables_agree_after_each_step(steps in proptest::collection::vec(step(), 1..200)) {
+            let start = start();
+            let mut sessions = Sessions::default();
+            let mut model: BTreeMap<SessionId, (u8, bool, u64)> = BTreeMap::new();
+            let mut now = start;
+            for step in steps {
+                match step {
+                    Step::Add { address, has_cid, identity } => {
+                        let cid = has_cid.then(|| (sessions.last_id + 1).to_be_bytes());
+                        let session = Session { protection: protection(), address: at(address), cid, identity };
+                        let (id, replaced) = sessions.add(session);
+                        if let Some(replaced) = replaced {
+                            let (old, had_cid, who) = model.remove(&replaced).unwrap();
+                            prop_assert!(old == address && (!had_cid || who == identity));
+                        }
+                        prop_assert!(model.insert(id, (address, has_cid, identity)).is_none());
+                        sessions.keep(id, [address; 32], None, now + Duration::from_secs(60));
+                    }
+                    Step::Move { nth, to } => {
+                        let movable = model.iter_mut().filter(|(_, session)| session.1);
+                        if let Some((id, session)) = movable.collect::<Vec<_>>().into_iter().nth(nth) {
+                            session.0 = to;
+                            sessions.relocate(*id, at(to));
+                        }
+                    }
+                    Step::Pass { seconds } => {
+                        now += Duration::from_secs(seconds);
+                        sessions.handle_timeout(now);
+                    }
+                    Step::Remove { nth } => {
+                        if let Some(id) = model.keys().nth(nth).copied() {
+                            model.remove(&id);
+                            prop_assert!(sessions.remove(id).is_some());
+                            prop_assert!(sessions.remove(id).is_none());
+                        }
+                    }
+                }
+                check(&sessions, &model, now);
+            }
+        }
+    }
+
+    fn check(sessions: &Sessions, model: &BTreeMap<SessionId, (u8, bool, u64)>, now: Instant) {
+        assert_eq!(sessions.len(), model.len());
+        for (id, (address, has_cid, _)) in model {
+            let session = &sessions.by_id[id];
+            assert_eq!((session.address, session.cid.is_some()), (at(*address), *has_cid));
+            match session.cid {
+                Some(cid) => assert_eq!(sessions.of(&cid), Some(*id)),
+                None => assert_eq!(sessions.at(at(*address)), Some(*id)),
+            }
+        }
+        assert_eq!(sessions.by_cid.len(), model.values().filter(|session| session.1).count());
+        for (address, id) in &sessions.by_address {
+            assert_eq!(sessions.by_id[id].address, *address);
+        }
+        assert_eq!(sessions.timers.len(), sessions.lasts.len());
+        for (until, id) in &sessions.timers {
+            assert!(sessions.by_id.contains_key(id) && sessions.lasts[id].until == *until && *until > now);
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Add { address: u8, has_cid: bool, identity: u64 },
+        Move { nth: usize, to: u8 },
+        Pass { seconds: u64 },
+        Remove { nth: usize },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0u8..6, any::<bool>(), 0u64..3).prop_map(|(address, has_cid, identity)| Step::Add {
+                address,
+                has_cid,
+                identity
+            }),
+            (0usize..6, 0u8..6).prop_map(|(nth, to)| Step::Move { nth, to }),
+            (0u64..40).prop_map(|seconds| Step::Pass { seconds }),
+            (0usize..6).prop_map(|nth| Step::Remove { nth }),
+        ]
+    }
+
+    fn at(number: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, number], 5684))
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "it passes by hand from here on")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+}
