@@ -1,5 +1,7 @@
 //! How handshakes begin, go on and end: without state at first, within bounds, and whatever is lost or forged.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::net::SocketAddr;
@@ -307,10 +309,10 @@ fn messages_in_pieces_are_put_together() {
     for piece in [4, 7, 100] {
         let mut server = Server::with_psk();
         let options = Options { piece, ..Options::psk("device 1") };
-        server.connect(&mut whole_hello(options, &server));
+        server.connect(&mut whole_hello(&options, &server));
         let mut server = Server::new(&pki.server(), Settings { mtu: 256, ..Settings::default() });
         let options = Options { piece: piece.max(40), ..Options::certificate(pki.client("device 1")) };
-        server.connect(&mut whole_hello(options, &server));
+        server.connect(&mut whole_hello(&options, &server));
         assert!(server.sent.iter().all(|(_, datagram)| datagram.len() <= 256));
         assert!(server.sent.len() > 4);
     }
@@ -551,7 +553,7 @@ fn revocation_list(authority: &Authority, revoked: &[&mgate_certs::Issued]) -> V
 }
 
 /// A device whose hello comes whole, and the rest in pieces.
-fn whole_hello(options: Options, server: &Server) -> Device {
+fn whole_hello(options: &Options, server: &Server) -> Device {
     let mut device = Device::new(Options { piece: 1_000, ..options.clone() }, address(1), server.now);
     device.piece_behind_hello = Some(options.piece);
     device

@@ -50,9 +50,13 @@ fn handshakes_complete_on_a_bad_network() {
 struct Network {
     random: Random,
     now: Instant,
-    queue: BinaryHeap<Reverse<(Instant, u64, Direction, Vec<u8>)>>,
+    queue: BinaryHeap<Reverse<Arrival>>,
     sent: u64,
 }
+
+/// When, in which order of those that arrive at once, where to, and what.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Arrival(Instant, u64, Direction, Vec<u8>);
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Direction {
@@ -69,7 +73,7 @@ impl Network {
             for datagram in device.take_sent() {
                 self.send(Direction::ToServer, datagram);
             }
-            let arrival = self.queue.peek().map(|Reverse((at, ..))| *at);
+            let arrival = self.queue.peek().map(|Reverse(Arrival(at, ..))| *at);
             let due = [arrival, device.poll_timeout(), server.endpoint.poll_timeout()];
             self.now = due.into_iter().flatten().min().map_or(end, |due| due.max(self.now));
             if self.now >= end {
@@ -77,10 +81,10 @@ impl Network {
             }
             device.handle_timeout(self.now);
             let mut answers = server.pass(self.now - server.now);
-            while let Some(Reverse((at, ..))) = self.queue.peek()
+            while let Some(Reverse(Arrival(at, ..))) = self.queue.peek()
                 && *at <= self.now
             {
-                let Some(Reverse((_, _, direction, datagram))) = self.queue.pop() else { break };
+                let Some(Reverse(Arrival(_, _, direction, datagram))) = self.queue.pop() else { break };
                 match direction {
                     Direction::ToClient => device.handle(self.now, &datagram),
                     Direction::ToServer => answers.extend(server.handle(device.address, &datagram)),
@@ -97,7 +101,7 @@ impl Network {
         if self.random.below(100) >= 15 {
             let at = self.now + Duration::from_millis(10 + self.random.below(200));
             self.sent += 1;
-            self.queue.push(Reverse((at, self.sent, direction, datagram)));
+            self.queue.push(Reverse(Arrival(at, self.sent, direction, datagram)));
         }
     }
 }

@@ -1,14 +1,20 @@
 //! What sessions go through: connection ids, restarts, resumption, goodbye, and whatever others may try.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
-use mgate_dtls::openssl::{EngineSettings, Resumption};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mgate_dtls::openssl::{Engine, EngineSettings, Resumption};
 use mgate_dtls::{
-    CloseReason, ContentType, DtlsEndpoint, Event, SendFault, SessionId, Settings, records, shard_of,
+    CloseReason, ContentType, DtlsEndpoint, Event, HandshakeFault, Refusal, SendFault, SessionId, Settings,
+    records, shard_of,
 };
 
 use support::device::{Device, Options, plain_record};
-use support::pki::Pki;
+use support::pki::{Pki, wait_until};
 use support::{Server, address, psk};
 
 #[test]
@@ -307,6 +313,58 @@ fn a_session_is_resumed_by_ticket_and_by_id_and_its_identity_is_known() {
 }
 
 #[test]
+fn the_keys_of_tickets_are_renewed() {
+    let mut server = Server::with_psk();
+    let options = Options { takes_tickets: true, ..Options::psk("device 1") };
+    let mut device = Device::new(options.clone(), address(1), server.now);
+    server.connect(&mut device);
+    let earlier = Some(device.earlier());
+    for (hours, is_resumed) in [(1, true), (24, false)] {
+        server.pass(Duration::from_secs(hours * 60 * 60));
+        let options = Options { earlier: earlier.clone(), ..options.clone() };
+        let mut device = Device::new(options, address(2), server.now);
+        server.connect(&mut device);
+        assert_eq!(device.is_resumed, is_resumed, "after {hours} hours");
+    }
+}
+
+#[test]
+fn another_engine_knows_no_earlier_session() {
+    for takes_tickets in [false, true] {
+        let mut server = Server::with_psk();
+        let options = Options { takes_tickets, ..Options::psk("device 1") };
+        let mut device = Device::new(options.clone(), address(1), server.now);
+        server.connect(&mut device);
+        server.endpoint.set_engine(Arc::new(Engine::new(&psk()).unwrap()));
+        let earlier = Some(device.earlier());
+        let mut device = Device::new(Options { earlier, ..options }, address(2), server.now);
+        server.connect(&mut device);
+        assert!(!device.is_resumed);
+    }
+}
+
+#[test]
+fn a_session_whose_certificate_has_expired_is_not_resumed() {
+    let pki = Pki::new();
+    let mut server = Server::new(&pki.server(), Settings::default());
+    for takes_tickets in [false, true] {
+        let (mut device, end) = connect_with_short_certificate(&pki, &mut server, takes_tickets);
+        wait_until(end);
+        let earlier = Some(device.earlier());
+        device = Device::new(Options { earlier, ..device.options }, address(2), server.now);
+        device.start(server.now);
+        server.converse(&mut device);
+        assert!(!device.is_resumed && !device.is_connected);
+        let refused = HandshakeFault::Refused(Refusal("certificate verify failed".to_owned()));
+        assert!(
+            matches!(server.events.last(), Some(Event::Failed { fault, .. }) if *fault == refused),
+            "{:?}",
+            server.events
+        );
+    }
+}
+
+#[test]
 fn without_resumption_clients_begin_anew() {
     let engine = EngineSettings { resumption: Resumption::Off, ..psk() };
     for takes_tickets in [false, true] {
@@ -338,6 +396,25 @@ fn no_number_of_a_record_is_used_twice() {
     numbers.sort_unstable();
     numbers.dedup();
     assert_eq!(numbers.len(), 1 + 5 + 5);
+}
+
+/// Connects a device whose certificate ends as soon as the machine is fast enough for; and when that is.
+fn connect_with_short_certificate(
+    pki: &Pki,
+    server: &mut Server,
+    takes_tickets: bool,
+) -> (Device, SystemTime) {
+    for seconds in [1, 2, 4, 8, 16] {
+        let (own, end) = pki.client_for("device 1", Duration::from_secs(seconds));
+        let options = Options { takes_tickets, ..Options::certificate(own) };
+        let mut device = Device::new(options, address(1), server.now);
+        device.start(server.now);
+        server.converse(&mut device);
+        if device.is_connected {
+            return (device, end);
+        }
+    }
+    panic!("{:?}", server.events);
 }
 
 fn plain(server: &mut Server, number: u16) -> (Device, SessionId) {

@@ -11,7 +11,7 @@ use super::traffic::Verdict;
 use super::{Endpoint, EndpointError, Outbox, Settings, Turn, random};
 use crate::client_hello::ClientHello;
 use crate::cookie::{Cookies, hello_verify_request};
-use crate::engine::{Flight, Progress, Start};
+use crate::engine::{Flight, Handshake, Progress, Refusal, Start};
 
 /// What answers hellos without state.
 pub(super) struct Hellos {
@@ -87,19 +87,9 @@ impl Endpoint {
             return;
         }
         let cid = hello.connection_id().and_then(|_| self.new_connection_id());
-        let mut without_cookie = Vec::with_capacity(hello.body.len());
-        hello.without_cookie(&mut without_cookie);
-        let start = Start {
-            now: turn.now,
-            hello: hello.body,
-            hello_without_cookie: &without_cookie,
-            message_sequence: hello.message_sequence,
-            connection_id: cid.as_ref().map(|cid| &cid[..]),
-            mtu: self.settings.mtu,
-        };
         let mut flight = Flight::default();
         let mut sender = Sender::new(sequence, self.settings.mtu);
-        match self.engine.begin(&start, &mut flight) {
+        match self.begin_by_engine(turn.now, hello, cid, &mut flight) {
             Ok(engine) => {
                 let Settings { handshake_timeout, retransmission, .. } = self.settings;
                 let id = self.handshakes.add(Pending {
@@ -123,6 +113,26 @@ impl Endpoint {
                 self.report_failure(handshake, turn.from, HandshakeFault::Refused(refusal));
             }
         }
+    }
+
+    fn begin_by_engine(
+        &self,
+        now: Instant,
+        hello: &ClientHello<'_>,
+        cid: Option<ConnectionId>,
+        flight: &mut Flight,
+    ) -> Result<Box<dyn Handshake>, Refusal> {
+        let mut without_cookie = Vec::with_capacity(hello.body.len());
+        hello.without_cookie(&mut without_cookie);
+        let start = Start {
+            now,
+            hello: hello.body,
+            hello_without_cookie: &without_cookie,
+            message_sequence: hello.message_sequence,
+            connection_id: cid.as_ref().map(|cid| &cid[..]),
+            mtu: self.settings.mtu,
+        };
+        self.engine.begin(&start, flight)
     }
 
     fn has_room(&self, from: SocketAddr) -> bool {

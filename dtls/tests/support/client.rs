@@ -1,5 +1,7 @@
 //! Clients of OpenSSL.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -13,12 +15,12 @@ use openssl::ssl::{
 use openssl::x509::X509;
 
 /// A client of OpenSSL, record layer and all.
-pub struct Client {
-    pub address: SocketAddr,
+pub(crate) struct Client {
+    pub(crate) address: SocketAddr,
     /// What the server sent to the application.
-    pub received: Vec<Vec<u8>>,
+    pub(crate) received: Vec<Vec<u8>>,
     /// Why the handshake, or the session, ended.
-    pub fault: Option<String>,
+    pub(crate) fault: Option<String>,
     stream: SslStream<Pipe>,
     is_connected: bool,
 }
@@ -30,7 +32,7 @@ struct Pipe {
 }
 
 impl Client {
-    pub fn new(context: &SslContext, address: SocketAddr) -> Self {
+    pub(crate) fn new(context: &SslContext, address: SocketAddr) -> Self {
         let mut ssl = Ssl::new(context).unwrap();
         ssl.set_connect_state();
         ssl.set_mtu(1200).unwrap();
@@ -39,37 +41,37 @@ impl Client {
     }
 
     /// One that knows a key; with a suite that every device has.
-    pub fn with_psk(identity: &str, address: SocketAddr) -> Self {
-        let key = super::key_of(identity.as_bytes()).unwrap_or_else(|| b"some key".to_vec());
+    pub(crate) fn with_psk(identity: &str, address: SocketAddr) -> Self {
+        let key = [b"key of ", identity.as_bytes()].concat();
         Self::new(&psk_context(identity, &key, "PSK-AES128-CCM8"), address)
     }
 
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         self.advance();
     }
 
-    pub fn handle(&mut self, datagram: &[u8]) {
+    pub(crate) fn handle(&mut self, datagram: &[u8]) {
         self.stream.get_mut().incoming.push_back(datagram.to_vec());
         self.advance();
     }
 
-    pub fn send(&mut self, payload: &[u8]) {
+    pub(crate) fn send(&mut self, payload: &[u8]) {
         self.stream.ssl_write(payload).unwrap();
     }
 
-    pub fn say_goodbye(&mut self) {
+    pub(crate) fn say_goodbye(&mut self) {
         let _ = self.stream.shutdown();
     }
 
-    pub fn take_sent(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn take_sent(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.stream.get_mut().outgoing)
     }
 
-    pub fn is_connected(&self) -> bool {
+    pub(crate) fn is_connected(&self) -> bool {
         self.is_connected
     }
 
-    pub fn suite(&self) -> &'static str {
+    pub(crate) fn suite(&self) -> &'static str {
         self.stream.ssl().current_cipher().unwrap().name()
     }
 
@@ -96,7 +98,7 @@ impl Client {
 }
 
 /// How a client with a key shakes hands.
-pub fn psk_context(identity: &str, key: &[u8], suites: &str) -> SslContext {
+pub(crate) fn psk_context(identity: &str, key: &[u8], suites: &str) -> SslContext {
     let (identity, key) = ([identity.as_bytes(), &[0]].concat(), key.to_vec());
     let mut builder = context(suites);
     builder.set_psk_client_callback(move |_, _, identity_room, key_room| {
@@ -108,7 +110,7 @@ pub fn psk_context(identity: &str, key: &[u8], suites: &str) -> SslContext {
 }
 
 /// How a client shakes hands that trusts an authority, and may have a certificate.
-pub fn certificate_context(authority: &Authority, own: Option<&Issued>, suites: &str) -> SslContext {
+pub(crate) fn certificate_context(authority: &Authority, own: Option<&Issued>, suites: &str) -> SslContext {
     let mut builder = context(suites);
     builder.set_verify(SslVerifyMode::PEER);
     builder

@@ -12,50 +12,50 @@ use ring::{agreement, digest, hmac};
 
 /// What a device shakes hands with.
 #[derive(Clone)]
-pub struct Options {
-    pub credential: Credential,
+pub(crate) struct Options {
+    pub(crate) credential: Credential,
     /// What it wants to find in the server's records.
-    pub cid: Option<Vec<u8>>,
+    pub(crate) cid: Option<Vec<u8>>,
     /// An earlier session to go on with.
-    pub earlier: Option<Earlier>,
+    pub(crate) earlier: Option<Earlier>,
     /// Whether it takes tickets.
-    pub takes_tickets: bool,
+    pub(crate) takes_tickets: bool,
     /// The longest piece of a message that it sends.
-    pub piece: usize,
+    pub(crate) piece: usize,
 }
 
 #[derive(Clone)]
-pub enum Credential {
+pub(crate) enum Credential {
     Certificate(Issued),
     Psk { identity: Vec<u8>, key: Vec<u8> },
 }
 
 /// What a device remembers of a session.
 #[derive(Clone)]
-pub struct Earlier {
+pub(crate) struct Earlier {
     session_id: Vec<u8>,
     ticket: Vec<u8>,
     master: [u8; 48],
 }
 
 /// One client.
-pub struct Device {
-    pub address: SocketAddr,
-    pub options: Options,
+pub(crate) struct Device {
+    pub(crate) address: SocketAddr,
+    pub(crate) options: Options,
     /// Data that came.
-    pub received: Vec<Vec<u8>>,
-    pub alerts: Vec<[u8; 2]>,
-    pub is_connected: bool,
-    pub is_resumed: bool,
+    pub(crate) received: Vec<Vec<u8>>,
+    pub(crate) alerts: Vec<[u8; 2]>,
+    pub(crate) is_connected: bool,
+    pub(crate) is_resumed: bool,
     /// What the server wants to find in its records.
-    pub server_cid: Vec<u8>,
+    pub(crate) server_cid: Vec<u8>,
     /// The number of its next record of epoch 1.
-    pub next_sealed: u64,
+    pub(crate) next_sealed: u64,
     /// Whether its Finished is to be wrong.
-    pub lies: bool,
+    pub(crate) lies: bool,
     /// How long the pieces are of what comes behind its hello, if not as long.
-    pub piece_behind_hello: Option<usize>,
-    pub keys: Option<Keys>,
+    pub(crate) piece_behind_hello: Option<usize>,
+    pub(crate) keys: Option<Keys>,
     random: [u8; 32],
     server_random: [u8; 32],
     server_point: Vec<u8>,
@@ -83,7 +83,7 @@ struct Message {
 }
 
 impl Options {
-    pub fn psk(identity: &str) -> Self {
+    pub(crate) fn psk(identity: &str) -> Self {
         let key = super::key_of(identity.as_bytes()).unwrap_or_else(|| b"no key".to_vec());
         Self {
             credential: Credential::Psk { identity: identity.as_bytes().to_vec(), key },
@@ -94,17 +94,17 @@ impl Options {
         }
     }
 
-    pub fn certificate(issued: Issued) -> Self {
+    pub(crate) fn certificate(issued: Issued) -> Self {
         Self { credential: Credential::Certificate(issued), ..Self::psk("") }
     }
 
-    pub fn with_cid(self, cid: &[u8]) -> Self {
+    pub(crate) fn with_cid(self, cid: &[u8]) -> Self {
         Self { cid: Some(cid.to_vec()), ..self }
     }
 }
 
 impl Device {
-    pub fn new(options: Options, address: SocketAddr, now: Instant) -> Self {
+    pub(crate) fn new(options: Options, address: SocketAddr, now: Instant) -> Self {
         let mut random = [0; 32];
         SystemRandom::new().fill(&mut random).unwrap();
         Self {
@@ -140,20 +140,20 @@ impl Device {
     }
 
     /// Says hello.
-    pub fn start(&mut self, now: Instant) {
+    pub(crate) fn start(&mut self, now: Instant) {
         self.now = now;
         let hello = self.hello();
         self.add_message(CLIENT_HELLO, &hello);
         self.send_flight();
     }
 
-    pub fn handle(&mut self, now: Instant, datagram: &[u8]) {
+    pub(crate) fn handle(&mut self, now: Instant, datagram: &[u8]) {
         self.now = now;
         let mut datagram = datagram.to_vec();
         let cid_length = self.options.cid.as_ref().map_or(0, Vec::len);
         for record in records(&datagram.clone(), cid_length) {
             match (record.epoch, record.content_type) {
-                (0, ContentType::Handshake) => self.take_pieces(&datagram[record.body.clone()].to_vec()),
+                (0, ContentType::Handshake) => self.take_pieces(&datagram[record.body.clone()]),
                 (0, ContentType::Alert) => {
                     self.alerts.push(datagram[record.body.clone()].try_into().unwrap());
                     self.timer = None;
@@ -183,7 +183,7 @@ impl Device {
     }
 
     /// Sends the last flight once more if it is time to.
-    pub fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         if let Some((due, interval)) = self.timer
             && due <= now
@@ -193,21 +193,21 @@ impl Device {
         }
     }
 
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.timer.map(|(due, _)| due)
     }
 
-    pub fn take_sent(&mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn take_sent(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.outgoing)
     }
 
-    pub fn send(&mut self, payload: &[u8]) {
+    pub(crate) fn send(&mut self, payload: &[u8]) {
         let datagram = self.seal(ContentType::ApplicationData, payload);
         self.outgoing.push(datagram);
     }
 
     /// A record with the next number.
-    pub fn seal(&mut self, content_type: ContentType, text: &[u8]) -> Vec<u8> {
+    pub(crate) fn seal(&mut self, content_type: ContentType, text: &[u8]) -> Vec<u8> {
         let mut datagram = Vec::new();
         let head = Head { content_type, epoch: 1, sequence: self.next_sealed, cid: &self.server_cid };
         self.keys.as_ref().unwrap().client.seal(&head, text, &mut datagram).unwrap();
@@ -216,7 +216,7 @@ impl Device {
     }
 
     /// Sends the last flight, each record with a new number.
-    pub fn send_flight(&mut self) {
+    pub(crate) fn send_flight(&mut self) {
         let mut datagram = Vec::new();
         for (epoch, content_type, fragment) in self.flight.clone() {
             if datagram.len() + fragment.len() > 1_100 {
@@ -234,7 +234,7 @@ impl Device {
     }
 
     /// What it can go on with later.
-    pub fn earlier(&self) -> Earlier {
+    pub(crate) fn earlier(&self) -> Earlier {
         Earlier { session_id: self.session_id.clone(), ticket: self.ticket.clone(), master: self.master }
     }
 
@@ -462,7 +462,7 @@ impl Device {
 }
 
 /// A record of epoch 0.
-pub fn plain_record(content_type: ContentType, sequence: u64, fragment: &[u8]) -> Vec<u8> {
+pub(crate) fn plain_record(content_type: ContentType, sequence: u64, fragment: &[u8]) -> Vec<u8> {
     let length = (fragment.len() as u16).to_be_bytes();
     [&[content_type as u8, 0xfe, 0xfd], &sequence.to_be_bytes()[..], &length, fragment].concat()
 }

@@ -1,10 +1,11 @@
 //! What the tests have in common: a server, clients of OpenSSL, and the datagrams between them.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-pub mod client;
-pub mod device;
-pub mod pki;
+pub(crate) mod client;
+pub(crate) mod device;
+pub(crate) mod pki;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,21 +18,21 @@ use self::client::Client;
 use self::device::Device;
 
 /// An endpoint, and what it told.
-pub struct Server {
-    pub endpoint: Endpoint,
-    pub now: Instant,
+pub(crate) struct Server {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) now: Instant,
     /// Everything that happened, and what data said.
-    pub events: Vec<Event>,
-    pub data: Vec<(SessionId, Vec<u8>)>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) data: Vec<(SessionId, Vec<u8>)>,
     /// Keys that are asked for are answered at once.
-    pub answers: bool,
+    pub(crate) answers: bool,
     /// Every datagram that it ever sent.
-    pub sent: Vec<(SocketAddr, Vec<u8>)>,
+    pub(crate) sent: Vec<(SocketAddr, Vec<u8>)>,
     out: Outbox,
 }
 
 impl Server {
-    pub fn new(engine: &EngineSettings, settings: Settings) -> Self {
+    pub(crate) fn new(engine: &EngineSettings, settings: Settings) -> Self {
         let engine = Engine::new(engine).unwrap();
         Self {
             endpoint: Endpoint::new(Arc::new(engine), settings).unwrap(),
@@ -45,12 +46,12 @@ impl Server {
     }
 
     /// One that knows the keys of [`key_of`].
-    pub fn with_psk() -> Self {
+    pub(crate) fn with_psk() -> Self {
         Self::new(&psk(), Settings::default())
     }
 
     /// Takes a datagram; what is to be sent.
-    pub fn handle(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn handle(&mut self, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
         let mut datagram = datagram.to_vec();
         self.endpoint.handle_datagram(self.now, from, &mut datagram, &mut self.out);
         self.take_events(&datagram);
@@ -58,7 +59,7 @@ impl Server {
     }
 
     /// Lets time pass, up to and with what is due then.
-    pub fn pass(&mut self, time: Duration) -> Vec<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn pass(&mut self, time: Duration) -> Vec<(SocketAddr, Vec<u8>)> {
         let end = self.now + time;
         while let Some(due) = self.endpoint.poll_timeout().filter(|due| *due <= end) {
             self.now = self.now.max(due);
@@ -69,24 +70,28 @@ impl Server {
         self.take_sent()
     }
 
-    pub fn send(&mut self, session: SessionId, payload: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn send(&mut self, session: SessionId, payload: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
         self.endpoint.send(self.now, session, payload, &mut self.out).unwrap();
         self.take_sent()
     }
 
-    pub fn close(&mut self, session: SessionId) -> Vec<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn close(&mut self, session: SessionId) -> Vec<(SocketAddr, Vec<u8>)> {
         self.endpoint.close(self.now, session, &mut self.out);
         self.take_sent()
     }
 
-    pub fn give_key(&mut self, handshake: HandshakeId, key: Option<&[u8]>) -> Vec<(SocketAddr, Vec<u8>)> {
+    pub(crate) fn give_key(
+        &mut self,
+        handshake: HandshakeId,
+        key: Option<&[u8]>,
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
         self.endpoint.give_key(self.now, handshake, key, &mut self.out);
         self.take_events(&[]);
         self.take_sent()
     }
 
     /// Carries datagrams between a client and the server until there are none.
-    pub fn converse(&mut self, client: &mut impl Peer) {
+    pub(crate) fn converse(&mut self, client: &mut impl Peer) {
         for _ in 0..MAX_ROUNDS {
             let datagrams = client.take_sent();
             if datagrams.is_empty() {
@@ -103,7 +108,7 @@ impl Server {
     }
 
     /// Shakes hands with a client; the session.
-    pub fn connect(&mut self, client: &mut impl Peer) -> SessionId {
+    pub(crate) fn connect(&mut self, client: &mut impl Peer) -> SessionId {
         client.start(self.now);
         self.converse(client);
         assert!(client.is_connected(), "{:?}", self.events);
@@ -113,16 +118,16 @@ impl Server {
         *session
     }
 
-    pub fn last_connected(&self) -> Option<&Event> {
+    pub(crate) fn last_connected(&self) -> Option<&Event> {
         self.events.iter().rfind(|event| matches!(event, Event::Connected { .. }))
     }
 
-    pub fn statistics(&self) -> Statistics {
+    pub(crate) fn statistics(&self) -> Statistics {
         self.endpoint.statistics()
     }
 
     /// Sends data both ways.
-    pub fn exchange(&mut self, client: &mut impl Peer, session: SessionId) {
+    pub(crate) fn exchange(&mut self, client: &mut impl Peer, session: SessionId) {
         self.data.clear();
         client.send(b"request");
         self.converse(client);
@@ -160,7 +165,7 @@ impl Server {
 }
 
 /// A client.
-pub trait Peer {
+pub(crate) trait Peer {
     fn address(&self) -> SocketAddr;
     fn start(&mut self, now: Instant);
     fn handle(&mut self, now: Instant, datagram: &[u8]);
@@ -231,21 +236,21 @@ impl Peer for Device {
 }
 
 /// Everybody's key, by identity.
-pub fn key_of(identity: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn key_of(identity: &[u8]) -> Option<Vec<u8>> {
     identity.strip_prefix(b"device").map(|rest| [b"key of device", rest].concat())
 }
 
-pub fn psk() -> EngineSettings {
+pub(crate) fn psk() -> EngineSettings {
     EngineSettings { psk: Psk::On, ..EngineSettings::default() }
 }
 
 /// The address of the client of this number.
-pub fn address(number: u16) -> SocketAddr {
+pub(crate) fn address(number: u16) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, 1], 1024 + number))
 }
 
 #[expect(clippy::disallowed_methods, reason = "it passes by hand from here on")]
-pub fn start() -> Instant {
+pub(crate) fn start() -> Instant {
     Instant::now()
 }
 
