@@ -145,6 +145,24 @@ fn a_flight_that_is_repeated_has_new_record_numbers() {
 }
 
 #[test]
+fn what_the_library_sends_again_by_its_own_clock_is_not_sent() {
+    let pki = Pki::new();
+    let mut server = Server::new(&pki.server(), Settings::default());
+    let mut device = Device::new(Options::certificate(pki.client("device 1")), address(1), server.now);
+    let hello = hello_with_cookie(&mut server, &mut device);
+    let flight = server.handle(address(1), &hello);
+    // its first timer takes a second
+    std::thread::sleep(Duration::from_millis(1_200));
+    let old_message = [11, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0];
+    assert!(server.handle(address(1), &plain_record(ContentType::Handshake, 9, &old_message)).is_empty());
+    for (_, answer) in flight {
+        device.handle(server.now, &answer);
+    }
+    server.converse(&mut device);
+    assert!(device.is_connected);
+}
+
+#[test]
 fn a_hello_that_is_repeated_at_once_is_not_answered_twice() {
     let mut server = Server::with_psk();
     let hello = hello_with_cookie(&mut server, &mut device_at(1));
