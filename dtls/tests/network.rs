@@ -119,6 +119,54 @@ fn whatever_clients_do_each_session_is_where_it_should_be() {
     }
 }
 
+#[test]
+fn whatever_comes_in_sessions_go_on() {
+    let pki = Pki::new();
+    let engine = EngineSettings { psk: Psk::On, ..pki.server() };
+    let own = pki.client("device 1");
+    let mut server = Server::new(&engine, Settings::default());
+    let mut random = Random(11);
+    let mut witness = Device::new(Options::psk("device 1").with_cid(b"id"), address(0), server.now);
+    let session = server.connect(&mut witness);
+    for round in 0..300 {
+        let options =
+            if round % 2 == 0 { Options::psk("device 2") } else { Options::certificate(own.clone()) };
+        let mut device = Device::new(options, address(1 + round % 50), server.now);
+        device.start(server.now);
+        let spoilt = random.below(3);
+        for step in 0..4 {
+            for mut datagram in device.take_sent() {
+                if step == spoilt {
+                    spoil(&mut datagram, &mut random);
+                }
+                for (_, answer) in server.handle(device.address, &datagram) {
+                    if step < spoilt {
+                        device.handle(server.now, &answer);
+                    }
+                }
+            }
+        }
+        server.pass(Duration::from_millis(random.below(2_000)));
+        server.exchange(&mut witness, session);
+    }
+    server.pass(Duration::from_secs(60));
+    assert_eq!(server.statistics().handshakes_pending, 0);
+    assert!(server.statistics().handshakes_failed > 50, "{:?}", server.statistics());
+}
+
+/// Changes, cuts or stretches a datagram.
+fn spoil(datagram: &mut Vec<u8>, random: &mut Random) {
+    for _ in 0..=random.below(3) {
+        let at = random.below(datagram.len() as u64) as usize;
+        match random.below(4) {
+            0 => datagram[at] = random.below(256) as u8,
+            1 => datagram[at] ^= 1 << random.below(8),
+            2 => datagram.truncate(at.max(1)),
+            _ => datagram.extend_from_within(at..),
+        }
+    }
+}
+
 /// Clients that connect, move, begin anew, say goodbye or fall silent, and somebody who forges.
 struct World {
     random: Random,

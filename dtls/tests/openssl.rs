@@ -2,10 +2,11 @@
 
 mod support;
 
-use mgate_dtls::Event;
+use mgate_dtls::openssl::{ClientAuth, EngineSettings, Psk};
+use mgate_dtls::{Event, Settings};
 
-use support::client::{Client, certificate_context, psk_context};
-use support::pki::Pki;
+use support::client::{Client, certificate_context, old_context, psk_context, unverified_context};
+use support::pki::{Pki, rsa_settings};
 use support::{Server, address, key_of};
 
 #[test]
@@ -29,7 +30,7 @@ fn a_client_with_a_key_connects() {
 fn a_client_with_a_certificate_connects() {
     let pki = Pki::new();
     let own = pki.client("device 1");
-    let mut server = Server::new(&pki.server(), mgate_dtls::Settings::default());
+    let mut server = Server::new(&pki.server(), Settings::default());
     for (number, suite) in (0..).zip(ECDSA_SUITES) {
         let context = certificate_context(&pki.authority, Some(&own), suite);
         let mut client = Client::new(&context, address(number));
@@ -43,6 +44,38 @@ fn a_client_with_a_certificate_connects() {
         assert_eq!(identity.psk, None);
         server.exchange(&mut client, session);
     }
+}
+
+#[test]
+fn a_server_may_have_an_rsa_key() {
+    let mut server = Server::new(&rsa_settings(), Settings::default());
+    for (number, suite) in (0..).zip(RSA_SUITES) {
+        let mut client = Client::new(&unverified_context(suite), address(number));
+        let session = server.connect(&mut client);
+        assert_eq!(client.suite(), suite);
+        server.exchange(&mut client, session);
+    }
+}
+
+#[test]
+fn suites_and_versions_that_are_not_good_enough_are_refused() {
+    let pki = Pki::new();
+    let engine = EngineSettings { client_auth: ClientAuth::Off, psk: Psk::On, ..pki.server() };
+    for (number, suite) in (0..).zip(WEAK_SUITES) {
+        let mut server = Server::new(&engine, Settings::default());
+        let key = key_of(b"device 1").unwrap();
+        let mut client = Client::new(&psk_context("device 1", &key, suite), address(number));
+        client.start();
+        server.converse(&mut client);
+        assert!(client.fault.is_some(), "{suite}");
+        assert!(matches!(server.events[..], [Event::Failed { .. }]), "{suite}: {:?}", server.events);
+    }
+    let mut server = Server::new(&engine, Settings::default());
+    let mut client = Client::new(&old_context(), address(1));
+    client.start();
+    server.converse(&mut client);
+    let Some(Event::Failed { fault, .. }) = server.events.last() else { panic!("{:?}", server.events) };
+    assert_eq!(fault.to_string(), "unsupported protocol");
 }
 
 const PSK_SUITES: [&str; 8] = [
@@ -65,3 +98,9 @@ const ECDSA_SUITES: [&str; 7] = [
     "ECDHE-ECDSA-AES256-GCM-SHA384",
     "ECDHE-ECDSA-CHACHA20-POLY1305",
 ];
+
+const RSA_SUITES: [&str; 3] =
+    ["ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-CHACHA20-POLY1305"];
+
+const WEAK_SUITES: [&str; 4] =
+    ["PSK-AES128-CBC-SHA256", "ECDHE-ECDSA-AES128-SHA256", "DHE-PSK-AES128-GCM-SHA256", "AES128-GCM-SHA256"];

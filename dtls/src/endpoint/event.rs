@@ -34,7 +34,7 @@ pub enum Event {
         address: SocketAddr,
         /// Who it is.
         identity: Identity,
-        /// Whether it went on with an earlier session.
+        /// Whether it went on with an earlier session; then nobody asked for its key.
         is_resumed: bool,
     },
     /// A session's client sent something.

@@ -107,3 +107,73 @@ const MAX_AHEAD: usize = 16;
 
 /// OpenSSL takes no longer ones.
 const MAX_IDENTITY: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_found_in_pieces_of_any_order() {
+        let whole = message(BODY, 0..BODY.len());
+        for pieces in
+            [&[(0, 8)][..], &[(0, 1), (1, 2), (2, 8)], &[(5, 8), (2, 6), (0, 3)], &[(4, 8), (4, 8), (0, 4)]]
+        {
+            let mut exchange = KeyExchange::default();
+            let (&(start, end), before) = pieces.split_last().unwrap();
+            for &(start, end) in before {
+                assert_eq!(exchange.handle(&message(BODY, start..end)), Ok(None), "{pieces:?}");
+            }
+            let found = exchange.handle(&message(BODY, start..end)).unwrap();
+            assert_eq!(found.as_deref(), Some(&b"device"[..]), "{pieces:?}");
+            assert_eq!(exchange.message(), whole);
+            assert_eq!(exchange.handle(&whole), Ok(None), "it is told once");
+        }
+    }
+
+    #[test]
+    fn other_messages_and_what_is_none_are_passed_over() {
+        let mut other = message(BODY, 0..BODY.len());
+        other[0] = 11;
+        let mut exchange = KeyExchange::default();
+        for bytes in [&[][..], &[16], &other, &other[..20]] {
+            assert_eq!(exchange.handle(bytes), Ok(None));
+        }
+        // a piece that ends behind the message
+        let mut outside = message(BODY, 0..BODY.len());
+        outside[8] = 1;
+        assert_eq!(exchange.handle(&outside), Ok(None));
+        let both = [other, message(BODY, 0..BODY.len())].concat();
+        assert!(exchange.handle(&both).unwrap().is_some());
+    }
+
+    #[test]
+    fn identities_that_no_key_can_have_are_refused() {
+        for body in [&[0, 0][..], &[0, 2, b'x'], &[0], &[0, 3, b'x', 0, b'y']] {
+            assert!(KeyExchange::default().handle(&message(body, 0..body.len())).is_err(), "{body:?}");
+        }
+        let long = [&[1, 1][..], &[b'x'; 257]].concat();
+        assert!(KeyExchange::default().handle(&message(&long, 0..long.len())).is_err());
+        let longest = [&[1, 0][..], &[b'x'; 256]].concat();
+        assert!(KeyExchange::default().handle(&message(&longest, 0..longest.len())).unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut exchange = KeyExchange::default();
+        let huge = message(&[0; MAX_BODY + 1], 0..1);
+        assert!(exchange.handle(&huge).is_err());
+        for _ in 0..100 {
+            assert_eq!(exchange.handle(&message(BODY, 3..4)), Ok(None));
+        }
+        assert_eq!(exchange.ahead.len(), MAX_AHEAD);
+    }
+
+    /// A piece of a ClientKeyExchange, the third message of a client.
+    fn message(body: &[u8], piece: std::ops::Range<usize>) -> Vec<u8> {
+        let number = |number: usize| (number as u32).to_be_bytes()[1..].to_vec();
+        let header = [number(body.len()), vec![0, 2], number(piece.start), number(piece.len())].concat();
+        [&[CLIENT_KEY_EXCHANGE], &header[..], &body[piece]].concat()
+    }
+
+    const BODY: &[u8] = b"\0\x06device";
+}

@@ -124,6 +124,19 @@ pub(crate) fn certificate_context(authority: &Authority, own: Option<&Issued>, s
     builder.build()
 }
 
+/// How a client shakes hands that trusts everybody.
+pub(crate) fn unverified_context(suites: &str) -> SslContext {
+    context(suites).build()
+}
+
+/// How a client shakes hands that knows DTLS 1.0 only.
+pub(crate) fn old_context() -> SslContext {
+    let mut builder = context("ALL:@SECLEVEL=0");
+    builder.set_min_proto_version(Some(SslVersion::DTLS1)).unwrap();
+    builder.set_max_proto_version(Some(SslVersion::DTLS1)).unwrap();
+    builder.build()
+}
+
 fn context(suites: &str) -> SslContextBuilder {
     let mut builder = SslContextBuilder::new(SslMethod::dtls_client()).unwrap();
     builder.set_max_proto_version(Some(SslVersion::DTLS1_2)).unwrap();

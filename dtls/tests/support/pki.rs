@@ -4,6 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use mgate_certs::{Authority, Issued, San, Validity};
 use mgate_dtls::openssl::{Certificate, ClientAuth, EngineSettings};
+use openssl::asn1::Asn1Time;
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use openssl::x509::{X509Builder, X509NameBuilder};
 
 /// An authority, and certificates of it.
 pub(crate) struct Pki {
@@ -45,6 +50,27 @@ impl Pki {
 #[expect(clippy::disallowed_methods, reason = "OpenSSL reads the clock, too")]
 pub(crate) fn valid() -> Validity {
     Validity::days(SystemTime::now(), 1).unwrap()
+}
+
+/// A server with an RSA key, and a certificate that it signed itself; clients need none.
+pub(crate) fn rsa_settings() -> EngineSettings {
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "localhost").unwrap();
+    let name = name.build();
+    let mut builder = X509Builder::new().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_subject_name(&name).unwrap();
+    builder.set_issuer_name(&name).unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+    builder.sign(&key, MessageDigest::sha256()).unwrap();
+    let certificate = Certificate {
+        chain: builder.build().to_pem().unwrap(),
+        key: key.private_key_to_pem_pkcs8().unwrap().into(),
+    };
+    EngineSettings { certificate: Some(certificate), ..EngineSettings::default() }
 }
 
 /// Waits until a time has come.
