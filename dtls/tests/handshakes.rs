@@ -274,6 +274,7 @@ fn an_identity_that_no_key_can_have_is_refused() {
         device.start(server.now);
         server.converse(&mut device);
         assert!(!device.is_connected);
+        assert_eq!(device.alerts, [[2, 40]]);
     }
     assert_eq!(failures(&server).len(), 3);
     assert!(!server.events.iter().any(|event| matches!(event, Event::KeyWanted { .. })));
@@ -334,6 +335,19 @@ fn messages_in_pieces_are_put_together() {
         assert!(server.sent.iter().all(|(_, datagram)| datagram.len() <= 256));
         assert!(server.sent.len() > 4);
     }
+}
+
+#[test]
+fn a_message_that_is_too_long_is_refused() {
+    let pki = Pki::new();
+    let mut server = Server::new(&pki.server(), Settings::default());
+    let mut device = Device::new(Options::certificate(pki.client("device 1")), address(2), server.now);
+    let hello = hello_with_cookie(&mut server, &mut device);
+    server.handle(address(2), &hello);
+    let long = [&[11, 0, 0x40, 1, 0, 2][..], &[0, 0, 0, 0, 0, 1, 0]].concat();
+    server.handle(address(2), &plain_record(ContentType::Handshake, 9, &long));
+    let refusal = Refusal("a message of the client is too long".to_owned());
+    assert_eq!(failures(&server), [HandshakeFault::Refused(refusal)]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ pub struct Settings {
     pub shard: u8,
     /// The length of those connection ids, 8, or 0: none are given out. Endpoints of one address have the same.
     pub cid_length: usize,
-    /// How many handshakes may go on at once; each takes some 60 kB while it does.
+    /// How many handshakes may go on at once; each takes some 60 kB meanwhile, 130 at worst.
     pub max_handshakes: usize,
     /// How many of them with one IPv4 address, or one IPv6 network of 64 bits.
     pub max_handshakes_per_address: usize,

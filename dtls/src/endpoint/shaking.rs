@@ -83,6 +83,9 @@ impl Endpoint {
     ) {
         let Some(pending) = self.handshakes.get_mut(id) else { return };
         pending.protect();
+        if flight.is_empty() && progress.is_err() {
+            pending.sender.send_alert(HANDSHAKE_FAILURE, pending.address, turn.out);
+        }
         if !flight.is_empty() {
             pending.send(flight, turn.out);
             let retransmission = self.settings.retransmission;
@@ -228,6 +231,9 @@ fn may_finish(sealed: &[u8]) -> bool {
 /// Types of handshake messages (RFC 5246 §7.4).
 pub(super) const CLIENT_HELLO: u8 = 1;
 pub(super) const FINISHED: u8 = 20;
+
+/// What is said where the engine says nothing (RFC 5246 §7.2.2).
+const HANDSHAKE_FAILURE: u8 = 40;
 
 /// What a wrong key is answered with (RFC 4279 §2).
 const DECRYPT_ERROR: u8 = 51;

@@ -10,6 +10,7 @@ use ::openssl::x509::X509Ref;
 use zeroize::Zeroizing;
 
 use super::key_exchange::KeyExchange;
+use super::piece::are_expected;
 use super::pipe::Pipe;
 use super::refusal;
 use crate::engine::{
@@ -26,6 +27,8 @@ pub(super) struct SslHandshake {
     next_record: [u64; 2],
     /// The number of the next message from OpenSSL that it has not sent before.
     next_message: u16,
+    /// The highest number that a message of the client can have.
+    last_expected: u16,
     /// What OpenSSL chose: it tells only much later.
     suite: Option<u16>,
     /// Where the key's name is found, in cipher suites that have one; none once the key is known.
@@ -74,6 +77,7 @@ impl SslHandshake {
             stream,
             next_record: [0; 2],
             next_message: 0,
+            last_expected: start.message_sequence + MAX_MESSAGES,
             suite: None,
             exchange: None,
             finished: Vec::new(),
@@ -185,6 +189,11 @@ impl SslHandshake {
 
 impl Handshake for SslHandshake {
     fn handle(&mut self, input: Input<'_>, flight: &mut Flight) -> Result<Progress, Refusal> {
+        if let Input::Message(messages) = input
+            && !are_expected(messages, self.last_expected)?
+        {
+            return Ok(Progress::Going);
+        }
         match (input, &mut self.exchange) {
             (Input::Message(messages), Some(exchange)) => {
                 return Ok(exchange.handle(messages)?.map_or(Progress::Going, Progress::KeyWanted));
@@ -291,6 +300,9 @@ fn out_of_order() -> Refusal {
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
+
+/// How many messages come behind a hello: Certificate, ClientKeyExchange, CertificateVerify and Finished.
+const MAX_MESSAGES: u16 = 4;
 
 /// How many pieces of a Finished are kept: it has twelve bytes.
 const MAX_PIECES: usize = 12;

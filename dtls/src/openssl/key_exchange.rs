@@ -1,5 +1,6 @@
 //! The message in which a client names its key (RFC 4279 §2, RFC 5489 §2).
 
+use super::piece::{HEADER, Piece};
 use crate::engine::Refusal;
 
 /// Puts the ClientKeyExchange together, in whatever pieces and order it comes.
@@ -59,34 +60,6 @@ impl KeyExchange {
     }
 }
 
-/// A part of a handshake message (RFC 6347 §4.2.2).
-struct Piece<'a> {
-    kind: u8,
-    length: usize,
-    sequence: [u8; 2],
-    offset: usize,
-    bytes: &'a [u8],
-}
-
-impl<'a> Piece<'a> {
-    fn split(messages: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (header, rest) = messages.split_first_chunk::<HEADER>()?;
-        let &[kind, l0, l1, l2, s0, s1, o0, o1, o2, f0, f1, f2] = header;
-        let number =
-            |bytes: [u8; 3]| usize::from(bytes[0]) << 16 | usize::from(bytes[1]) << 8 | usize::from(bytes[2]);
-        let (bytes, rest) = rest.split_at_checked(number([f0, f1, f2]))?;
-        let (length, offset) = (number([l0, l1, l2]), number([o0, o1, o2]));
-        let is_within = offset + bytes.len() <= length;
-        is_within.then_some((Self { kind, length, sequence: [s0, s1], offset, bytes }, rest))
-    }
-
-    /// The header of the whole message.
-    fn header(&self) -> Vec<u8> {
-        let length = &(self.length as u32).to_be_bytes()[1..];
-        [&[self.kind], length, &self.sequence, &[0; 3], length].concat()
-    }
-}
-
 /// The name of the key, of one to 256 bytes; OpenSSL takes it for a C string.
 fn identity(body: &[u8]) -> Option<Box<[u8]>> {
     let (length, rest) = body.split_first_chunk()?;
@@ -97,7 +70,6 @@ fn identity(body: &[u8]) -> Option<Box<[u8]>> {
 
 const BAD_IDENTITY: &str = "the client names no usable key";
 const CLIENT_KEY_EXCHANGE: u8 = 16;
-const HEADER: usize = 12;
 
 /// More than any identity and any point on a curve need.
 const MAX_BODY: usize = 512;

@@ -6,6 +6,7 @@
 mod context;
 mod handshake;
 mod key_exchange;
+mod piece;
 mod pipe;
 mod settings;
 mod trust;

@@ -14,7 +14,8 @@ pub struct EngineSettings {
     pub authorities: Vec<Vec<u8>>,
     /// Lists of certificates that are not valid any more, each one in DER, or one or more PEM; by the authorities.
     ///
-    /// With any, there must be one for each issuer in a client's chain.
+    /// With any, there must be one for each issuer in a client's chain. One serves until it is replaced, even if it
+    /// should have been.
     pub revocation_lists: Vec<Vec<u8>>,
     /// Whether clients are asked for a certificate.
     pub client_auth: ClientAuth,
