@@ -1,4 +1,4 @@
-//! What sessions cost the server: processor time for each handshake with a key, memory for each session that is idle.
+//! What sessions cost the server: processor time for each handshake, memory for each session that is idle.
 //!
 //! `cargo run --release -p mgate-dtls --features openssl --example cost`
 
@@ -6,6 +6,9 @@
 
 #[path = "../tests/support/client.rs"]
 mod client;
+#[path = "../tests/support/pki.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod pki;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -14,34 +17,41 @@ use std::time::{Duration, Instant};
 use mgate_dtls::openssl::{Engine, EngineSettings, Psk};
 use mgate_dtls::{DtlsEndpoint, Endpoint, Event, Outbox, Settings};
 
-use self::client::{Client, psk_context};
+use openssl::ssl::SslContext;
+
+use self::client::{Client, certificate_context, psk_context};
+use self::pki::Pki;
 
 fn main() {
-    let engine = EngineSettings { psk: Psk::On, ..EngineSettings::default() };
+    let by_key = EngineSettings { psk: Psk::On, ..EngineSettings::default() };
+    measure("key", &by_key, SESSIONS, &psk_context("device", KEY, "PSK-AES128-CCM8"));
+    let pki = Pki::new();
+    let own = pki.client("device");
+    let context = certificate_context(&pki.authority, Some(&own), "ECDHE-ECDSA-AES128-CCM8");
+    measure("certificate", &pki.server(), SESSIONS / 5, &context);
+}
+
+fn measure(credential: &str, engine: &EngineSettings, sessions: u32, context: &SslContext) {
     let settings = Settings { linger: Duration::ZERO, ..Settings::default() };
-    let mut endpoint = Endpoint::new(Arc::new(Engine::new(&engine).unwrap()), settings).unwrap();
+    let mut endpoint = Endpoint::new(Arc::new(Engine::new(engine).unwrap()), settings).unwrap();
     let mut spent = Duration::ZERO;
     // what is allocated once for all is there before the first look
     for number in 0..WARM_UP {
-        connect(&mut endpoint, number);
+        connect(&mut endpoint, number, context);
     }
     let before = resident_bytes();
-    for number in WARM_UP..WARM_UP + SESSIONS {
-        spent += connect(&mut endpoint, number);
+    for number in WARM_UP..WARM_UP + sessions {
+        spent += connect(&mut endpoint, number, context);
     }
-    let grown = resident_bytes().saturating_sub(before);
-    assert_eq!(endpoint.statistics().sessions, (WARM_UP + SESSIONS) as usize);
-    println!(
-        "{} µs a handshake, {} B a session",
-        (spent / SESSIONS).as_micros(),
-        grown / u64::from(SESSIONS)
-    );
+    let grown = resident_bytes().saturating_sub(before) / u64::from(sessions);
+    assert_eq!(endpoint.statistics().sessions, (WARM_UP + sessions) as usize);
+    println!("{credential}: {} µs a handshake, {grown} B a session", (spent / sessions).as_micros());
 }
 
 /// Connects a client; the time that the server spent on it.
-fn connect(endpoint: &mut Endpoint, number: u32) -> Duration {
+fn connect(endpoint: &mut Endpoint, number: u32, context: &SslContext) -> Duration {
     let address = SocketAddr::from((Ipv4Addr::from_bits(0x0a00_0000 + number), 5684));
-    let mut client = Client::new(&psk_context("device", KEY, "PSK-AES128-CCM8"), address);
+    let mut client = Client::new(context, address);
     let (mut spent, mut out) = (Duration::ZERO, Outbox::new());
     client.start();
     while !client.is_connected() {
