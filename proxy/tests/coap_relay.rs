@@ -166,7 +166,9 @@ async fn garbage_and_answers_make_no_peer() {
 
 #[tokio::test]
 async fn peers_of_one_shard_make_room_for_those_of_another() {
-    let route = Route::at("127.0.0.1:0").await;
+    // none leaves of its own accord
+    let stay = |limits: &mut Limits| limits.connect_timeout = Duration::from_secs(3600);
+    let route = Route::with("127.0.0.1:0", stay).await;
     route.admission.limit(Bounds { connections: 1, connections_per_address: 1 });
     for id in 0..20 {
         let client = route.client("127.0.0.1").await;
