@@ -8,6 +8,7 @@ use mgate_proxy::background::{self, within};
 use mgate_proxy::gate::{
     Authentication, Authenticator, Copied, Credentials, Message, Mirror, PacketSeen, SessionEvent,
 };
+use mgate_proxy::psk::KeySearch;
 
 /// A policy, an authenticator, a mirror or a transform that is called in the background's runtime.
 pub(crate) struct Extension<T: ?Sized>(pub(crate) Arc<T>);
@@ -55,6 +56,13 @@ impl Authenticator for Extension<dyn Authenticator> {
 
     fn start(&self) {
         within(|| self.0.start());
+    }
+
+    fn key(&self, identity: &str, now: Now) -> KeySearch {
+        match within(|| self.0.key(identity, now)) {
+            KeySearch::Pending(future) => KeySearch::Pending(Box::pin(background::run(future))),
+            ready => ready,
+        }
     }
 }
 

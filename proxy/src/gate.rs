@@ -10,6 +10,7 @@ use mgate_policies::{
     Action, BoxFuture, Cause, Chain, Client, Now, Objection, Principal, Protocol, Reason, Transforms,
 };
 
+use crate::psk::{KeySearch, Psk};
 use crate::transport::Upgrade;
 
 /// Everything that one route asks, tells and limits; shared by all its sessions.
@@ -102,6 +103,8 @@ pub struct Credentials<'a> {
     pub upgrade: Option<&'a Upgrade>,
     /// The client's certificate in DER, verified against the route's authorities.
     pub certificate: Option<&'a [u8]>,
+    /// The identity of the pre-shared key that it has, as a DTLS handshake showed. RFC 4279
+    pub psk_identity: Option<&'a str>,
     /// Where the connection came from.
     pub peer: SocketAddr,
     /// The protocol that the client speaks.
@@ -120,6 +123,12 @@ pub trait Authenticator: Send + Sync {
     /// Begins what takes time before the first client comes. Called where [`Authenticator::authenticate`] is,
     /// maybe more than once.
     fn start(&self) {}
+
+    /// The key that it shares with the client of this identity, for the handshake in which the client shows that it has
+    /// it. [`Authenticator::authenticate`] judges later who that is.
+    fn key(&self, _identity: &str, _now: Now) -> KeySearch {
+        KeySearch::Unknown
+    }
 }
 
 /// What an authenticator says.
@@ -186,6 +195,35 @@ impl Authenticators {
             Verdict::Abstain => self.go_on(asked, credentials, now),
             Verdict::Accepted(principal) => Identification::Accepted(principal),
             Verdict::Rejected(reason) => Identification::Rejected(reason),
+        }
+    }
+
+    /// The key behind an identity, of the first that has one.
+    pub fn key(&self, identity: &str, now: Now) -> KeySearch {
+        for (index, authenticator) in self.0.iter().enumerate() {
+            match authenticator.key(identity, now) {
+                KeySearch::Unknown => {}
+                KeySearch::Found(key) => return KeySearch::Found(key),
+                KeySearch::Pending(found) => {
+                    let rest = Self(self.0[index + 1..].to_vec());
+                    let identity = identity.to_owned();
+                    return KeySearch::Pending(Box::pin(async move {
+                        match found.await {
+                            Some(key) => Some(key),
+                            None => rest.later_key(&identity, now).await,
+                        }
+                    }));
+                }
+            }
+        }
+        KeySearch::Unknown
+    }
+
+    fn later_key(self, identity: &str, now: Now) -> BoxFuture<'static, Option<Psk>> {
+        match self.key(identity, now) {
+            KeySearch::Found(key) => Box::pin(std::future::ready(Some(key))),
+            KeySearch::Pending(found) => found,
+            KeySearch::Unknown => Box::pin(std::future::ready(None)),
         }
     }
 
@@ -505,6 +543,7 @@ mod tests {
             password: None,
             upgrade: None,
             certificate: None,
+            psk_identity: None,
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             protocol: Protocol::Mqtt,
         }

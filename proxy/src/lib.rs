@@ -11,6 +11,7 @@ pub mod http;
 pub mod listener;
 pub mod mqtt;
 mod polling;
+pub mod psk;
 mod rate;
 pub mod signal;
 pub mod transport;

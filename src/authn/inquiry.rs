@@ -100,6 +100,16 @@ impl Inquiry {
         }
     }
 
+    /// What a question of another kind comes to, within the same bounds.
+    pub(super) async fn call<T>(
+        &self,
+        now: Now,
+        question: impl Future<Output = Result<T, AskError>>,
+    ) -> Result<T, Refusal<AskError>> {
+        let place = self.guard.place()?;
+        self.guard.call(&place, now.instant, question).await
+    }
+
     /// Errors are never remembered, and nothing longer than it is true.
     fn remember(&self, key: u128, outcome: &Outcome, now: Now) {
         let lifetime = match outcome {

@@ -10,6 +10,7 @@ pub mod introspection;
 pub mod jwt;
 mod password;
 pub mod password_file;
+mod psk;
 pub mod remote;
 mod token_place;
 mod x509;
@@ -19,6 +20,7 @@ pub use claims::ClaimRules;
 pub use identity_charset::IdentityCharset;
 pub use inquiry::InquiryOptions;
 pub use password::Password;
+pub use psk::{LineFault, Psk, PskFile, PskService};
 pub use token_place::{TokenPlace, UnknownPlace};
 pub use x509::{Identity, X509};
 
@@ -61,6 +63,7 @@ mod tests {
             password: None,
             upgrade: None,
             certificate: None,
+            psk_identity: None,
             peer: SocketAddr::from((Ipv4Addr::LOCALHOST, 1)),
             protocol: Protocol::Mqtt,
         }

@@ -23,6 +23,7 @@ mod payload;
 mod pdp;
 mod policy_test;
 mod problem;
+mod psk;
 mod remote;
 mod route;
 mod section;
@@ -236,7 +237,7 @@ impl Extensions {
         for authenticator in self.authenticators {
             let name = authenticator.name().to_owned();
             let authenticator = Arc::new(Extension(authenticator));
-            let authn = route::Authn { authenticator, needs_certificates: false };
+            let authn = route::Authn { authenticator, needs_certificates: false, has_keys: false };
             context.authn.add(&name, authn, report);
         }
         for policy in self.policies {
@@ -273,6 +274,7 @@ fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Opt
         AuthnType::Password => {
             users(&mut section, files).map(|file| Arc::new(Password::new(name, file)) as Arc<_>)
         }
+        AuthnType::Psk => psk::read(name, &mut section, files),
         AuthnType::Remote => remote::read(name, &mut section, files).map(in_background),
         AuthnType::X509 => {
             let identity = section.one_of("id", IDENTITIES).unwrap_or(Identity::CommonName);
@@ -280,7 +282,8 @@ fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Opt
         }
     };
     section.finish();
-    Some(route::Authn { authenticator: authenticator?, needs_certificates: kind == AuthnType::X509 })
+    let (needs_certificates, has_keys) = (kind == AuthnType::X509, kind == AuthnType::Psk);
+    Some(route::Authn { authenticator: authenticator?, needs_certificates, has_keys })
 }
 
 /// An authenticator that needs what a worker's runtime does not have.
@@ -398,6 +401,7 @@ enum AuthnType {
     Introspection,
     Jwt,
     Password,
+    Psk,
     Remote,
     X509,
 }
@@ -407,6 +411,7 @@ const AUTHN_TYPES: &[(&str, AuthnType)] = &[
     ("introspection", AuthnType::Introspection),
     ("jwt", AuthnType::Jwt),
     ("password", AuthnType::Password),
+    ("psk", AuthnType::Psk),
     ("remote", AuthnType::Remote),
     ("x509", AuthnType::X509),
 ];

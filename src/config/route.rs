@@ -118,6 +118,8 @@ pub(super) struct Context<'a> {
 pub(super) struct Authn {
     pub(super) authenticator: Arc<dyn Authenticator>,
     pub(super) needs_certificates: bool,
+    /// Whether it has pre-shared keys, which are of use in DTLS alone.
+    pub(super) has_keys: bool,
 }
 
 /// Reads all routes; what is wrong with one of them, or with them together, is recorded.

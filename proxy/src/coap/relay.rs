@@ -214,7 +214,7 @@ impl Relay {
         }
         match self.make_room(address) {
             Ok(permit) => {
-                let peer = Peer { address, certificate: None, is_encrypted: false };
+                let peer = Peer { address, certificate: None, psk_identity: None, is_encrypted: false };
                 let session = Session::new(&self.endpoint, peer, self.now);
                 let served = Served { session, way, upstream: None, asked: Asked::default() };
                 Some(self.table.add(address, served, permit))

@@ -65,6 +65,7 @@ impl Peer {
             password: shown.password.as_deref(),
             upgrade: Some(&shown.upgrade),
             certificate: self.certificate.as_deref(),
+            psk_identity: None,
             peer: self.address,
             protocol: Protocol::Http,
         }

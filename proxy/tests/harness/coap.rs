@@ -131,7 +131,7 @@ impl World {
         let endpoint = Endpoint::new(gate, options, upstream);
         let now = Now::read();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000));
-        let peer = Peer { address, certificate: None, is_encrypted: false };
+        let peer = Peer { address, certificate: None, psk_identity: None, is_encrypted: false };
         let session = Session::new(&endpoint, peer, now);
         Self {
             endpoint,

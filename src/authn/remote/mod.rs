@@ -123,7 +123,7 @@ impl HttpService {
         request
     }
 
-    fn post_json(&self, body: &Value) -> Request<Bytes> {
+    pub(super) fn post_json(&self, body: &Value) -> Request<Bytes> {
         self.request(Method::POST, JSON, body.to_string())
     }
 }

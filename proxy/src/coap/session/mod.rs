@@ -74,6 +74,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The client's verified certificate, in DER.
     pub certificate: Option<Vec<u8>>,
+    /// The identity of the key that it shares with mgate. RFC 4279
+    pub psk_identity: Option<Box<str>>,
     /// Whether they are encrypted.
     pub is_encrypted: bool,
 }

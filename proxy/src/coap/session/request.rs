@@ -217,6 +217,7 @@ impl Session {
             password: secret,
             upgrade: None,
             certificate: self.peer.certificate.as_deref(),
+            psk_identity: self.peer.psk_identity.as_deref(),
             peer: self.peer.address,
             protocol: Protocol::Coap,
         }

@@ -215,6 +215,7 @@ impl Session {
             password,
             upgrade,
             certificate: self.peer.certificate.as_deref(),
+            psk_identity: None,
             peer: self.peer.address,
             protocol: Protocol::Mqtt,
         }

@@ -79,7 +79,7 @@ impl Story {
         let endpoint = Endpoint::new(gate, options, Some(upstream));
         let now = Now::read();
         let address = SocketAddr::from(([192, 0, 2, 1], 40_000));
-        let peer = Peer { address, certificate: None, is_encrypted: false };
+        let peer = Peer { address, certificate: None, psk_identity: None, is_encrypted: false };
         let session = Session::new(&endpoint, peer, now);
         Self { endpoint, session, out: Outbox::default(), now, seen }
     }
