@@ -94,8 +94,12 @@ pub enum Input<'a> {
     Failed,
     /// What [`Output::Identify`] asked for.
     Identified(Verdict),
+    /// The client ended it, or began anew.
+    Left,
     /// The upstream is not there: nobody listens where it was.
     Lost,
+    /// The client showed that it is somewhere else.
+    Moved(SocketAddr),
     /// The client's rights changed, or the endpoint did: everything is asked for again.
     Reauthorize,
     /// What [`Output::Review`] asked for.
@@ -165,6 +169,8 @@ pub enum CloseReason {
     Failed,
     /// Nothing was heard for long enough.
     Idle,
+    /// The client ended the session, or began anew.
+    Left,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,10 +184,11 @@ impl Session {
     /// A session of a peer whose first request is about to come.
     pub fn new(endpoint: &Endpoint, peer: Peer, now: Now) -> Self {
         let limits = &endpoint.gate.limits;
+        let standing = if peer.is_known() { Standing::Known } else { Standing::Stranger };
         Self {
             peer,
             identity: None,
-            standing: Standing::Stranger,
+            standing,
             is_opened: false,
             upstream: Upstream::Closed,
             heard_at: now.instant,
@@ -232,7 +239,9 @@ impl Session {
             Input::Drain => self.close(CloseReason::Draining, cx),
             Input::Failed => self.close(CloseReason::Failed, cx),
             Input::Identified(verdict) => self.identified(verdict, cx),
+            Input::Left => self.close(CloseReason::Left, cx),
             Input::Lost => self.upstream_lost(cx),
+            Input::Moved(address) => self.moved(address, cx.now.instant),
             Input::Reauthorize => self.reauthorize(cx),
             Input::Reviewed(decision) => self.reviewed(decision, cx),
             Input::Stored(result) => self.stored(if result.is_ok() { Copy::Done } else { Copy::Failed }, cx),
@@ -269,6 +278,8 @@ impl Session {
         self.arrivals.forget_until(now);
         if !self.is_closed && self.idle_at(cx.endpoint) <= now {
             self.close(CloseReason::Idle, cx);
+        } else if self.rests_at().is_some_and(|at| at <= now) {
+            self.rest();
         }
         self.take_queued(cx);
     }
@@ -282,7 +293,9 @@ impl Session {
         let open = self.exchanges.open().map(|(_, open)| open.deadline);
         let copy = self.copies.front().map(|(_, until)| *until);
         let forgets = [self.exchanges.forgets_at(), self.operations.forgets_at()];
-        let others = [copy, self.review_timeout(), self.observation_timeout()].into_iter().chain(forgets);
+        let others = [copy, self.review_timeout(), self.observation_timeout(), self.rests_at()]
+            .into_iter()
+            .chain(forgets);
         lanes.chain(open).chain(others.flatten()).chain([self.idle_at(endpoint)]).min()
     }
 
@@ -354,9 +367,29 @@ impl Session {
         self.last_active
             + match (self.standing, self.observations.is_empty()) {
                 (Standing::Stranger, _) => limits.connect_timeout.max(2 * limits.decision_timeout),
-                (_, true) => limits.idle_timeout.unwrap_or(EXCHANGE_LIFETIME),
+                (_, true) => limits.idle_timeout.unwrap_or(self.peer.silence()),
                 (_, false) => OBSERVER_SILENCE,
             }
+    }
+
+    /// When it needs no socket to the upstream any more, until there is another request.
+    fn rests_at(&self) -> Option<Instant> {
+        let is_idle = self.upstream == Upstream::Open && !self.is_busy();
+        is_idle.then(|| self.last_active + EXCHANGE_LIFETIME)
+    }
+
+    fn rest(&mut self) {
+        self.upstream = Upstream::Closed;
+        self.retired.clear();
+        self.outputs.push_back(Output::HangUp);
+    }
+
+    /// Its address is part of what policies see, so who it is is found out again.
+    fn moved(&mut self, address: SocketAddr, now: Instant) {
+        self.peer.address = address;
+        if let Some(identity) = &mut self.identity {
+            identity.expire(now);
+        }
     }
 
     fn close(&mut self, why: CloseReason, cx: &mut Context<'_>) {
@@ -406,6 +439,19 @@ impl Session {
     }
 }
 
+impl Peer {
+    /// Whether it has shown who it is before its first request.
+    fn is_known(&self) -> bool {
+        self.certificate.is_some() || self.psk_identity.is_some()
+    }
+
+    /// How long it may say nothing, unless that is set.
+    fn silence(&self) -> Duration {
+        // a new handshake costs a sleepy device much more than what is kept for it costs here
+        if self.is_encrypted { HANDSHAKEN_SILENCE } else { EXCHANGE_LIFETIME }
+    }
+}
+
 impl Context<'_> {
     fn tell(&self, event: &SessionEvent<'_>) {
         self.endpoint.gate.tell(event, self.now);
@@ -442,6 +488,7 @@ impl fmt::Display for CloseReason {
             Self::Draining => "the gateway stops",
             Self::Failed => "the session failed",
             Self::Idle => "nothing was heard for long enough",
+            Self::Left => "the client ended it",
         })
     }
 }
@@ -460,3 +507,5 @@ fn is_ping(message: &Message<'_>) -> bool {
 
 /// An upstream asks once in 24 hours whether an observer is still there. RFC 7641 §4.5
 const OBSERVER_SILENCE: Duration = Duration::from_secs(25 * 60 * 60);
+
+const HANDSHAKEN_SILENCE: Duration = Duration::from_secs(24 * 60 * 60);

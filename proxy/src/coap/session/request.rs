@@ -359,6 +359,11 @@ impl Grounds {
 }
 
 impl Identity {
+    /// It is to be found out again.
+    pub(super) fn expire(&mut self, now: Instant) {
+        self.until = now;
+    }
+
     fn is_good(&self, secret: Option<&[u8]>, now: Instant) -> bool {
         now < self.until && is_same(self.secret.as_deref(), secret)
     }
@@ -419,9 +424,10 @@ pub(super) fn until(ttl: Option<Duration>, cx: &Context<'_>) -> Option<Instant> 
     ttl.and_then(|ttl| cx.now.instant.checked_add(ttl))
 }
 
-/// What a client is that was allowed something.
+/// What a client is that was allowed something. Who speaks DTLS has shown with its handshake that it is where it says.
 fn standing(client: &Client, cx: &Context<'_>) -> Standing {
-    match cx.endpoint.options.has_challenge || !client.principal.id.is_empty() {
+    let is_there = cx.endpoint.options.has_challenge || client.is_encrypted;
+    match is_there || !client.principal.id.is_empty() {
         true => Standing::Known,
         false => Standing::Guest,
     }

@@ -6,6 +6,7 @@ mod ends_here;
 mod observe;
 mod requests;
 mod rights;
+mod secured;
 mod waiting;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -161,7 +162,7 @@ impl Authenticator for Keys {
     fn authenticate(&self, credentials: &Credentials<'_>, now: Now) -> Authentication {
         assert_eq!((credentials.client_id, credentials.username), ("", None));
         let id = match credentials.password.map(|key| str::from_utf8(key).unwrap()) {
-            None => "guest".to_owned(),
+            None => credentials.psk_identity.unwrap_or("guest").to_owned(),
             Some("slow") => return Authentication::Pending(Box::pin(std::future::pending())),
             Some(key) => match key.strip_prefix("good") {
                 Some(id) => id.to_owned(),
