@@ -1,7 +1,9 @@
 FROM rust:1.95-slim-bookworm AS build
+# OpenSSL is built from source
+RUN apt-get update && apt-get install -y --no-install-recommends make perl
 WORKDIR /mgate
 COPY . .
-RUN cargo build --release --locked -p mgate --no-default-features --features wasm
+RUN cargo build --release --locked -p mgate --no-default-features --features dtls,wasm
 
 FROM debian:bookworm-slim
 # certificate authorities, for upstreams with TLS

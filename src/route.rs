@@ -70,6 +70,8 @@ struct Parts {
     upstream: Option<Connector>,
     /// Where datagrams go.
     address: Option<coap::Upstream>,
+    /// How peers speak DTLS.
+    dtls: Option<coap::Dtls>,
 }
 
 /// A connection to be served.
@@ -94,10 +96,10 @@ impl Steering {
         let name = names.join(", ").into();
         let (admission, listen_address) =
             (Admission::new(bounds(&config.limits), config.trusted.clone()), config.listen_address);
-        let Parts { ways, gate, speech, upstream, address } = Parts::new(config);
+        let Parts { ways, gate, speech, upstream, address, dtls } = Parts::new(config);
         let (sender, protocol) = match speech {
             Speech::Coap(options) => {
-                let endpoint = coap::Endpoint::new(gate, options, address);
+                let endpoint = coap::Endpoint::new(gate, options, address).secured(dtls);
                 let (sender, watched) = watch::channel(Signal::new(endpoint));
                 (Sender::Coap(sender), Protocol::Coap(watched))
             }
@@ -123,7 +125,10 @@ impl Steering {
     /// Whether the route of this number goes on to speak what it speaks: its sessions can take over nothing else.
     pub(crate) fn can_become(&self, number: usize, config: &RouteConfig) -> bool {
         match (&self.sender, &config.speech) {
-            (Sender::Coap(_), Speech::Coap(_)) | (Sender::Mqtt(_), Speech::Mqtt(_)) => true,
+            (Sender::Coap(sender), Speech::Coap(_)) => {
+                sender.borrow().endpoint().dtls.is_some() == config.dtls.is_some()
+            }
+            (Sender::Mqtt(_), Speech::Mqtt(_)) => true,
             (Sender::Http(sender, _), Speech::Http(_)) => number < members(sender),
             (Sender::Http(sender, _), Speech::Mqtt(_)) => {
                 number >= members(sender) && config.websocket().is_some()
@@ -216,11 +221,11 @@ impl Steering {
     fn renew_one(&self, config: RouteConfig) -> u64 {
         self.admission.limit(bounds(&config.limits));
         let observer = self.with_gates(|gate| Arc::clone(&gate.observer)).pop();
-        let Parts { ways, gate, speech, address, .. } = Parts::of(config, observer);
+        let Parts { ways, gate, speech, address, dtls, .. } = Parts::of(config, observer);
         self.lead(ways);
         match (&self.sender, speech) {
             (Sender::Coap(sender), Speech::Coap(options)) => change(sender, |signal| {
-                let endpoint = signal.endpoint().renewed(gate, options, address);
+                let endpoint = signal.endpoint().renewed(gate, options, address).secured(dtls);
                 signal.renew(endpoint)
             }),
             (Sender::Mqtt(sender), Speech::Mqtt(options)) => change(sender, |signal| {
@@ -367,7 +372,7 @@ impl Parts {
         };
         let address = config.upstream.map(|Address { host, port, .. }| coap::Upstream { host, port });
         let ways = Ways { acceptor: config.acceptor, connector };
-        Self { ways, gate, speech: config.speech, upstream, address }
+        Self { ways, gate, speech: config.speech, upstream, address, dtls: config.dtls }
     }
 
     /// What requests of HTTP share.

@@ -20,7 +20,10 @@ fn every_example_loads_without_warnings() {
         let copy = directory.path().join(path.file_name().unwrap());
         fs::copy(&path, &copy).unwrap();
     }
-    let is_in_this_build = |path: &Path| cfg!(feature = "wasm") || !path.ends_with("wasm.toml");
+    let is_in_this_build = |path: &Path| {
+        (cfg!(feature = "wasm") || !path.ends_with("wasm.toml"))
+            && (cfg!(feature = "dtls") || !path.ends_with("coaps.toml"))
+    };
     let paths = files_in(directory.path()).into_iter().filter(|path| is_configuration(path));
     for path in paths.filter(|path| is_in_this_build(path)) {
         let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
@@ -338,6 +341,88 @@ fn mistakes_in_routes_of_http_and_coap_are_named() {
 }
 
 #[test]
+#[cfg(feature = "dtls")]
+fn mistakes_in_routes_of_coaps_are_named() {
+    let directory = with_certificates();
+    write(&directory, "keys.psk", "dev-1:00\n");
+    for (route, expected) in [
+        (
+            "",
+            "1: route.a.tls: is missing: coaps needs a certificate, or keys of an authenticator of type \"psk\"",
+        ),
+        (
+            "tls = { certificates = [{ cert = 'certs/localhost.pem', key = 'certs/localhost.key' }], \
+             min_version = '1.2', ciphers = [] }",
+            "5: route.a.tls.certificates: has no use with coaps",
+        ),
+        ("authn = ['keys']\ntls = { client_ca = 'certs/ca.pem' }", "6: route.a.tls.cert: is missing"),
+        (
+            "authn = ['keys']\ndtls = { handshakes = 0 }",
+            "6: route.a.dtls.handshakes: must be from 1 to 100000",
+        ),
+        ("authn = ['keys']\ndtls = { psk = 1 }", "6: route.a.dtls.psk: unknown key"),
+        (
+            "authn = ['certs']\ntls = { cert = 'certs/localhost.pem', key = 'certs/localhost.key' }",
+            "5: route.a.authn: \"certs\" needs client certificates",
+        ),
+    ] {
+        let text = format!(
+            "{COAPS}{route}\n[authn.keys]\ntype = 'psk'\nfile = 'keys.psk'\n[authn.certs]\ntype = 'x509'\n"
+        );
+        let problems = problems(&directory, &text, &[]);
+        assert!(problems[0].starts_with(&format!("mgate.toml:{expected}")), "{route}: {problems:?}");
+    }
+    let text = COAPS.replace("coap://a", "coaps://a");
+    let at = "mgate.toml:4: route.a.upstream: an upstream cannot be spoken to by coaps yet";
+    assert!(problems(&directory, &text, &[]).iter().any(|problem| problem == at));
+}
+
+#[test]
+fn mistakes_with_shared_keys_are_named_and_show_none() {
+    let directory = with_certificates();
+    write(&directory, "keys.psk", "dev-1:c0ffee\ndev-2\n\ndev/3:c0ffee\ndev-1:c0ffeee\n");
+    for (authn, expected) in [
+        (
+            "file = 'keys.psk'",
+            &[
+                "keys.psk:2: is not identity:key",
+                "keys.psk:4: the identity is empty or has `/`, `+`, `#` or U+0000",
+                "keys.psk:5: the key is not made of pairs of hexadecimal digits",
+            ][..],
+        ),
+        (
+            "",
+            &[
+                "mgate.toml:5: authn.keys.file: is missing: where keys are, or `url`, where they are asked for",
+            ],
+        ),
+        ("file = 'a'\nurl = 'https://a'", &["mgate.toml:8: authn.keys.url: cannot stand beside `file`"]),
+        (
+            "url = 'http://a'",
+            &["mgate.toml:7: authn.keys.url: must begin with https://, unless it is of this machine"],
+        ),
+    ] {
+        let problems = problems(&directory, &format!("{ROUTE}[authn.keys]\ntype = 'psk'\n{authn}\n"), &[]);
+        assert_eq!(problems, expected);
+        assert!(!problems.concat().contains("c0ffee"));
+    }
+    write(&directory, "keys.psk", "dev-1:c0ffee\n");
+    let text = format!("{ROUTE}authn = ['keys']\n[authn.keys]\ntype = 'psk'\nfile = 'keys.psk'\n");
+    let expected = "mgate.toml:5: route.my-devices.authn: \"keys\" has keys for coaps, and no use with mqtt";
+    assert_eq!(problems(&directory, &text, &[]), [expected]);
+}
+
+#[test]
+#[cfg(not(feature = "dtls"))]
+fn build_without_dtls_says_so() {
+    let text =
+        "[[route]]\nname = 'a'\nlisten = 'coaps://127.0.0.1:0'\nupstream = 'coap://a'\npolicies = []\n";
+    let expected =
+        "mgate.toml:3: route.a.listen: scheme \"coaps\" is not in this build, which lacks the feature `dtls`";
+    assert_eq!(problems(&with_certificates(), text, &[]), [expected]);
+}
+
+#[test]
 fn mistakes_in_paths_and_cors_are_named() {
     let directory = TempDir::new().unwrap();
     let path = "http.path: must be a path as it is decoded, without a slash at its end, %, ? and #";
@@ -568,7 +653,7 @@ fn mistakes_in_the_environment_name_the_variable() {
     let expected = [
         "MGATE_LOG_LEVEL: log.level: \"loud\" is not a level (error, warn, info, debug, trace, off) or target=level",
         "MGATE_ROUTE_MY_DEVICES_LIMITS_IDLE_TIMEOUT: route.my-devices.limits.idle_timeout: \"5\" is not a time such as \"10s\" or \"500ms\"",
-        "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap)",
+        "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap, coaps)",
     ];
     assert_eq!(problems(&directory, ROUTE, &variables), expected);
 }
@@ -712,9 +797,11 @@ fn examples() -> PathBuf {
 fn mgate(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_mgate")).args(arguments).output().unwrap()
 }
-
 const ROUTE: &str =
     "[[route]]\nname = 'my-devices'\nlisten = 'mqtt://127.0.0.1:1884'\nupstream = 'mqtt://127.0.0.1:1883'\n";
+
+#[cfg(feature = "dtls")]
+const COAPS: &str = "[[route]]\nname = 'a'\nlisten = 'coaps://127.0.0.1:0'\nupstream = 'coap://a'\n";
 
 /// A route of HTTP that lacks where it listens.
 const HTTP_ROUTE: &str = "[[route]]\nname = 'web'\nupstream = 'http://127.0.0.1:80'\n";
@@ -766,11 +853,11 @@ const MISTAKES: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[[route]]\nname = 'a/b'\nlisten = 'mqt://0.0.0.0'\nupstream = 'coaps://b'\n",
+        "[[route]]\nname = 'a/b'\nlisten = 'mqt://0.0.0.0'\nupstream = 'wss://b'\n",
         &[
             "mgate.toml:2: route.a/b.name: must be 1 to 64 letters, digits, `-`, `_` or `.`",
-            "mgate.toml:3: route.a/b.listen: unknown scheme \"mqt\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap)",
-            "mgate.toml:4: route.a/b.upstream: scheme \"coaps\" is not supported by this version (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap)",
+            "mgate.toml:3: route.a/b.listen: unknown scheme \"mqt\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap, coaps)",
+            "mgate.toml:4: route.a/b.upstream: scheme \"wss\" is not supported by this version (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap, coaps)",
         ],
     ),
 ];
@@ -1177,9 +1264,9 @@ const MISTAKES_AFTER_ROUTE: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "[authn.users]\ntype = 'psk'\n[authn.others]\ntype = 'password'",
+        "[authn.users]\ntype = 'ldap'\n[authn.others]\ntype = 'password'",
         &[
-            "mgate.toml:6: authn.users.type: unknown value \"psk\" (anonymous, introspection, jwt, password, remote, x509)",
+            "mgate.toml:6: authn.users.type: unknown value \"ldap\" (anonymous, introspection, jwt, password, psk, remote, x509)",
             "mgate.toml:7: authn.others.file: is missing",
         ],
     ),

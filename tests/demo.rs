@@ -55,7 +55,7 @@ fn every_printed_command_does_what_is_said_of_it() {
 #[test]
 fn printed_commands_of_coap_do_what_is_said_of_them() {
     let mut demo = Demo::start(&[]);
-    let [allowed, denied] = demo.commands_of("coap-client");
+    let [allowed, denied, by_key, by_certificate] = demo.commands_of("coap-client");
     assert_eq!(run(&allowed).trim(), "");
     demo.shown.wait_for("?          connected ");
     demo.shown.wait_for("?          publish    channels/public/messages             21.5");
@@ -63,6 +63,10 @@ fn printed_commands_of_coap_do_what_is_said_of_them() {
     demo.shown.wait_for(
         "?          publish    channels/private/messages            DENIED: no statement allows it",
     );
+    for (command, device) in [(by_key, "device-1"), (by_certificate, "device-7")] {
+        assert_eq!(run(&command).trim(), "");
+        demo.shown.wait_for(&format!("{device}   publish    channels/{device}/messages           21.5"));
+    }
     demo.stop();
 }
 
@@ -85,7 +89,7 @@ fn kept_configuration_is_good_by_itself() {
         let configuration = demo.text("configuration");
         let checked = mgate(&["check", "--json", &configuration]).output().unwrap();
         let checked: Value = serde_json::from_slice(&checked.stdout).unwrap();
-        assert_eq!(checked["routes"].as_array().unwrap().len(), 5, "{checked}");
+        assert_eq!(checked["routes"].as_array().unwrap().len(), 6, "{checked}");
         assert_eq!(checked["warnings"], Value::Array(Vec::new()), "{checked}");
     }
 }
@@ -103,7 +107,7 @@ fn configuration_of_others_is_refused() {
 #[test]
 fn second_demo_takes_other_ports() {
     let (first, second) = (Json::start(&[]), Json::start(&[]));
-    for route in ["mqtt", "mqtts", "ws", "wss", "coap"] {
+    for route in ["mqtt", "mqtts", "ws", "wss", "coap", "coaps"] {
         assert_ne!(first.url(route), second.url(route));
         assert_ne!(second.address(route), first.address(route));
     }

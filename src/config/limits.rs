@@ -15,7 +15,11 @@ pub(super) fn read(
     shared: Option<&Listener>,
 ) -> (Limits, Option<Duration>) {
     let shared = shared.zip(scheme);
-    let default = shared.map_or_else(Limits::default, |(listener, scheme)| listener.default_limits(scheme));
+    let mut default =
+        shared.map_or_else(Limits::default, |(listener, scheme)| listener.default_limits(scheme));
+    if scheme.is_some_and(Scheme::is_dtls) {
+        default.handshake_timeout = DTLS_HANDSHAKE;
+    }
     let connections = count(&mut section, "connections", default.connections);
     let mut time = |key, default| section.duration(key, SHORTEST..=LONGEST).unwrap_or(default);
     let limits = Limits {
@@ -57,6 +61,9 @@ fn count(section: &mut Section<'_>, key: &'static str, default: usize) -> usize 
     let count = section.integer(key, 1..=10_000_000);
     count.and_then(|count| usize::try_from(count).ok()).unwrap_or(default)
 }
+
+/// Time for a handshake of DTLS, in which lost datagrams are sent again after seconds. RFC 6347 §4.2.4.1
+const DTLS_HANDSHAKE: Duration = Duration::from_secs(30);
 
 const SHORTEST: Duration = Duration::from_millis(10);
 const SECOND: Duration = Duration::from_secs(1);

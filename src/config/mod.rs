@@ -9,6 +9,7 @@ mod coap;
 mod cors;
 mod definitions;
 mod document;
+mod dtls;
 mod environment;
 mod files;
 mod hook;
@@ -237,7 +238,7 @@ impl Extensions {
         for authenticator in self.authenticators {
             let name = authenticator.name().to_owned();
             let authenticator = Arc::new(Extension(authenticator));
-            let authn = route::Authn { authenticator, needs_certificates: false, has_keys: false };
+            let authn = route::Authn { authenticator, needs_certificates: false, keys: route::Keys::Unknown };
             context.authn.add(&name, authn, report);
         }
         for policy in self.policies {
@@ -282,8 +283,9 @@ fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Opt
         }
     };
     section.finish();
-    let (needs_certificates, has_keys) = (kind == AuthnType::X509, kind == AuthnType::Psk);
-    Some(route::Authn { authenticator: authenticator?, needs_certificates, has_keys })
+    let needs_certificates = kind == AuthnType::X509;
+    let keys = if kind == AuthnType::Psk { route::Keys::Some } else { route::Keys::None };
+    Some(route::Authn { authenticator: authenticator?, needs_certificates, keys })
 }
 
 /// An authenticator that needs what a worker's runtime does not have.

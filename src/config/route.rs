@@ -16,6 +16,7 @@ use mgate_proxy::transport::{
 
 use super::coap;
 use super::definitions::Definitions;
+use super::dtls;
 use super::environment::variable_of;
 use super::files::Files;
 use super::http;
@@ -46,6 +47,8 @@ pub struct RouteConfig {
     pub upstream: Option<Address>,
     /// Shakes hands with clients; routes that share a listener share all of it but WebSockets.
     pub acceptor: Arc<Acceptor>,
+    /// Shakes hands with clients that speak DTLS; `None` where they do not.
+    pub dtls: Option<mgate_proxy::coap::Dtls>,
     /// Dials the upstream.
     pub connector: Option<Connector>,
     /// Load balancers in front, which speak for many clients.
@@ -118,8 +121,17 @@ pub(super) struct Context<'a> {
 pub(super) struct Authn {
     pub(super) authenticator: Arc<dyn Authenticator>,
     pub(super) needs_certificates: bool,
-    /// Whether it has pre-shared keys, which are of use in DTLS alone.
-    pub(super) has_keys: bool,
+    /// Whether it has pre-shared keys.
+    pub(super) keys: Keys,
+}
+
+/// Whether an authenticator has pre-shared keys, which are of use in DTLS alone.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keys {
+    None,
+    Some,
+    /// Only the program knows that brought it.
+    Unknown,
 }
 
 /// Reads all routes; what is wrong with one of them, or with them together, is recorded.
@@ -156,7 +168,10 @@ fn read(
             front(&mut section, scheme, (&limits, keepalive), context),
         ),
     };
-    let (authn, row) = authenticators(&mut section, asks_for_certificates, context);
+    let (authn, row, has_keys) = authenticators(&mut section, scheme, asks_for_certificates, context);
+    check_use(&mut section, "dtls", dtls::KEYS, scheme, Scheme::is_dtls);
+    let is_dtls = scheme.is_some_and(Scheme::is_dtls);
+    let dtls = is_dtls.then(|| dtls::server(&mut section, has_keys, &limits, context.files));
     let (transform_names, transforms) = transform::of_route(&mut section, context);
     let (policy_names, policies) = policies(&mut section, context);
     let authenticators = Authenticators::new(with_charset(&mut section, row, &policies));
@@ -191,6 +206,10 @@ fn read(
     };
     section.finish();
     let (front, (upstream, connector)) = (front?, upstream?);
+    let dtls = match dtls {
+        Some(dtls) => Some(dtls?),
+        None => None,
+    };
     let (Given { value: written, place: listen_place }, listen_address) = (listen.written?, listen.address?);
     let name: Arc<str> = name?.into();
     Some(RouteConfig {
@@ -202,6 +221,7 @@ fn read(
         path_place,
         upstream,
         acceptor: front.acceptor,
+        dtls,
         connector,
         trusted: front.trusted,
         authn,
@@ -240,12 +260,14 @@ fn front(
     (limits, keepalive): (&Limits, Option<Duration>),
     context: &Context<'_>,
 ) -> Option<Front> {
-    let has_tls = check_use(section, "tls", tls::SERVER_KEYS, scheme, Scheme::is_tls);
+    let is_encrypted = |scheme: Scheme| scheme.is_tls() || scheme.is_dtls();
+    let has_tls = check_use(section, "tls", tls::SERVER_KEYS, scheme, is_encrypted);
     if let Some(scheme) = scheme.filter(|scheme| scheme.is_tls() && !has_tls) {
         section.problem("tls", format!("is missing: {scheme} needs a certificate"));
     }
+    let is_tls = has_tls && !scheme.is_some_and(Scheme::is_dtls);
     let tls =
-        has_tls.then(|| tls::server(section.section("tls"), scheme.unwrap_or(Scheme::Mqtts), context.files));
+        is_tls.then(|| tls::server(section.section("tls"), scheme.unwrap_or(Scheme::Mqtts), context.files));
     check_use(section, "websocket", WEBSOCKET_KEYS, scheme, Scheme::is_websocket);
     let websocket = websocket(section.section("websocket"), limits);
     check_use(section, "proxy_protocol", PROXY_KEYS, scheme, |scheme| !scheme.is_coap());
@@ -273,6 +295,9 @@ fn upstream(
     let upstream = section.parse("upstream", str::parse::<Address>);
     if let (Some(listen), Some(upstream)) = (listen, &upstream) {
         let scheme = upstream.value.scheme;
+        if scheme.is_dtls() {
+            files.report().problem(&upstream.place, "an upstream cannot be spoken to by coaps yet");
+        }
         if (listen.is_http(), listen.is_coap()) != (scheme.is_http(), scheme.is_coap()) {
             files
                 .report()
@@ -349,20 +374,26 @@ fn proxy_protocol(mut section: Section<'_>) -> Option<ProxyProtocol> {
 
 fn authenticators(
     section: &mut Section<'_>,
+    scheme: Option<Scheme>,
     asks_for_certificates: bool,
     context: &Context<'_>,
-) -> (Vec<String>, Vec<Arc<dyn Authenticator>>) {
+) -> (Vec<String>, Vec<Arc<dyn Authenticator>>, bool) {
     let names = section.texts("authn").unwrap_or_default();
-    let mut row = Vec::new();
+    let (mut row, mut has_keys) = (Vec::new(), false);
     for name in &names {
         let Some(authn) = context.authn.find(name, context.report) else { continue };
         if authn.needs_certificates && !asks_for_certificates {
             let message = format!("\"{}\" needs client certificates: set `tls.client_ca`", name.value);
             context.report.problem(&name.place, message);
         }
+        if let Some(scheme) = scheme.filter(|scheme| authn.keys == Keys::Some && !scheme.is_dtls()) {
+            let message = format!("\"{}\" has keys for coaps, and no use with {scheme}", name.value);
+            context.report.problem(&name.place, message);
+        }
+        has_keys |= authn.keys != Keys::None;
         row.push(Arc::clone(&authn.authenticator));
     }
-    (names.into_iter().map(|name| name.value).collect(), row)
+    (names.into_iter().map(|name| name.value).collect(), row, has_keys)
 }
 
 /// The row, behind one who holds the names that clients choose to what policies can make of them.

@@ -1,5 +1,7 @@
 //! `tls` and `upstream_tls`: certificates, keys and whom to trust.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use mgate_proxy::transport::{
     ALPN_HTTP, ALPN_HTTP2, ALPN_MQTT, Authorities, Certificate, CipherSuites, ClientAuth, ClientTls, Demand,
     MinVersion, RevocationLists, ServerTls, ServerTlsOptions, TlsError,
@@ -51,6 +53,45 @@ pub(crate) fn client(section: &mut Section<'_>, files: &Files<'_>) -> Option<Cli
         None => ClientTls::new(authorities, None),
     };
     section.check(section.place(), tls)
+}
+
+/// What a listener's TLS is made of, as its files have it, for those who read them themselves.
+#[cfg_attr(not(feature = "dtls"), expect(dead_code, reason = "only DTLS reads them"))]
+pub(crate) struct PemFiles {
+    /// The chain of the certificate.
+    pub(crate) chain: Vec<u8>,
+    /// Its key.
+    pub(crate) key: Vec<u8>,
+    /// Whether and how clients show certificates.
+    pub(crate) clients: Option<PemClients>,
+}
+
+/// How clients show certificates.
+#[cfg_attr(not(feature = "dtls"), expect(dead_code, reason = "only DTLS reads them"))]
+pub(crate) struct PemClients {
+    /// Where their certificates must come from.
+    pub(crate) authorities: Vec<u8>,
+    /// Whether they must show one.
+    pub(crate) demand: Demand,
+    /// Certificates that are no longer valid.
+    pub(crate) lists: Vec<Vec<u8>>,
+}
+
+/// The files of a listener that has one certificate, if nothing is wrong with them.
+pub(crate) fn pem_files(section: &mut Section<'_>, files: &Files<'_>) -> Option<PemFiles> {
+    let (certificate, client_auth) = (pair(section, files), client_auth(section, files));
+    let mut bytes = |key| section.text(key).and_then(|name| files.bytes(&name));
+    let (chain, key, authorities) = (bytes("cert"), bytes("key"), bytes("client_ca"));
+    let lists = section.texts("client_crl").unwrap_or_default();
+    let lists = lists.iter().map(|name| files.bytes(name).map(as_pem)).collect::<Option<_>>();
+    certificate?;
+    let clients = match client_auth? {
+        Some(ClientAuth { demand, .. }) => {
+            Some(PemClients { authorities: authorities?, demand, lists: lists? })
+        }
+        None => None,
+    };
+    Some(PemFiles { chain: chain?, key: key?, clients })
 }
 
 fn certificates(section: &mut Section<'_>, files: &Files<'_>) -> Option<Vec<Certificate>> {
@@ -137,6 +178,16 @@ fn cipher_suites(section: &mut Section<'_>) -> Option<CipherSuites> {
         }
         None => Some(CipherSuites::default()),
     }
+}
+
+/// A revocation list, which is there in DER or in PEM.
+fn as_pem(list: Vec<u8>) -> Vec<u8> {
+    if list.starts_with(b"-") || contains(&list, b"-----BEGIN") {
+        return list;
+    }
+    let text = STANDARD.encode(list);
+    let lines: Vec<_> = text.as_bytes().chunks(64).collect();
+    [b"-----BEGIN X509 CRL-----\n", &lines.join(&b'\n')[..], b"\n-----END X509 CRL-----\n"].concat()
 }
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {

@@ -12,7 +12,7 @@ use mgate_certs::{Access, Authority, Existing, Store, Validity, replace_file};
 use mgate_policies::Now;
 use tempfile::TempDir;
 
-use super::{DEVICE, Endpoint, USERS};
+use super::{DEVICE, DEVICE_1, Endpoint, KEY_1, USERS};
 use crate::authn::password_file::{EditablePasswordFile, hash_password};
 
 /// The directory that everything is written to.
@@ -62,7 +62,8 @@ impl Directory {
         self.check_configuration()?;
         self.write_certificates(host)?;
         self.write_new("acl.toml", || Ok(include_str!("files/acl.toml").into()))?;
-        self.write_new("users.toml", users)
+        self.write_new("users.toml", users)?;
+        self.write_new("keys.psk", || Ok(keys()))
     }
 
     /// Writes the configuration; each time anew, for the ports may be others.
@@ -126,6 +127,12 @@ fn users() -> anyhow::Result<String> {
         file.upsert(name, &hash, &[]);
     }
     Ok(file.to_string())
+}
+
+/// Identities and keys in hexadecimal digits, as coap-client takes them in plain text.
+fn keys() -> String {
+    let digits: String = KEY_1.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("# identity:key\n{}:{digits}\n", DEVICE_1.0)
 }
 
 /// What clients may call this machine; the first one names the files.

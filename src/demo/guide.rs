@@ -2,7 +2,7 @@ use std::fmt::{self, Display, Formatter};
 use std::path::Path;
 
 use super::style::{Paint, Style};
-use super::{ALICE, DEVICE, DEVICE_1, Directory, Endpoint};
+use super::{ALICE, DEVICE, DEVICE_1, Directory, Endpoint, KEY_1};
 
 /// What a demo says of itself: what runs where, and what to try.
 pub(crate) struct Guide<'a> {
@@ -46,7 +46,7 @@ impl Guide<'_> {
         }
         let fate = if self.directory.is_temporary() { ", deleted in the end" } else { "" };
         let path = self.directory.path().display().to_string();
-        writeln!(f, "  {path:30} mgate.toml, acl.toml, users.toml, certs/{fate}")?;
+        writeln!(f, "  {path:30} mgate.toml, acl.toml, users.toml, keys.psk, certs/{fate}")?;
         match self.endpoints.iter().all(|endpoint| endpoint.address.ip().is_loopback()) {
             true => Ok(()),
             false => writeln!(f, "\n{}", self.style.paint(Paint::Yellow, EXPOSED)),
@@ -54,7 +54,7 @@ impl Guide<'_> {
     }
 
     fn examples(&self) -> Vec<Example> {
-        let [plain, tls, .., coap] = self.endpoints else { return Vec::new() };
+        let [plain, tls, .., coap, coaps] = self.endpoints else { return Vec::new() };
         let example = |why, command: Vec<String>| Example { why, command };
         let data = format!("devices/{}/data/temperature", DEVICE_1.0);
         let others_data = format!("devices/{DEVICE}/data/temperature");
@@ -71,8 +71,10 @@ impl Guide<'_> {
                 publish(tls, &[self.authority(), certificate, key], V5, &others_data, "18.0"),
             ),
             example(WRONG_PASSWORD, publish(plain, &[user((ALICE.0, "cheshire"))], "", &data, "0")),
-            example(BY_COAP, post(coap, "public")),
-            example(DENIED_BY_COAP, post(coap, "private")),
+            example(BY_COAP, post(coap, "notls", &[], "public")),
+            example(DENIED_BY_COAP, post(coap, "notls", &[], "private")),
+            example(BY_KEY, post(coaps, "openssl", &[key_1()], DEVICE_1.0)),
+            example(BY_CERTIFICATE, post(coaps, "openssl", &self.shown_by_coap(), DEVICE)),
         ]
     }
 
@@ -83,6 +85,13 @@ impl Guide<'_> {
     fn certificate(&self) -> [String; 2] {
         let file = |kind| quoted(&self.directory.certificate(&format!("{DEVICE}.{kind}")));
         [format!("--cert {}", file("pem")), format!("--key {} -i {DEVICE}", file("key"))]
+    }
+
+    fn shown_by_coap(&self) -> [String; 3] {
+        let file = |name: &str| quoted(&self.directory.certificate(name));
+        let (certificate, key) = (format!("{DEVICE}.pem"), format!("{DEVICE}.key"));
+        [("-R", "ca.pem"), ("-c", &certificate), ("-j", &key)]
+            .map(|(option, name)| format!("{option} {}", file(name)))
     }
 
     fn next(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -122,9 +131,13 @@ fn publish(endpoint: &Endpoint, who: &[String], options: &str, topic: &str, payl
     [&[program], who, &[message]].concat()
 }
 
-fn post(endpoint: &Endpoint, channel: &str) -> Vec<String> {
+fn post(endpoint: &Endpoint, library: &str, who: &[String], channel: &str) -> Vec<String> {
     let url = format!("{}/channels/{channel}/messages", endpoint.url());
-    vec!["coap-client-notls".into(), "-m post -e 21.5".into(), url]
+    [&[format!("coap-client-{library}")], who, &["-m post -e 21.5".into(), url]].concat()
+}
+
+fn key_1() -> String {
+    format!("-u {} -k {KEY_1}", DEVICE_1.0)
 }
 
 fn address(endpoint: &Endpoint) -> String {
@@ -146,6 +159,7 @@ fn what(route: &str) -> &'static str {
         "mqtts" => "the same over TLS, with password or certificate",
         "ws" => "over WebSocket",
         "coap" => "CoAP: messages that are mirrored alone",
+        "coaps" => "the same over DTLS, with a shared key or a certificate",
         _ => "over WebSocket and TLS",
     }
 }
@@ -164,7 +178,7 @@ fn quoted(path: &Path) -> String {
 
 const HEAD: &str = "mgate authorizes what goes to an MQTT broker and what comes back. Both run here:\n";
 const TRY: &str =
-    "To try in other terminals (packages mosquitto-clients and, for the last two, libcoap3-bin):";
+    "To try in other terminals (packages mosquitto-clients and, for the last four, libcoap3-bin):";
 const NEXT: &str = "And then:\n";
 const TRAFFIC: &str = "What passes and what is denied, until Ctrl-C (times in UTC):\n";
 const EXPOSED: &str = "  Others can reach this address, and everybody knows these passwords.";
@@ -179,6 +193,8 @@ const CERTIFICATE: &str = "device-7 needs no password: its certificate says who 
 const WRONG_PASSWORD: &str = "a wrong password does not get as far as the broker";
 const BY_COAP: &str = "by CoAP, everybody may publish to channel public";
 const DENIED_BY_COAP: &str = "... and to no other: 4.03";
+const BY_KEY: &str = "over DTLS, device-1 shows that it has its key, and publishes to its own channel";
+const BY_CERTIFICATE: &str = "... and device-7 shows its certificate";
 
 const KEEP: &str = "keeps the files: edit acl.toml and start it again";
 const CHECK: &str = "says what the configuration does, or what is wrong with it";

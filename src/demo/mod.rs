@@ -104,7 +104,7 @@ impl Endpoint {
     pub(crate) fn url(&self) -> String {
         let address = self.reachable();
         match self.scheme {
-            Scheme::Coap | Scheme::Http | Scheme::Https | Scheme::Mqtt | Scheme::Mqtts => {
+            Scheme::Coap | Scheme::Coaps | Scheme::Http | Scheme::Https | Scheme::Mqtt | Scheme::Mqtts => {
                 format!("{}://{address}", self.scheme)
             }
             Scheme::MqttWs => format!("ws://{address}/mqtt"),
@@ -131,17 +131,20 @@ fn is_taken(error: &anyhow::Error) -> bool {
 const MAX_ATTEMPTS: u32 = 10;
 
 /// The routes of the configuration, and the port that each one has by custom.
-const ROUTES: [(&str, Scheme, u16); 5] = [
+const ROUTES: [(&str, Scheme, u16); 6] = [
     ("mqtt", Scheme::Mqtt, 1883),
     ("mqtts", Scheme::Mqtts, 8883),
     ("ws", Scheme::MqttWs, 8083),
     ("wss", Scheme::MqttWss, 8084),
     ("coap", Scheme::Coap, 5683),
+    ("coaps", Scheme::Coaps, 5684),
 ];
 
 /// Users and their passwords.
 const USERS: [(&str, &str); 2] = [ALICE, DEVICE_1];
 const ALICE: (&str, &str) = ("alice", "wonderland");
 const DEVICE_1: (&str, &str) = ("device-1", "rabbit");
+/// What a device shares with mgate, for CoAP.
+const KEY_1: &str = "rabbit-hole";
 /// A device with a certificate.
 const DEVICE: &str = "device-7";

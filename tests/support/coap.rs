@@ -16,7 +16,7 @@ pub(crate) struct CoapServer {
 impl CoapServer {
     pub(crate) fn start() -> Self {
         let port = upstream().local_addr().unwrap().port();
-        let mut command = Command::new(program("coap-server"));
+        let mut command = Command::new("coap-server-notls");
         let process = Process::start(command.args(["-A", "127.0.0.1", "-d", "10", "-p", &port.to_string()]));
         let probe = device(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         probe.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
@@ -30,20 +30,25 @@ impl CoapServer {
 
 /// What libcoap's client says: the payload, or the code of an error.
 pub(crate) fn client(arguments: &[&str]) -> String {
-    let output = coap_client(arguments).output().unwrap();
+    said_by(&mut coap_client(arguments))
+}
+
+/// What a client says, on both ways to say something.
+pub(crate) fn said_by(client: &mut Command) -> String {
+    let output = client.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     [text(&output.stdout), text(&output.stderr)].concat()
 }
 
 pub(crate) fn coap_client(arguments: &[&str]) -> Command {
-    let mut command = Command::new(program("coap-client"));
-    command.args(["-v", "1"]).args(arguments);
-    command
+    coap_client_with("notls", arguments)
 }
 
-/// Debian has one for each TLS library.
-fn program(name: &str) -> String {
-    format!("{name}-notls")
+/// libcoap's client with a library for DTLS: `gnutls` or `openssl`.
+pub(crate) fn coap_client_with(library: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(format!("coap-client-{library}"));
+    command.args(["-v", "1"]).args(arguments);
+    command
 }
 
 pub(crate) fn upstream() -> UdpSocket {

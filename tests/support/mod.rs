@@ -6,6 +6,8 @@
 pub(crate) mod admin;
 pub(crate) mod broker;
 pub(crate) mod coap;
+#[cfg(feature = "dtls")]
+pub(crate) mod dtls;
 pub(crate) mod frames;
 pub(crate) mod grpc;
 pub(crate) mod http;

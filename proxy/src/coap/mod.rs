@@ -8,6 +8,11 @@ pub mod relay;
 pub mod session;
 mod table;
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use mgate_dtls::{CID_LENGTH, HandshakeEngine, Settings};
+
 use crate::gate::Gate;
 use challenge::Challenges;
 
@@ -19,6 +24,8 @@ pub struct Endpoint {
     pub options: Options,
     /// Where their requests go; `None` where messages are mirrored alone.
     pub upstream: Option<Upstream>,
+    /// How their peers speak DTLS, if they do.
+    pub dtls: Option<Dtls>,
     challenges: Challenges,
 }
 
@@ -29,6 +36,21 @@ pub struct Upstream {
     pub host: String,
     /// Its port.
     pub port: u16,
+}
+
+/// How the peers of a route speak DTLS.
+#[derive(Clone)]
+pub struct Dtls {
+    /// Shakes hands with them.
+    pub engine: Arc<dyn HandshakeEngine>,
+    /// Whether they may go by connection ids, so that they can move. RFC 9146
+    pub has_connection_ids: bool,
+    /// Handshakes that go on at a time.
+    pub handshakes: usize,
+    /// The same with one address, or network.
+    pub handshakes_per_address: usize,
+    /// Time for a handshake.
+    pub handshake_timeout: Duration,
 }
 
 /// How a route speaks CoAP.
@@ -65,6 +87,21 @@ pub enum Deliveries {
     Pass,
 }
 
+impl Dtls {
+    /// What one of the sockets does; the bound on sessions is the route's.
+    fn settings(&self, shard: u8) -> Settings {
+        Settings {
+            shard,
+            cid_length: if self.has_connection_ids { CID_LENGTH } else { 0 },
+            max_handshakes: self.handshakes,
+            max_handshakes_per_address: self.handshakes_per_address,
+            max_sessions: usize::MAX,
+            handshake_timeout: self.handshake_timeout,
+            ..Settings::default()
+        }
+    }
+}
+
 impl Options {
     /// Whether the route goes by that name; who says none means the address.
     fn is_at(&self, host: Option<&str>) -> bool {
@@ -76,12 +113,17 @@ impl Options {
 impl Endpoint {
     /// An endpoint without sessions.
     pub fn new(gate: Gate, options: Options, upstream: Option<Upstream>) -> Self {
-        Self { gate, options, upstream, challenges: Challenges::default() }
+        Self { gate, options, upstream, dtls: None, challenges: Challenges::default() }
+    }
+
+    /// The same where peers speak DTLS.
+    pub fn secured(self, dtls: Option<Dtls>) -> Self {
+        Self { dtls, ..self }
     }
 
     /// Another endpoint for the same sessions: what peers have yet to show stays good.
     pub fn renewed(&self, gate: Gate, options: Options, upstream: Option<Upstream>) -> Self {
-        Self { gate, options, upstream, challenges: self.challenges.clone() }
+        Self { gate, options, upstream, dtls: None, challenges: self.challenges.clone() }
     }
 
     /// Whether what is published goes to the mirror and nowhere else.

@@ -3,10 +3,12 @@
 //! One task serves all peers of a socket. What sessions ask others for is polled beside the sockets, so that the slow
 //! decision of one device delays no other; a peer costs a socket only once something of its was allowed.
 
+mod asked;
 mod readable;
+mod secured;
 pub mod shard;
+mod upstream;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,23 +16,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{AbortHandle, abortable};
+use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt, StreamExt};
-use mgate_policies::{BoxFuture, Cause, Decision, Now, Reason};
-use tokio::net::UdpSocket;
+use mgate_policies::{BoxFuture, Now};
 use tokio::sync::watch;
 use tokio::time::Sleep;
 use tracing::{debug, error, warn};
 
-use self::readable::{Connected, Readable};
+use self::asked::{Asking, Event, Served};
+use self::readable::Readable;
+use self::secured::Secured;
 use self::shard::{Passed, Shard, Siblings};
-use super::session::{Context, Input, Outbox, Output, Peer, Session};
-use super::table::{Key, Table};
-use super::{Endpoint, Upstream};
+use super::Endpoint;
+use super::session::{Context, Input, Outbox, Peer, Session};
+use super::table::{Key, Name, Table};
 use crate::background;
 use crate::clock::Clock;
-use crate::gate::{Side, Verdict};
+use crate::gate::Side;
 use crate::listener::{Admission, Bound, Permit};
 use crate::signal::Signal;
 use crate::transport::udp::{self, Batch, Datagrams, Way};
@@ -38,6 +40,8 @@ use crate::transport::udp::{self, Batch, Datagrams, Way};
 /// Relays all that comes to one socket, until the signal says so or goes away.
 pub struct Relay {
     datagrams: Datagrams,
+    /// Where peers speak DTLS.
+    secured: Option<Secured>,
     table: Table<Served>,
     events: FuturesUnordered<BoxFuture<'static, Option<(Key, Event)>>>,
     timer: Option<(Instant, Pin<Box<Sleep>>)>,
@@ -51,40 +55,6 @@ pub struct Relay {
     readable: Readable,
     refused: u64,
     siblings: Siblings,
-}
-
-/// One peer, and what is on its way for it.
-struct Served {
-    session: Session,
-    way: Way,
-    upstream: Option<Connected>,
-    asked: Asked,
-}
-
-/// What others were asked for; dropped with it.
-#[derive(Default)]
-struct Asked {
-    dial: Asking,
-    identify: Asking,
-    decide_for_client: Asking,
-    decide_for_upstream: Asking,
-    review: Asking,
-    store: Asking,
-    /// One after the other.
-    stores: VecDeque<BoxFuture<'static, Result<(), Reason>>>,
-}
-
-/// One question that is on its way; nobody waits for its answer any more once this is dropped.
-#[derive(Default)]
-struct Asking(Option<AbortHandle>);
-
-/// What a peer was waiting for.
-enum Event {
-    Decided(Side, Decision),
-    Dialed(io::Result<UdpSocket>),
-    Identified(Verdict),
-    Reviewed(Decision),
-    Stored(Result<(), Reason>),
 }
 
 impl Relay {
@@ -101,6 +71,7 @@ impl Relay {
         let mut clock = Clock::new();
         Ok(Self {
             datagrams: listener.register()?,
+            secured: endpoint.dtls.as_ref().map(|dtls| Secured::new(dtls, siblings.number())).transpose()?,
             table: Table::new(admission),
             events: FuturesUnordered::new(),
             timer: None,
@@ -150,6 +121,10 @@ impl Relay {
                     self.now = self.clock.read();
                     self.take_passed(passed);
                 }
+                (handshake, key) = Secured::next_key(&mut self.secured) => {
+                    self.now = self.clock.read();
+                    self.take_key(handshake, key.as_ref());
+                }
                 () = timer => self.pass_time(),
                 changed = self.signal.changed() => match changed {
                     Ok(()) => self.heed(),
@@ -189,8 +164,11 @@ impl Relay {
         if !is_single(way) {
             return;
         }
+        if self.secured.is_some() {
+            return self.take_records(way, datagram);
+        }
         let address = canonical(way.peer);
-        let key = match self.table.at(address) {
+        let key = match self.table.at(Name::Address(address)) {
             Some(key) => key,
             None => match self.admit(way, address, datagram) {
                 Some(key) => key,
@@ -216,19 +194,23 @@ impl Relay {
             Ok(permit) => {
                 let peer = Peer { address, certificate: None, psk_identity: None, is_encrypted: false };
                 let session = Session::new(&self.endpoint, peer, self.now);
-                let served = Served { session, way, upstream: None, asked: Asked::default() };
-                Some(self.table.add(address, served, permit))
+                Some(self.table.add((Name::Address(address), address), Served::new(session, way), permit))
             }
             Err(bound) => {
-                debug!(route = %self.endpoint.gate.route, peer = %address, %bound, "request refused");
-                self.siblings.ask_for_room(address);
-                self.refused += 1;
-                // told as often as it doubles: there may be a flood of them
-                if self.refused.is_power_of_two() {
-                    warn!(route = %self.endpoint.gate.route, count = self.refused, %bound, "requests refused");
-                }
+                self.refuse(address, bound);
                 None
             }
+        }
+    }
+
+    /// There is no place for a peer; it may ask again.
+    fn refuse(&mut self, address: SocketAddr, bound: Bound) {
+        debug!(route = %self.endpoint.gate.route, peer = %address, %bound, "request refused");
+        self.siblings.ask_for_room(address);
+        self.refused += 1;
+        // told as often as it doubles: there may be a flood of them
+        if self.refused.is_power_of_two() {
+            warn!(route = %self.endpoint.gate.route, count = self.refused, %bound, "requests refused");
         }
     }
 
@@ -242,7 +224,7 @@ impl Relay {
             };
             let first = self.table.first_to_go(address, bound).ok_or(bound)?;
             self.input(first, Input::Displaced);
-            self.table.remove(first);
+            self.forget(first);
         }
         self.table.admit(address)
     }
@@ -270,52 +252,6 @@ impl Relay {
         }
     }
 
-    /// Takes what an upstream sent to one peer, as far as it is this peer's turn.
-    fn read_upstream(&mut self, key: Key, responses: &mut Batch<RESPONSES>) {
-        let Some(upstream) = self.upstream(key) else { return };
-        if !upstream.is_readable() {
-            return;
-        }
-        let socket = Arc::clone(upstream.socket());
-        if let Some(error) = udp::take_error(&socket).filter(udp::is_gone) {
-            return self.lose_upstream(key, &error);
-        }
-        match self.datagrams.try_receive(&socket, responses) {
-            Ok(()) => self.take_responses(key, &socket, responses),
-            Err(error) if udp::is_gone(&error) => self.lose_upstream(key, &error),
-            Err(_) => {}
-        }
-        // it may have been lost
-        self.upstream(key).into_iter().for_each(Connected::listen);
-    }
-
-    /// Gives a peer's session what came by its socket, for as long as it has that.
-    fn take_responses(&mut self, key: Key, socket: &Arc<UdpSocket>, responses: &Batch<RESPONSES>) {
-        for (_, datagram) in responses.iter() {
-            if self.upstream(key).is_some_and(|upstream| Arc::ptr_eq(upstream.socket(), socket)) {
-                self.input(key, Input::Datagram(Side::Upstream, datagram));
-            }
-        }
-    }
-
-    fn upstream(&mut self, key: Key) -> Option<&mut Connected> {
-        self.table.get(key)?.upstream.as_mut()
-    }
-
-    /// Nobody is where the upstream was. RFC 1122 §4.1.3.3
-    fn lose_upstream(&mut self, key: Key, error: &io::Error) {
-        debug!(route = %self.endpoint.gate.route, %error, "the upstream is not there");
-        self.hang_up(key);
-        self.input(key, Input::Lost);
-    }
-
-    /// Closes the socket to the upstream, or has none opened.
-    fn hang_up(&mut self, key: Key) {
-        let Some(served) = self.table.get(key) else { return };
-        served.upstream = None;
-        served.asked.dial = Asking::default();
-    }
-
     fn input(&mut self, key: Key, input: Input<'_>) {
         self.turn(key, |session, context| session.handle_input(input, context));
     }
@@ -329,7 +265,7 @@ impl Relay {
         if self.attempt(key, |session, context| session.handle_input(Input::Failed, context)) {
             self.perform(key);
         }
-        self.table.remove(key);
+        self.forget(key);
     }
 
     /// Says whether a session did something without a panic; what it said in one is forgotten.
@@ -362,11 +298,16 @@ impl Relay {
     /// which the upstream is gone.
     fn send(&mut self, key: Key) -> Option<io::Error> {
         let mut out = std::mem::take(&mut self.out);
-        let mut lost = None;
+        let (mut lost, name) = (None, self.table.name(key));
         if let Some(served) = self.table.get(key) {
             for (side, datagram) in out.iter() {
                 match (side, &served.upstream) {
-                    (Side::Client, _) => _ = self.datagrams.send(served.way, datagram),
+                    (Side::Client, _) => match (name, &mut self.secured) {
+                        (Some(Name::Session(session)), Some(secured)) => {
+                            secured.send(session, datagram, &self.datagrams, (served.way, self.now));
+                        }
+                        _ => _ = self.datagrams.send(served.way, datagram),
+                    },
                     (Side::Upstream, Some(upstream)) => {
                         let sent = udp::send(upstream.socket(), datagram);
                         lost = lost
@@ -379,53 +320,6 @@ impl Relay {
         out.clear();
         self.out = out;
         lost
-    }
-
-    fn start(&mut self, key: Key, output: Output) {
-        let Some(served) = self.table.get(key) else { return };
-        let asked = &mut served.asked;
-        match output {
-            Output::Close => drop(self.table.remove(key)),
-            Output::Decide(side, future) => {
-                let asking = match side {
-                    Side::Client => &mut asked.decide_for_client,
-                    Side::Upstream => &mut asked.decide_for_upstream,
-                };
-                let answer = async move { Event::Decided(side, background::run(future).await) };
-                self.events.push(asking.about(key, answer));
-            }
-            Output::Dial => {
-                let answer = dial(Arc::clone(&self.endpoint));
-                self.events.push(asked.dial.about(key, async move { Event::Dialed(answer.await) }));
-            }
-            Output::HangUp => self.hang_up(key),
-            Output::Identify(future) => {
-                let answer = async move { Event::Identified(background::run(future).await) };
-                self.events.push(asked.identify.about(key, answer));
-            }
-            Output::Review(future) => {
-                let answer = async move { Event::Reviewed(background::run(future).await) };
-                self.events.push(asked.review.about(key, answer));
-            }
-            Output::Store(future) => {
-                asked.stores.push_back(future);
-                self.store_next(key);
-            }
-        }
-    }
-
-    /// Has the next copy stored, if none is on its way.
-    fn store_next(&mut self, key: Key) {
-        let Some(served) = self.table.get(key) else { return };
-        let Asked { store, stores, .. } = &mut served.asked;
-        if store.0.is_none()
-            && let Some(future) = stores.pop_front()
-        {
-            let panicked = |_| Err(Reason::with_detail(Cause::Unavailable, "the mirror panicked"));
-            let stored = AssertUnwindSafe(background::run(future)).catch_unwind();
-            let answer = async move { Event::Stored(stored.await.unwrap_or_else(panicked)) };
-            self.events.push(store.about(key, answer));
-        }
     }
 
     /// Tells sessions what the signal says.
@@ -444,6 +338,7 @@ impl Relay {
             keys.filter(|key| table.get(*key).is_some_and(|served| is_concerned(served))).collect();
         drop(signal);
         self.now = self.clock.read();
+        self.renew_dtls();
         for key in concerned {
             self.input(key, Input::Reauthorize);
         }
@@ -460,46 +355,17 @@ impl Relay {
         while let Some(key) = self.table.pop_timer(self.now.instant) {
             self.turn(key, Session::handle_timeout);
         }
+        self.pass_dtls_time();
     }
 
     /// Sets the timer where it must go off earlier than it would; one that goes off too early is set again.
     fn arm_timer(&mut self) {
-        let Some(at) = self.table.next_timer() else { return };
+        let next = [self.table.next_timer(), self.dtls_timeout()].into_iter().flatten().min();
+        let Some(at) = next else { return };
         if self.timer.as_ref().is_none_or(|(armed, _)| at < *armed) {
             self.timer = Some((at, Box::pin(background::sleep_until(at.into()))));
         }
     }
-}
-
-impl Asking {
-    /// Asks, in place of what was asked before.
-    fn about(
-        &mut self,
-        key: Key,
-        answer: impl Future<Output = Event> + Send + 'static,
-    ) -> BoxFuture<'static, Option<(Key, Event)>> {
-        // who panics never answers, which is a no after a while
-        let (answer, handle) = abortable(AssertUnwindSafe(answer).catch_unwind());
-        drop(std::mem::replace(self, Self(Some(handle))));
-        Box::pin(async move { answer.await.ok()?.ok().map(|event| (key, event)) })
-    }
-}
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        if let Some(handle) = self.0.take() {
-            handle.abort();
-        }
-    }
-}
-
-async fn dial(endpoint: Arc<Endpoint>) -> io::Result<UdpSocket> {
-    let Some(Upstream { host, port }) = &endpoint.upstream else {
-        return Err(io::ErrorKind::NotConnected.into());
-    };
-    let timeout = endpoint.gate.limits.upstream_timeout;
-    let connected = background::timeout(timeout, Box::pin(udp::connect(host, *port))).await;
-    connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// An IPv4 client of an IPv6 socket is an IPv4 client.

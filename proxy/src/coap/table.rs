@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use mgate_dtls::SessionId;
+
 use super::session::Standing;
 use crate::listener::{Admission, Bound, Permit};
 
@@ -12,7 +14,7 @@ pub(super) struct Table<P> {
     slots: Vec<Option<Box<Entry<P>>>>,
     /// Places in `slots` without a peer.
     free: Vec<usize>,
-    at: HashMap<SocketAddr, usize>,
+    at: HashMap<Name, usize>,
     /// Those who make room for others, in that order: strangers, then guests, then who is known and has nothing going
     /// on; of these two, who was quiet for longest.
     evictable: BTreeSet<(Standing, u64, usize)>,
@@ -23,7 +25,16 @@ pub(super) struct Table<P> {
     last_serial: u64,
 }
 
-/// Names one peer for as long as it is in the table, and none that comes from the same address later.
+/// What a peer goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Name {
+    /// Where its datagrams come from.
+    Address(SocketAddr),
+    /// Its session of DTLS, which may move.
+    Session(SessionId),
+}
+
+/// Names one peer for as long as it is in the table, and none that goes by the same later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Key {
     slot: usize,
@@ -32,7 +43,9 @@ pub(super) struct Key {
 
 struct Entry<P> {
     peer: P,
-    address: SocketAddr,
+    name: Name,
+    /// Whom it counts for.
+    charged: Option<IpAddr>,
     serial: u64,
     standing: Standing,
     /// Grows when the peer says something.
@@ -40,7 +53,7 @@ struct Entry<P> {
     /// When it did so last.
     ranked_at: Option<Instant>,
     armed: Option<Instant>,
-    _permit: Permit,
+    permit: Permit,
 }
 
 impl<P> Table<P> {
@@ -77,33 +90,54 @@ impl<P> Table<P> {
         self.key(first?)
     }
 
-    /// Adds a peer that has a place.
-    pub(super) fn add(&mut self, address: SocketAddr, peer: P, permit: Permit) -> Key {
+    /// Adds a peer that has a place, goes by a name and comes from an address.
+    pub(super) fn add(&mut self, (name, address): (Name, SocketAddr), peer: P, permit: Permit) -> Key {
         self.last_serial += 1;
         let serial = self.last_serial;
         let entry = Entry {
             peer,
-            address,
+            name,
+            charged: self.admission.charged(address.ip()),
             serial,
             standing: Standing::Stranger,
             rank: serial,
             ranked_at: None,
             armed: None,
-            _permit: permit,
+            permit,
         };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(None);
             self.slots.len() - 1
         });
         self.slots[slot] = Some(Box::new(entry));
-        self.at.insert(address, slot);
+        self.at.insert(name, slot);
         self.line_up(slot);
         Key { slot, serial }
     }
 
-    /// The peer at an address.
-    pub(super) fn at(&self, address: SocketAddr) -> Option<Key> {
-        self.key(*self.at.get(&address)?)
+    /// A peer comes from another address, for which it counts if there may be one more.
+    pub(super) fn relocate(&mut self, key: Key, address: SocketAddr) {
+        let charged = self.admission.charged(address.ip());
+        if self.entry(key).is_none() {
+            return;
+        }
+        self.line_out(key.slot);
+        if let Some(entry) = self.entry(key)
+            && entry.permit.charge(address.ip()).is_ok()
+        {
+            entry.charged = charged;
+        }
+        self.line_up(key.slot);
+    }
+
+    /// The peer of a name.
+    pub(super) fn at(&self, name: Name) -> Option<Key> {
+        self.key(*self.at.get(&name)?)
+    }
+
+    /// What a peer goes by.
+    pub(super) fn name(&mut self, key: Key) -> Option<Name> {
+        Some(self.entry(key)?.name)
     }
 
     /// The peer that was named, if it is still there.
@@ -141,7 +175,7 @@ impl<P> Table<P> {
         self.line_out(key.slot);
         let entry = self.slots[key.slot].take()?;
         self.free.push(key.slot);
-        self.at.remove(&entry.address);
+        self.at.remove(&entry.name);
         if let Some(at) = entry.armed {
             self.timers.remove(&(at, key.slot));
         }
@@ -194,9 +228,8 @@ impl<P> Table<P> {
 
     fn line_up(&mut self, slot: usize) {
         let Some(entry) = &self.slots[slot] else { return };
-        let Entry { address, standing, rank, .. } = **entry;
+        let Entry { charged, standing, rank, .. } = **entry;
         if standing != Standing::Busy {
-            let charged = self.admission.charged(address.ip());
             self.evictable.insert((standing, rank, slot));
             self.evictable_at.insert((charged, standing, rank, slot));
         }
@@ -204,9 +237,8 @@ impl<P> Table<P> {
 
     fn line_out(&mut self, slot: usize) {
         let Some(entry) = &self.slots[slot] else { return };
-        let Entry { address, standing, rank, .. } = **entry;
+        let Entry { charged, standing, rank, .. } = **entry;
         if standing != Standing::Busy {
-            let charged = self.admission.charged(address.ip());
             self.evictable.remove(&(standing, rank, slot));
             self.evictable_at.remove(&(charged, standing, rank, slot));
         }
@@ -235,8 +267,8 @@ mod tests {
             assert!(table.at.len() <= 100 && table.evictable.len() <= 100 && table.evictable_at.len() <= 100);
         }
         assert_eq!(table.get(known), Some(&mut 0));
-        assert_eq!(table.at(address(1)), None);
-        assert!(table.at(address(9_999)).is_some());
+        assert_eq!(table.at(named(address(1))), None);
+        assert!(table.at(named(address(9_999))).is_some());
     }
 
     #[test]
@@ -314,7 +346,25 @@ mod tests {
         assert_eq!(table.get(old), None);
         assert_eq!(table.remove(old), None);
         assert_eq!(table.get(new), Some(&mut 2));
-        assert_eq!(table.at(address(1)), Some(new));
+        assert_eq!(table.at(named(address(1))), Some(new));
+    }
+
+    #[test]
+    fn who_moves_keeps_its_place_and_counts_where_it_went() {
+        let mut table = table(9, 1);
+        let permit = table.admit(address(1)).unwrap();
+        let key = table.add((named(address(9)), address(1)), 1, permit);
+        table.settle(key, Standing::Busy);
+        table.relocate(key, address(2));
+        assert_eq!((table.at(named(address(9))), table.get(key)), (Some(key), Some(&mut 1)));
+        assert!(add(&mut table, address(1), 0).is_ok());
+        assert_eq!(add(&mut table, address(2), 0), Err(Bound::ConnectionsPerAddress));
+        // where there is no room for it, it counts where it was
+        table.relocate(key, address(1));
+        table.settle(key, Standing::Known);
+        assert!(add(&mut table, address(2), 0).is_ok());
+        assert_eq!(table.get(key), None);
+        assert_eq!((table.evictable.len(), table.evictable_at.len()), (2, 2));
     }
 
     #[test]
@@ -352,7 +402,11 @@ mod tests {
                 }
             }
         };
-        Ok(table.add(address, peer, permit))
+        Ok(table.add((named(address), address), peer, permit))
+    }
+
+    fn named(address: SocketAddr) -> Name {
+        Name::Address(address)
     }
 
     fn address(number: u32) -> SocketAddr {

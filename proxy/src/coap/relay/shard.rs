@@ -51,10 +51,6 @@ impl Shard {
 
 impl Siblings {
     /// Leaves a datagram to the shard that its peer belongs to; one that has too much to do loses it, as sockets do.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for records of DTLS whose connection id names a shard")
-    )]
     pub(super) fn pass_datagram(&mut self, shard: u8, way: Way, datagram: &[u8]) {
         let sender = self.senders.get(usize::from(shard)).filter(|_| shard != self.number);
         if sender.is_none_or(|sender| sender.try_send(Passed::Datagram(way, datagram.into())).is_err()) {
@@ -76,6 +72,11 @@ impl Siblings {
     /// What another shard left to this one. Dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Option<Passed> {
         self.inbox.recv().await
+    }
+
+    /// Which one this is.
+    pub(super) fn number(&self) -> u8 {
+        self.number
     }
 
     /// Whether there are others.

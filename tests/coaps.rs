@@ -1,0 +1,389 @@
+//! Routes of CoAP over DTLS, with clients of five libraries, and with one of our own that does what they would not.
+
+#![cfg(feature = "dtls")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use mgate_dtls::ContentType;
+use support::broker::python;
+use support::coap::{CoapServer, coap_client_with, descriptors, receive_from, said_by, upstream};
+use support::dtls::{Begin, DtlsClient, Handshake, socket, socket_at, spoofed_hello};
+use support::process::Process;
+use support::service::{Service, answer};
+use support::{Files, Mgate, wait_until};
+
+#[test]
+fn who_has_the_key_is_who_its_identity_says() {
+    let (files, server) = (files(), CoapServer::start());
+    let mgate = Mgate::start(&files, &with_keys(server.port, ""));
+    for library in ["openssl", "gnutls"] {
+        let say = |identity: &str, key: &str, arguments: &[&str]| {
+            let url = url(&mgate, "/dynamic");
+            let all = [&["-u", identity, "-k", key, "-B", "3"], arguments, &[url.as_str()]].concat();
+            said_by(&mut coap_client_with(library, &all))
+        };
+        assert_eq!(say("dev-1", KEY, &["-m", "put", "-e", library]), "", "{library}");
+        assert_eq!(say("dev-1", KEY, &[]), library);
+        assert!(say("dev-2", KEY, &[]).starts_with("4.03"), "{library}: dev-2 may do nothing");
+        for (identity, key) in [("dev-1", "fedcba9876543210"), ("dev-3", KEY)] {
+            let said = say(identity, key, &["-m", "put", "-e", "wrong"]);
+            assert!(!said.contains("4.") && !said.contains("2."), "{library} {identity}: {said}");
+        }
+        assert_eq!(say("dev-1", KEY, &[]), library);
+    }
+    assert!(!mgate.log.text().contains(KEY) && !mgate.log.text().contains(&hex(KEY.as_bytes())));
+}
+
+#[test]
+fn small_libraries_speak_with_it_too() {
+    let (files, server) = (files(), CoapServer::start());
+    let mgate = Mgate::start(&files, &with_keys(server.port, "").replace("127.0.0.1:0", "[::]:0"));
+    let port = mgate.address().port().to_string();
+    for (library, host) in [("tinydtls", "::ffff:127.0.0.1"), ("mbedtls", "127.0.0.1")] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/dtls_peers.py");
+        let arguments = [script, library, host, &port, "dev-1", &hex(KEY.as_bytes())];
+        let messages = [get(1, "time"), get(2, "secret")].map(|message| hex(&message));
+        let output = python().args(arguments).args(&messages).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines: Vec<_> = said.lines().collect();
+        let failure = String::from_utf8_lossy(&output.stderr);
+        assert!(lines.len() == 2 && lines[0].starts_with("60450001"), "{library}: {said}{failure}");
+        assert_eq!(lines[1], "60830002", "{library}");
+    }
+}
+
+#[test]
+fn who_shows_a_certificate_is_who_that_says_beside_those_with_keys() {
+    let (files, server) = (files().with_certificates(), CoapServer::start());
+    let tls = "tls = { cert = 'localhost.pem', key = 'localhost.key', client_ca = 'ca.pem' }\n";
+    let config = with_keys(server.port, tls).replace("['keys']", "['keys', 'certs']");
+    let mgate = Mgate::start(&files, &format!("{config}[authn.certs]\ntype = 'x509'\n"));
+    let path = |name: &str| files.path(name).to_str().unwrap().to_owned();
+    let [ca, certificate, key] = ["ca.pem", "dev-1.pem", "dev-1.key"].map(path);
+    for library in ["openssl", "gnutls"] {
+        let say = |arguments: &[&str]| {
+            let url = format!("coaps://localhost:{}/dynamic", mgate.address().port());
+            said_by(&mut coap_client_with(library, &[arguments, &["-B", "3", &url]].concat()))
+        };
+        let shown = ["-c", &certificate, "-j", &key, "-R", &ca];
+        assert_eq!(say(&[&shown[..], &["-m", "put", "-e", library]].concat()), "", "{library}");
+        assert_eq!(say(&shown), library);
+        assert_eq!(say(&["-u", "dev-1", "-k", KEY]), library);
+        let nothing_shown = say(&["-R", &ca]);
+        assert!(!nothing_shown.contains(library), "{library} without a certificate: {nothing_shown}");
+    }
+}
+
+#[test]
+fn observer_is_told_of_changes_until_its_right_is_withdrawn() {
+    let (files, server) = (files(), CoapServer::start());
+    let mgate = Mgate::start(&files, &with_keys(server.port, ""));
+    let url = url(&mgate, "/time");
+    for library in ["openssl", "gnutls"] {
+        let arguments = ["-u", "dev-1", "-k", KEY, "-w", "-s", "60", "-B", "60", &url];
+        let (_observer, heard) = Process::start_with_stdout(&mut coap_client_with(library, &arguments));
+        wait_until("three times were told", || {
+            heard.lines().iter().filter(|line| line.contains(':')).count() > 2
+        });
+        files.write("acl.toml", &ACL.replace("'request', 'observe'", "'request'"));
+        let denials = mgate.log.count("\"action\":\"observe\"");
+        mgate.reload();
+        wait_until("the observation is denied", || mgate.log.count("\"action\":\"observe\"") > denials);
+        files.write("acl.toml", ACL);
+        mgate.reload();
+    }
+}
+
+#[test]
+fn bodies_in_blocks_pass_both_ways() {
+    let (files, server) = (files(), CoapServer::start());
+    let mgate = Mgate::start(&files, &with_keys(server.port, ""));
+    let body: String = (0..900).map(|number| format!("{number:04}\n")).collect();
+    let (file, url) = (files.write("body", &body), url(&mgate, "/dynamic"));
+    for library in ["openssl", "gnutls"] {
+        let say = |arguments: &[&str]| {
+            let all = [&["-u", "dev-1", "-k", KEY], arguments, &[url.as_str()]].concat();
+            said_by(&mut coap_client_with(library, &all))
+        };
+        assert_eq!(say(&["-m", "put", "-b", "256", "-f", file.to_str().unwrap()]), "", "{library}");
+        assert_eq!(say(&["-b", "512"]).trim(), body.trim(), "{library}");
+    }
+}
+
+#[test]
+fn openssl_goes_on_with_an_earlier_session() {
+    let (files, server) = (files(), CoapServer::start());
+    let mgate = Mgate::start(&files, &with_keys(server.port, ""));
+    let session = files.path("session").to_str().unwrap().to_owned();
+    let shake = |option: &str| {
+        let (address, key) = (mgate.address().to_string(), hex(KEY.as_bytes()));
+        let mut command = Command::new("openssl");
+        command.args(["s_client", "-dtls1_2", "-connect", &address, "-psk_identity", "dev-1", "-psk", &key]);
+        let command = command.args(["-cipher", "PSK", option, &session]);
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = pipes.spawn().unwrap();
+        let before = mgate.log.count("session opened");
+        child.stdin.as_mut().unwrap().write_all(&get(1, "time")).unwrap();
+        wait_until("the session is open", || mgate.log.count("session opened") > before);
+        let output = child.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(shake("-sess_out").contains("New, TLSv1.2, Cipher is"));
+    assert!(shake("-sess_in").contains("Reused, TLSv1.2, Cipher is"));
+}
+
+#[test]
+fn spoofed_hellos_leave_nothing_behind() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_keys(port_of(&upstream), ""));
+    let prober = socket(mgate.address());
+    let answered = |hello: &[u8]| {
+        prober.send(hello).unwrap();
+        receive_from(&prober).0.len()
+    };
+    let hello = spoofed_hello();
+    assert!(answered(&hello) <= hello.len(), "nobody is made to send more than came");
+    let flood = |count: u32| {
+        for number in 0..count {
+            // addresses of their own, as far as there are ports
+            let spoofer = if number % 10 == 0 { Some(socket(mgate.address())) } else { None };
+            let sender = spoofer.as_ref().unwrap_or(&prober);
+            sender.send(if number % 2 == 0 { &hello } else { &hello[..hello.len() - 1] }).unwrap();
+            if number % 2 == 0 {
+                let _ = receive_from(sender);
+            }
+        }
+    };
+    flood(1000);
+    let (memory, files_before) = (mgate.resident_kib(), descriptors(&mgate));
+    flood(10_000);
+    answered(&hello);
+    assert_eq!(descriptors(&mgate), files_before);
+    assert!(mgate.resident_kib() <= memory + 512, "{} KiB, {memory} KiB before", mgate.resident_kib());
+}
+
+#[test]
+fn client_that_moved_is_found_by_its_connection_id_and_told_what_it_observes() {
+    for own in [&b""[..], b"12345"] {
+        let (files, upstream) = (files(), upstream());
+        let mgate = Mgate::start(&files, &with_keys(port_of(&upstream), "").replacen("", "workers = 3\n", 1));
+        let mut device = DtlsClient::connect(mgate.address(), Begin { cid: Some(own), ..DEV_1 });
+        assert_eq!(device.cid.len(), 8);
+        device.send(&observe(1, "time"));
+        let (request, way) = receive_from(&upstream);
+        assert_eq!(request, observe(1, "time"));
+        upstream.send_to(&[0x61, 0x45, 0, 1, 7, 0x61, 1, 0xff, b'a'], way).unwrap();
+        assert_eq!(device.receive().last(), Some(&b'a'));
+        for round in 0..3 {
+            device.rebind();
+            // the kernel may lead the new address to another worker
+            device.send(&get(10 + round, "time"));
+            let (_, again) = receive_from(&upstream);
+            assert_eq!(again, way, "it is the same session");
+            upstream.send_to(&[0x60, 0x45, 0, 10 + round as u8], way).unwrap();
+            assert_eq!(device.receive(), [0x60, 0x45, 0, 10 + round as u8]);
+            upstream.send_to(&[0x51, 0x45, 1, round as u8, 7, 0x61, 2, 0xff, b'b'], way).unwrap();
+            assert_eq!(device.receive().last(), Some(&b'b'));
+        }
+    }
+}
+
+#[test]
+fn forged_and_repeated_records_change_nothing_and_are_told_of() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_keys(port_of(&upstream), ""));
+    let mut device = DtlsClient::connect(mgate.address(), DEV_1);
+    let record = device.seal(ContentType::ApplicationData, &get(1, "time"));
+    for _ in 0..3 {
+        device.socket.send(&record).unwrap();
+    }
+    assert_eq!(receive_from(&upstream).0, get(1, "time"));
+    let mut forged = device.seal(ContentType::ApplicationData, &get(2, "time"));
+    *forged.last_mut().unwrap() ^= 1;
+    device.socket.send(&forged).unwrap();
+    // plaintext alerts, and records without a body
+    for forged in [&[21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40][..], &forged[..13], &[23; 25]] {
+        device.socket.send(forged).unwrap();
+    }
+    device.send(&get(3, "time"));
+    assert_eq!(receive_from(&upstream).0, get(3, "time"));
+    mgate.log.wait_for("records of DTLS that are not authentic are dropped");
+}
+
+#[test]
+fn client_that_begins_anew_at_its_address_takes_the_place_of_what_it_was() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_keys(port_of(&upstream), ""));
+    let mut device = DtlsClient::connect(mgate.address(), DEV_1);
+    // somebody who knows no key says hello from the same address: that ends nothing
+    let begun = Handshake::begin(device.socket.try_clone().unwrap(), DEV_1);
+    device.send(&get(1, "time"));
+    let (_, way) = receive_from(&upstream);
+    drop(begun);
+    let mut again = DtlsClient::connect_by(device.socket.try_clone().unwrap(), DEV_1);
+    mgate.log.wait_for("the client ended it");
+    again.send(&get(2, "time"));
+    let (request, other) = receive_from(&upstream);
+    assert_eq!(request, get(2, "time"));
+    assert_ne!(other, way);
+}
+
+#[test]
+fn both_say_goodbye() {
+    let (files, upstream) = (files(), upstream());
+    let mut mgate = Mgate::start(&files, &with_keys(port_of(&upstream), ""));
+    let [mut leaving, mut staying] = [(); 2].map(|()| DtlsClient::connect(mgate.address(), DEV_1));
+    for device in [&mut leaving, &mut staying] {
+        device.send(&get(1, "time"));
+        receive_from(&upstream);
+    }
+    let goodbye = leaving.seal(ContentType::Alert, &[1, 0]);
+    leaving.socket.send(&goodbye).unwrap();
+    mgate.log.wait_for("the client ended it");
+    mgate.terminate();
+    assert_eq!(staying.receive_alert(), 0);
+    assert!(mgate.wait().success());
+}
+
+#[test]
+fn key_is_asked_of_a_service_and_a_slow_answer_delays_nobody_else() {
+    let (files, upstream) = (files(), upstream());
+    let (release, released) = channel::<()>();
+    let keys = service_of_keys(released);
+    let config = with_keys(port_of(&upstream), "")
+        .replace("file = 'keys.psk'", &format!("url = '{}'", keys.url("/psk")));
+    let mgate = Mgate::start(&files, &config);
+    let slow = {
+        let address = mgate.address();
+        std::thread::spawn(move || {
+            let begin = Begin { identity: "slow", ..DEV_1 };
+            DtlsClient::connect(address, begin);
+        })
+    };
+    wait_until("the key of the slow one is asked for", || {
+        keys.heard().iter().any(|heard| heard.body.contains("slow"))
+    });
+    let mut device = DtlsClient::connect(mgate.address(), DEV_1);
+    device.send(&get(1, "time"));
+    assert_eq!(receive_from(&upstream).0, get(1, "time"));
+    assert!(!slow.is_finished());
+    release.send(()).unwrap();
+    slow.join().unwrap();
+    assert!(!mgate.log.text().contains(KEY));
+}
+
+#[test]
+fn identity_that_is_withdrawn_may_do_nothing_more() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_keys(port_of(&upstream), ""));
+    let mut device = DtlsClient::connect(mgate.address(), DEV_1);
+    device.send(&get(1, "time"));
+    receive_from(&upstream);
+    files.write("keys.psk", &format!("dev-2:{}\n", hex(KEY.as_bytes())));
+    mgate.reload();
+    device.send(&get(2, "time"));
+    assert_eq!(device.receive(), [0x60, 0x81, 0, 2]);
+}
+
+#[test]
+fn idle_session_costs_little_and_the_stalest_makes_room() {
+    let (files, upstream) = (files(), upstream());
+    let limits = format!("limits = {{ connections = {IDLE} }}\n");
+    // each has those of its own to make room
+    let config = format!("workers = 1\n{}", with_keys(port_of(&upstream), &limits));
+    let mgate = Mgate::start(&files, &config);
+    let begin = Begin { cid: Some(b""), ..DEV_1 };
+    let mut oldest = DtlsClient::connect(mgate.address(), begin);
+    let warm_up: Vec<_> = (0..100).map(|_| DtlsClient::connect(mgate.address(), begin)).collect();
+    let (memory, files_before) = (mgate.resident_kib(), descriptors(&mgate));
+    // each from an address of its own, and gone: so many sockets would be too many for a test
+    let addresses = (0..IDLE - 101).map(|number| Ipv4Addr::from(0x7f01_0000 + number as u32));
+    let idle: Vec<_> =
+        addresses.map(|own| DtlsClient::connect_by(socket_at(own, mgate.address()), begin).cid).collect();
+    let each = (mgate.resident_kib() - memory) * 1024 / idle.len() as u64;
+    assert_eq!(descriptors(&mgate), files_before);
+    // a process has some unevenness of its own, which counts where there are so few
+    assert!(each < 4096, "{each} bytes for each idle session");
+    oldest.send(&get(1, "time"));
+    assert_eq!(receive_from(&upstream).0, get(1, "time"));
+    // one more: `oldest` has just said something, so the first of the others goes
+    let _one_more = DtlsClient::connect(mgate.address(), begin);
+    assert_eq!(warm_up[0].receive_alert(), 0);
+}
+
+/// Keys by identity; that of `slow` is told when the test says so.
+fn service_of_keys(released: Receiver<()>) -> Service {
+    let released = Arc::new(Mutex::new(released));
+    Service::start(move |heard, tcp| {
+        if heard.body.contains("slow") {
+            let _ = released.lock().unwrap().recv_timeout(Duration::from_secs(20));
+        }
+        // "0123456789abcdef" in base64
+        tcp.write_all(
+            answer("200 OK", "application/json", r#"{"psk":"MDEyMzQ1Njc4OWFiY2RlZg=="}"#).as_slice(),
+        )
+    })
+}
+
+fn files() -> Files {
+    let key = hex(KEY.as_bytes());
+    Files::new(&[("acl.toml", ACL), ("keys.psk", &format!("# devices\ndev-1:{key}\ndev-2:{key}\n"))])
+}
+
+/// The route `sensors` for devices with keys; `more` are further keys of it.
+fn with_keys(upstream: u16, more: &str) -> String {
+    format!(
+        "[[route]]\nname = 'sensors'\nlisten = 'coaps://127.0.0.1:0'\nupstream = 'coap://127.0.0.1:{upstream}'\n\
+         authn = ['keys']\npolicies = ['acl']\n{more}[policy.acl]\ntype = 'static'\nfile = 'acl.toml'\n\
+         [authn.keys]\ntype = 'psk'\nfile = 'keys.psk'\n"
+    )
+}
+
+fn url(mgate: &Mgate, path: &str) -> String {
+    format!("coaps://{}{path}", mgate.address())
+}
+
+fn port_of(socket: &UdpSocket) -> u16 {
+    let address = socket.local_addr().unwrap();
+    assert_eq!(address, SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())));
+    address.port()
+}
+
+/// A confirmable GET.
+fn get(id: u16, path: &str) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    [&[0x40, 1, high, low, 0xb0 | path.len() as u8], path.as_bytes()].concat()
+}
+
+/// The same that begins an observation, with the token 7.
+fn observe(id: u16, path: &str) -> Vec<u8> {
+    let [high, low] = id.to_be_bytes();
+    [&[0x41, 1, high, low, 7, 0x60, 0x50 | path.len() as u8], path.as_bytes()].concat()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+const KEY: &str = "0123456789abcdef";
+const DEV_1: Begin<'static> = Begin { identity: "dev-1", key: KEY.as_bytes(), cid: None };
+const IDLE: usize = 1100;
+
+const ACL: &str = "\
+version = 1
+[[statements]]
+sid = 'devices'
+effect = 'allow'
+principals = ['client:dev-1']
+actions = ['request', 'observe']
+resources = ['path:/time', 'path:/dynamic']
+conditions = { methods = ['GET', 'PUT'] }
+";
