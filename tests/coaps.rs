@@ -10,9 +10,11 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use mgate_certs::{Existing, Store, Validity};
 use mgate_dtls::ContentType;
+use mgate_policies::Now;
 use support::broker::python;
 use support::coap::{CoapServer, coap_client_with, descriptors, receive_from, said_by, upstream};
 use support::dtls::{Begin, DtlsClient, Handshake, socket, socket_at, spoofed_hello};
@@ -80,6 +82,32 @@ fn who_shows_a_certificate_is_who_that_says_beside_those_with_keys() {
         let nothing_shown = say(&["-R", &ca]);
         assert!(!nothing_shown.contains(library), "{library} without a certificate: {nothing_shown}");
     }
+}
+
+#[test]
+fn handshakes_take_what_was_read_again_and_revoked_certificates_are_refused() {
+    let (files, server) = (files().with_certificates(), CoapServer::start());
+    let tls = "tls = { cert = 'localhost.pem', key = 'localhost.key', client_ca = 'ca.pem', client_crl = 'crl.pem' }\n";
+    let config = with_keys(server.port, tls).replace("['keys']", "['certs']");
+    let valid = Validity::days(UNIX_EPOCH + Now::read().unix, 1).unwrap();
+    let mut store = Store::open(files.path("ca.pem").parent().unwrap()).unwrap();
+    store.write_revocation_list(valid).unwrap();
+    let mgate = Mgate::start(&files, &format!("{config}[authn.certs]\ntype = 'x509'\n"));
+    let path = |name: &str| files.path(name).to_str().unwrap().to_owned();
+    let [ca, certificate, key] = ["ca.pem", "dev-1.pem", "dev-1.key"].map(path);
+    let url = format!("coaps://localhost:{}/dynamic", mgate.address().port());
+    let shown = ["-c", &certificate, "-j", &key, "-R", &ca, "-B", "3"];
+    let say = |arguments: &[&str]| {
+        said_by(&mut coap_client_with("openssl", &[&shown[..], arguments, &[url.as_str()]].concat()))
+    };
+    assert_eq!(say(&["-m", "put", "-e", "hello"]), "");
+    assert_eq!(say(&[]), "hello");
+    store.revoke("dev-1", UNIX_EPOCH + Now::read().unix).unwrap();
+    store.write_revocation_list(valid).unwrap();
+    mgate.reload();
+    assert_ne!(say(&[]), "hello", "a revoked certificate opens nothing");
+    store.issue_client("dev-1", &[], valid, Existing::Replace).unwrap();
+    assert_eq!(say(&[]), "hello", "a new one does");
 }
 
 #[test]
