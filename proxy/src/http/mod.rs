@@ -5,6 +5,7 @@ mod cors;
 mod credentials;
 mod guest;
 mod headers;
+pub mod http1;
 mod messages;
 mod path;
 mod place;

@@ -27,7 +27,7 @@ pub enum Stream {
 
 impl Stream {
     /// Whether nothing is known to have come since a read was pending; `false` where only a read can tell.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_err(),
             Self::Tls(_) | Self::Tunnel(_) | Self::WebSocket(_) => false,

@@ -6,8 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mgate_policies::BoxFuture;
 use tokio::time::{Instant, Sleep};
@@ -45,24 +44,46 @@ pub(super) struct Progress {
 
 /// The body of a request, within its bounds.
 pub(super) struct Upload {
-    patient: Awaited,
+    incoming: Incoming,
+    awaited: Awaited,
     left: u64,
     progress: Arc<Mutex<Progress>>,
 }
 
 /// The body of an answer; its connection can be used again when it has come to its end.
-pub(super) struct Download {
-    patient: Awaited,
-    lease: Option<Lease>,
+struct Download {
+    source: Source,
+    awaited: Awaited,
     /// Of the WebSocket that it was to become.
     _place: Option<Place>,
 }
 
+/// Where the body of an answer comes from.
+pub(super) enum Source {
+    /// From the connection that it has to itself.
+    Alone(Lease),
+    /// From one that is shared, or used no more.
+    Other {
+        /// What it brings.
+        incoming: Incoming,
+        /// The place on it.
+        _lease: Option<Lease>,
+    },
+    /// It is here, or what is left of it.
+    Whole(Bytes),
+}
+
 /// A body of any kind.
 pub(super) struct Content {
-    body: UnsyncBoxBody<Bytes, BodyError>,
+    body: Kind,
     /// Ends it too early, when its client may no longer have it.
     revoked: Option<BoxFuture<'static, Problem>>,
+}
+
+enum Kind {
+    Download(Box<Download>),
+    Upload(Upload),
+    Whole(Full<Bytes>),
 }
 
 /// A body that is told to a client, while its request counts.
@@ -71,9 +92,8 @@ pub(super) struct Answer {
     in_flight: InFlight,
 }
 
-/// A body whose next part must come in time.
+/// The time that the next part of a body has.
 struct Awaited {
-    incoming: Incoming,
     timeout: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -81,8 +101,8 @@ struct Awaited {
 impl Upload {
     pub(super) fn new(incoming: Incoming, most: u64, timeout: Duration) -> Self {
         let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
-        let patient = Awaited { incoming, timeout, timer: None };
-        Self { patient, left: most, progress: Arc::new(Mutex::new(progress)) }
+        let awaited = Awaited { timeout, timer: None };
+        Self { incoming, awaited, left: most, progress: Arc::new(Mutex::new(progress)) }
     }
 
     /// How far it has got, for who waits for the answer.
@@ -101,12 +121,9 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let came = self.patient.poll_frame(cx);
-        let Poll::Ready(came) = came else {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came> {
+        let came = Pin::new(&mut self.incoming).poll_frame(cx).map_err(|_| BodyError::Broken);
+        let Poll::Ready(came) = self.awaited.judge(came, cx) else {
             self.note(true, None);
             return Poll::Pending;
         };
@@ -127,28 +144,17 @@ impl Body for Upload {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.patient.incoming.is_end_stream()
+        self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.patient.incoming.size_hint()
+        self.incoming.size_hint()
     }
 }
 
 impl Download {
-    pub(super) fn new(incoming: Incoming, timeout: Duration, lease: Lease) -> Self {
-        Self { patient: Awaited { incoming, timeout, timer: None }, lease: Some(lease), _place: None }
-    }
-
-    /// The last one of a connection that was to become a WebSocket, whose place it keeps.
-    pub(super) fn last(incoming: Incoming, timeout: Duration, place: Place) -> Self {
-        Self { patient: Awaited { incoming, timeout, timer: None }, lease: None, _place: Some(place) }
-    }
-
-    fn give_back(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
+    fn new(source: Source, timeout: Duration) -> Self {
+        Self { source, awaited: Awaited { timeout, timer: None }, _place: None }
     }
 }
 
@@ -156,38 +162,67 @@ impl Body for Download {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let came = ready!(self.patient.poll_frame(cx));
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came> {
+        let came = self.source.poll_frame(cx);
+        let came = ready!(self.awaited.judge(came, cx));
         if came.is_none() {
-            self.give_back();
+            self.source = Source::Whole(Bytes::new());
         }
         Poll::Ready(came)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.patient.incoming.is_end_stream()
+        self.source.is_over()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.patient.incoming.size_hint()
+        match &self.source {
+            Source::Alone(lease) => lease.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Source::Other { incoming, .. } => incoming.size_hint(),
+        }
     }
 }
 
-impl Drop for Download {
-    fn drop(&mut self) {
-        // nobody asks for the end of a body that has none, or whose length is known
-        if self.is_end_stream() {
-            self.give_back();
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
+        match self {
+            Self::Alone(lease) => lease.poll_frame(cx),
+            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Other { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(|_| BodyError::Broken),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Alone(lease) => lease.left() == Some(0),
+            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Other { incoming, .. } => incoming.is_end_stream(),
         }
     }
 }
 
 impl Content {
-    pub(super) fn of(body: impl Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
-        Self { body: body.boxed_unsync(), revoked: None }
+    /// The body of an answer, whose parts must come in time.
+    pub(super) fn download(source: Source, timeout: Duration) -> Self {
+        match source {
+            Source::Whole(bytes) => Self::whole(bytes),
+            source => Self { body: Kind::Download(Box::new(Download::new(source, timeout))), revoked: None },
+        }
+    }
+
+    /// That of an answer in place of a WebSocket, whose place it keeps.
+    pub(super) fn in_place(incoming: Incoming, timeout: Duration, place: Place) -> Self {
+        let body = Download {
+            _place: Some(place),
+            ..Download::new(Source::Other { incoming, _lease: None }, timeout)
+        };
+        Self { body: Kind::Download(Box::new(body)), revoked: None }
+    }
+
+    pub(super) fn upload(body: Upload) -> Self {
+        Self { body: Kind::Upload(body), revoked: None }
     }
 
     /// The same until `revoked` is done.
@@ -200,7 +235,7 @@ impl Content {
     }
 
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self::of(Full::new(bytes).map_err(|never| match never {}))
+        Self { body: Kind::Whole(Full::new(bytes)), revoked: None }
     }
 }
 
@@ -208,24 +243,33 @@ impl Body for Content {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came> {
         if self.revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(cx).is_ready()) {
             // no more is asked for after that
             self.revoked = None;
             return Poll::Ready(Some(Err(BodyError::Revoked)));
         }
-        Pin::new(&mut self.body).poll_frame(cx)
+        match &mut self.body {
+            Kind::Download(body) => Pin::new(&mut **body).poll_frame(cx),
+            Kind::Upload(body) => Pin::new(body).poll_frame(cx),
+            Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.body {
+            Kind::Download(body) => body.is_end_stream(),
+            Kind::Upload(body) => body.is_end_stream(),
+            Kind::Whole(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.body {
+            Kind::Download(body) => body.size_hint(),
+            Kind::Upload(body) => body.size_hint(),
+            Kind::Whole(body) => body.size_hint(),
+        }
     }
 }
 
@@ -239,10 +283,7 @@ impl Body for Answer {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came> {
         let came = Pin::new(&mut self.content).poll_frame(cx);
         self.in_flight.note(matches!(came, Poll::Ready(Some(Ok(_)))));
         came
@@ -258,10 +299,11 @@ impl Body for Answer {
 }
 
 impl Awaited {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Poll::Ready(came) = Pin::new(&mut self.incoming).poll_frame(cx) {
+    /// What came; or an error, if nothing did for too long.
+    fn judge(&mut self, came: Poll<Came>, cx: &mut Context<'_>) -> Poll<Came> {
+        if came.is_ready() {
             self.timer = None;
-            return Poll::Ready(came.map(|came| came.map_err(|_| BodyError::Broken)));
+            return came;
         }
         let timeout = self.timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + timeout)));
@@ -282,6 +324,9 @@ impl fmt::Display for BodyError {
 }
 
 impl Error for BodyError {}
+
+/// The next part of a body, if there is one.
+type Came = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// The same part of a body; trailers lose what must not go on.
 fn cleaned(frame: Frame<Bytes>) -> Frame<Bytes> {

@@ -15,7 +15,7 @@ use mgate_policies::{
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::{Answer, BodyError, Content, Download, Progress, Upload};
+use super::body::{Answer, BodyError, Content, Progress, Upload};
 use super::connection::Connection;
 use super::upstream::UpstreamError;
 use crate::background::{sleep_until, timeout, timeout_at};
@@ -110,7 +110,8 @@ impl Exchange {
         let forwarded = head.forward(headers, &self.connection.peer, &self.endpoint.options);
         if head.target.websocket.is_some() {
             let handed_over = parts.extensions.remove();
-            return self.open(&head, client, forwarded, handed_over).await;
+            // boxed: others need no room for it
+            return Box::pin(self.open(&head, client, forwarded, handed_over)).await;
         }
         let limits = &self.endpoint.gate.limits;
         let upload = Upload::new(incoming, self.endpoint.options.body_bytes, limits.stall_timeout);
@@ -120,7 +121,7 @@ impl Exchange {
             Profile::Proxy => {
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
-                let request = Request::from_parts(forwarded, Content::of(upload));
+                let request = Request::from_parts(forwarded, Content::upload(upload));
                 let revoked = self.clone().revoked(Arc::clone(&head), Arc::clone(&client));
                 let mut revoked: BoxFuture<'static, Problem> = Box::pin(revoked);
                 let forwarded = self.forward(&head, &client, request, &progress);
@@ -305,6 +306,9 @@ impl Exchange {
 
     /// Goes by what holds now; says whether the rights of the client may have changed.
     fn catch_up(&mut self, head: &Head, client: &Client, signal: &Signal<Routes>) -> Result<bool, Problem> {
+        if signal.epoch() == self.epoch {
+            return Ok(false);
+        }
         let is_concerned = signal.concerns(Some(client), self.epoch);
         self.epoch = signal.epoch();
         let routes = signal.endpoint();
@@ -335,17 +339,15 @@ impl Exchange {
             () = silent(progress, limits.upstream_timeout) => Err(UpstreamError::TimedOut),
         };
         let error = match answered {
-            Ok((response, lease)) if response.status() != StatusCode::SWITCHING_PROTOCOLS => {
-                let (mut parts, incoming) = response.into_parts();
+            Ok(response) => {
+                let (mut parts, source) = response.into_parts();
                 towards_client(&mut parts.headers);
                 head.redirect(&mut parts.headers, &self.endpoint.options);
-                let body = Download::new(incoming, limits.stall_timeout, lease);
-                let mut response = Response::new(Content::of(body));
+                let mut response = Response::new(Content::download(source, limits.stall_timeout));
                 *response.status_mut() = parts.status;
                 *response.headers_mut() = parts.headers;
                 return Ok(response);
             }
-            Ok(_) => return Err(Problem::BadGateway),
             Err(error) => error,
         };
         // who sends too much, or nothing, breaks the upstream's connection too

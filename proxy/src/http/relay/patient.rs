@@ -28,6 +28,11 @@ impl Patient {
         self.stream
     }
 
+    /// Whether nothing is known to have come since a read was pending; `false` where only a read can tell.
+    pub(super) fn is_idle(&self) -> bool {
+        self.stream.is_idle()
+    }
+
     /// What a write came to; an error if the peer took nothing for too long.
     fn judge<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         if written.is_ready() {

@@ -1,26 +1,31 @@
+mod alone;
 mod life;
+mod row;
 mod shared;
 mod upgrade;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
 use std::{io, slice};
 
+use bytes::Bytes;
 use http::uri::Scheme;
 use http::{Request, Response};
-use hyper::body::{Body, Incoming};
-use hyper::client::conn::{TrySendError, http1};
+use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use self::life::Life;
+use self::alone::Alone;
+use self::row::Row;
 use self::shared::{Place, Shared, in_http1, is_refused};
-use super::body::Content;
+use super::body::{BodyError, Content, Source};
 use super::patient::Patient;
+use crate::http::http1::{AnswerError, Head};
 use crate::http::problem::Problem;
 use crate::http::session::is_safe;
 use crate::http::{Options, UpstreamProtocol};
@@ -35,21 +40,11 @@ pub(in crate::http) struct Upstream {
     places: Arc<Semaphore>,
 }
 
-/// The connections of one thread.
-#[derive(Default)]
-struct Row {
-    /// Those that wait for their next request.
-    idle: Mutex<Vec<Alone>>,
-    shared: Mutex<Vec<Arc<Shared>>>,
-    /// Held by who makes a connection that others may share.
-    dialing: AsyncMutex<()>,
-    /// Whether the upstream chose HTTP/1.1 the last time.
-    prefers_http1: AtomicBool,
-}
-
-/// A connection that has a request, and its place; whoever drops it closes a connection of HTTP/1.1.
+/// A connection that has a request, and its place. Whoever drops it keeps the connection for the next request, or
+/// closes it.
 pub(super) struct Lease {
-    held: Held,
+    /// Until it is dropped.
+    held: Option<Held>,
     row: Arc<Row>,
     _places: [OwnedSemaphorePermit; 2],
 }
@@ -57,10 +52,16 @@ pub(super) struct Lease {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum UpstreamError {
+    /// What came is no answer.
+    Answer(AnswerError),
     /// No connection came about.
     Connect(ConnectError),
     /// The connection broke, or what came is no answer.
     Http(hyper::Error),
+    /// The connection broke.
+    Io(io::Error),
+    /// The client did not send the whole request.
+    Request(BodyError),
     /// It took too long.
     TimedOut,
 }
@@ -73,14 +74,20 @@ struct Held {
 }
 
 enum Means {
-    Alone(Alone),
+    Alone(Box<Alone>),
     Shared(Place),
 }
 
-/// A connection of HTTP/1.1, which has one request at a time.
-struct Alone {
-    sender: http1::SendRequest<Content>,
-    life: Arc<Life>,
+/// An answer, where its body comes from if that is not the connection itself.
+type Answered = Response<Option<Incoming>>;
+
+/// A request without an answer.
+struct Failed {
+    error: UpstreamError,
+    /// The request, if none of it was sent.
+    request: Option<Request<Content>>,
+    /// Whether the upstream surely did nothing with it.
+    is_refused: bool,
 }
 
 impl Upstream {
@@ -97,25 +104,23 @@ impl Upstream {
         request: Request<Content>,
         share: Arc<Semaphore>,
         stall_timeout: Duration,
-    ) -> Result<(Response<Incoming>, Lease), UpstreamError> {
+    ) -> Result<Response<Source>, UpstreamError> {
         let closed = |_| UpstreamError::TimedOut;
         // who waits for its share keeps no place from others
         let share = share.acquire_owned().await.map_err(closed)?;
         let place = Arc::clone(&self.places).acquire_owned().await.map_err(closed)?;
         let row = self.row();
-        let lease = |held| Lease { held, row: Arc::clone(&row), _places: [share, place] };
         let mut held = match row.take() {
             Some(held) => held,
             None => Box::pin(self.connect(&row, stall_timeout)).await?,
         };
         let again = held.may_repeat(&request).then(|| repeat(&request));
-        match held.send(request).await {
-            Ok(response) => Ok((response, lease(held))),
-            Err(error) => {
-                let repeated = self.send_again(&row, stall_timeout, held, (error, again));
-                Box::pin(repeated).await.map(|(response, held)| (response, lease(held)))
-            }
-        }
+        let (answered, held) = match held.send(request).await {
+            Ok(answered) => (answered, held),
+            Err(failed) => Box::pin(self.send_again(&row, stall_timeout, held, (failed, again))).await?,
+        };
+        let lease = Lease { held: Some(held), row, _places: [share, place] };
+        Ok(answered.map(|incoming| lease.source(incoming)))
     }
 
     /// Sends a request once more, or a few times, if it may be.
@@ -124,18 +129,18 @@ impl Upstream {
         row: &Row,
         stall_timeout: Duration,
         mut held: Held,
-        (mut error, mut again): (TrySendError<Request<Content>>, Option<Request<Content>>),
-    ) -> Result<(Response<Incoming>, Held), UpstreamError> {
+        (mut failed, mut again): (Failed, Option<Request<Content>>),
+    ) -> Result<(Answered, Held), UpstreamError> {
         for _ in 0..MAX_REPEATS {
-            let request = held.unsent(error, again)?;
+            let request = held.unsent(failed, again)?;
             held = self.connect(row, stall_timeout).await?;
             again = held.may_repeat(&request).then(|| repeat(&request));
             match held.send(request).await {
-                Ok(response) => return Ok((response, held)),
-                Err(another) => error = another,
+                Ok(answered) => return Ok((answered, held)),
+                Err(another) => failed = another,
             }
         }
-        Err(UpstreamError::Http(error.into_error()))
+        Err(failed.error)
     }
 
     /// The connections of this thread.
@@ -164,15 +169,14 @@ impl Upstream {
         let stream = self.connector.connect_offering(self.offers()).await.map_err(UpstreamError::Connect)?;
         let speaks_http2 = self.speaks_http2(&stream)?;
         row.prefers_http1.store(!speaks_http2, Ordering::Relaxed);
-        let io = TokioIo::new(Patient::new(stream, stall_timeout));
+        let io = Patient::new(stream, stall_timeout);
         if speaks_http2 {
             let scheme = if self.connector.is_tls() { Scheme::HTTPS } else { Scheme::HTTP };
-            let place = Shared::begin(io, scheme).await.map_err(UpstreamError::Http)?;
-            lock(&row.shared).push(Arc::clone(place.shared()));
+            let place = Shared::begin(TokioIo::new(io), scheme).await.map_err(UpstreamError::Http)?;
+            row.share(place.shared());
             Ok(Held { is_new: true, by: Means::Shared(place) })
         } else {
-            let connection = Alone::begin(io).await.map_err(UpstreamError::Http)?;
-            Ok(Held { is_new: true, by: Means::Alone(connection) })
+            Ok(Held { is_new: true, by: Means::Alone(Box::new(Alone::new(io))) })
         }
     }
 
@@ -199,56 +203,68 @@ impl Upstream {
     }
 }
 
-impl Row {
-    /// A connection that is ready for a request.
-    fn take(&self) -> Option<Held> {
-        let by = self.idle_connection().map(Means::Alone).or_else(|| self.place().map(Means::Shared))?;
-        Some(Held { is_new: false, by })
-    }
-
-    fn idle_connection(&self) -> Option<Alone> {
-        let mut idle = lock(&self.idle);
-        while let Some(connection) = idle.pop() {
-            if connection.sender.is_ready() && connection.life.take(1) {
-                return Some(connection);
-            }
+impl Lease {
+    /// Where the body of the answer comes from.
+    fn source(mut self, incoming: Option<Incoming>) -> Source {
+        if let Some(incoming) = incoming {
+            return Source::Other { incoming, _lease: Some(self) };
         }
-        None
+        match self.alone().and_then(Alone::whole_body) {
+            Some(body) => Source::Whole(body),
+            None => Source::Alone(self),
+        }
     }
 
-    /// Room on a connection that others use too.
-    fn place(&self) -> Option<Place> {
-        let mut shared = lock(&self.shared);
-        shared.retain(|connection| connection.is_open());
-        shared.iter().find_map(Shared::reserve)
+    /// The next part of a body that comes from the connection itself.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.alone().map_or(Poll::Ready(None), |connection| connection.poll_frame(cx))
+    }
+
+    /// How many bytes of such a body are left, where that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        match &self.held {
+            Some(Held { by: Means::Alone(connection), .. }) => connection.left(),
+            _ => Some(0),
+        }
+    }
+
+    fn alone(&mut self) -> Option<&mut Alone> {
+        match &mut self.held {
+            Some(Held { by: Means::Alone(connection), .. }) => Some(connection),
+            _ => None,
+        }
     }
 }
 
-impl Lease {
-    /// Keeps the connection for the next request, if there is room.
-    pub(super) fn give_back(self) {
-        let Self { held: Held { by: Means::Alone(connection), .. }, row, _places } = self else { return };
-        if connection.sender.is_closed() {
-            return;
-        }
-        let mut idle = lock(&row.idle);
-        idle.retain(|connection| !connection.sender.is_closed());
-        if idle.len() < MAX_IDLE {
-            connection.life.rest();
-            idle.push(connection);
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(Held { by: Means::Alone(connection), .. }) = self.held.take()
+            && connection.is_free()
+        {
+            self.row.keep(connection);
         }
     }
 }
 
 impl Held {
-    async fn send(
-        &mut self,
-        request: Request<Content>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<Content>>> {
+    async fn send(&mut self, request: Request<Content>) -> Result<Answered, Failed> {
         match &mut self.by {
-            Means::Alone(connection) => connection.sender.try_send_request(request).await,
+            Means::Alone(connection) => match connection.send(request).await {
+                Ok(head) => Ok(answered(head)),
+                Err(error) => Err(Failed { error, request: None, is_refused: false }),
+            },
             // boxed: HTTP/1.1 needs no room for it
-            Means::Shared(place) => Box::pin(place.send(request)).await,
+            Means::Shared(place) => match Box::pin(place.send(request)).await {
+                Ok(response) => Ok(response.map(Some)),
+                Err(mut error) => {
+                    let request = error.take_message();
+                    let error = error.into_error();
+                    Err(Failed { is_refused: is_refused(&error), request, error: UpstreamError::Http(error) })
+                }
+            },
         }
     }
 
@@ -258,28 +274,24 @@ impl Held {
         request.body().is_end_stream() && (may_be_refused || (is_safe(request.method()) && !self.is_new))
     }
 
-    /// The request to send on another connection after this error, if it may be: `again` is its like.
+    /// The request to send on another connection, if it may be: `again` is its like.
     fn unsent(
         &self,
-        mut error: TrySendError<Request<Content>>,
+        failed: Failed,
         again: Option<Request<Content>>,
     ) -> Result<Request<Content>, UpstreamError> {
-        let unsent = error.take_message().filter(|_| !self.is_new);
-        let error = error.into_error();
+        let unsent = failed.request.filter(|_| !self.is_new);
         let may_be =
-            |again: &Request<Content>| is_refused(&error) || (is_safe(again.method()) && !self.is_new);
-        unsent.map(in_http1).or(again.filter(may_be)).ok_or(UpstreamError::Http(error))
+            |again: &Request<Content>| failed.is_refused || (is_safe(again.method()) && !self.is_new);
+        unsent.map(in_http1).or(again.filter(may_be)).ok_or(failed.error)
     }
 }
 
-impl Alone {
-    async fn begin(io: TokioIo<Patient>) -> hyper::Result<Self> {
-        let (sender, driver) = http1::Builder::new().max_buf_size(MAX_HEAD_BYTES).handshake(io).await?;
-        let life = Arc::new(Life::busy());
-        let alive = Arc::clone(&life);
-        tokio::spawn(async move { alive.drive(driver).await });
-        Ok(Self { sender, life })
-    }
+fn answered(head: Head) -> Answered {
+    let mut answered = Response::new(None);
+    *answered.status_mut() = head.status;
+    *answered.headers_mut() = head.headers;
+    answered
 }
 
 /// The same request; it has no body.
@@ -296,7 +308,9 @@ impl UpstreamError {
     pub(super) fn problem(&self) -> Problem {
         match self {
             Self::Connect(ConnectError::TimedOut) | Self::TimedOut => Problem::UpstreamSlow,
-            Self::Connect(_) | Self::Http(_) => Problem::BadGateway,
+            Self::Answer(_) | Self::Connect(_) | Self::Http(_) | Self::Io(_) | Self::Request(_) => {
+                Problem::BadGateway
+            }
         }
     }
 }
@@ -304,8 +318,11 @@ impl UpstreamError {
 impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Answer(error) => write!(f, "no answer: {error}"),
             Self::Connect(error) => error.fmt(f),
             Self::Http(error) => write!(f, "no answer: {error}"),
+            Self::Io(error) => write!(f, "no answer: {error}"),
+            Self::Request(error) => write!(f, "no whole request: {error}"),
             Self::TimedOut => f.write_str("no answer in time"),
         }
     }
@@ -317,6 +334,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// So often may a request be sent again.
 const MAX_REPEATS: usize = 2;
-/// Connections that wait for a request, for each thread.
-const MAX_IDLE: usize = 64;
-const MAX_HEAD_BYTES: usize = 64 * 1024;

@@ -6,7 +6,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use mgate_policies::{Action, BoxFuture, Client, Now};
 
-use super::super::body::{Content, Download};
+use super::super::body::Content;
 use super::super::upstream::{Upstream, UpstreamError};
 use super::super::websocket::{Next, Place, Relaying};
 use super::Exchange;
@@ -92,8 +92,8 @@ impl Exchange {
         let (mut parts, incoming) = response.into_parts();
         towards_client(&mut parts.headers);
         head.redirect(&mut parts.headers, &self.endpoint.options);
-        let body = Download::last(incoming, self.endpoint.gate.limits.stall_timeout, place);
-        let mut response = Response::new(Content::of(body));
+        let stall_timeout = self.endpoint.gate.limits.stall_timeout;
+        let mut response = Response::new(Content::in_place(incoming, stall_timeout, place));
         *response.status_mut() = parts.status;
         *response.headers_mut() = parts.headers;
         response

@@ -7,7 +7,8 @@ use hyper_util::rt::TokioIo;
 
 use super::super::body::Content;
 use super::super::patient::Patient;
-use super::{MAX_HEAD_BYTES, Upstream, UpstreamError};
+use super::{Upstream, UpstreamError};
+use crate::http::http1::MAX_HEAD_BYTES;
 
 impl Upstream {
     /// Sends a request that asks for another protocol, on a connection of its own, and waits for the head of the answer.

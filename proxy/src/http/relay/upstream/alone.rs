@@ -1,0 +1,247 @@
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, StatusCode};
+use hyper::body::{Body, Frame};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use super::super::body::{BodyError, Content};
+use super::super::patient::Patient;
+use super::UpstreamError;
+use crate::http::http1::{AnswerError, Decoder, Framing, Head, MAX_HEAD_BYTES, Outbox, Part, WrongLength};
+
+/// A connection of HTTP/1.1, which has one request at a time. Nothing moves its bytes but who waits for the answer.
+pub(super) struct Alone {
+    io: Patient,
+    outbox: Outbox,
+    /// The body of the request, until all of it is in the outbox.
+    upload: Option<Content>,
+    /// Whether the head waits one turn for the first part of the body, to go with it.
+    is_held: bool,
+    needs_flush: bool,
+    /// What broke the connection; an upstream that takes no more may have answered before that.
+    broke: Option<io::Error>,
+    method: Method,
+    /// What came and was not taken yet.
+    input: BytesMut,
+    decoder: Decoder,
+    /// Whether the answer lets it have another request.
+    may_stay: bool,
+    /// The tick at which it had nothing to do.
+    idle_since: u64,
+}
+
+impl Alone {
+    pub(super) fn new(io: Patient) -> Self {
+        Self {
+            io,
+            outbox: Outbox::new(),
+            upload: None,
+            is_held: false,
+            needs_flush: false,
+            broke: None,
+            method: Method::GET,
+            input: BytesMut::new(),
+            decoder: Decoder::new(Framing::Empty),
+            may_stay: false,
+            idle_since: 0,
+        }
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    pub(super) async fn send(&mut self, request: Request<Content>) -> Result<Head, UpstreamError> {
+        self.begin(request);
+        let head = poll_fn(|cx| self.poll_head(cx)).await?;
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(UpstreamError::Answer(AnswerError::Head));
+        }
+        self.may_stay = head.may_stay;
+        self.decoder = Decoder::new(head.framing);
+        Ok(head)
+    }
+
+    /// The body of the answer, if it is short and all of it has come.
+    pub(super) fn whole_body(&mut self) -> Option<Bytes> {
+        let length = self.decoder.left().and_then(|left| usize::try_from(left).ok())?;
+        if length > self.input.len().min(SHORT_BYTES) {
+            return None;
+        }
+        // copied, so that there is room for what comes next in the same place
+        let body = Bytes::copy_from_slice(&self.input.split_to(length));
+        self.decoder = Decoder::new(Framing::Empty);
+        Some(body)
+    }
+
+    /// The next part of the body of the answer.
+    pub(super) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let outcome = ready!(self.poll_part(cx));
+        Poll::Ready(outcome.map_err(|_| BodyError::Broken).transpose())
+    }
+
+    /// How many bytes of the body are left, where that is known.
+    pub(super) fn left(&self) -> Option<u64> {
+        self.decoder.left()
+    }
+
+    /// Whether it can have another request: nothing is left of this one, and nothing else came.
+    pub(super) fn is_free(&self) -> bool {
+        let is_sent = self.outbox.is_complete() && self.outbox.is_empty() && self.broke.is_none();
+        self.may_stay && is_sent && self.decoder.is_over() && self.input.is_empty()
+    }
+
+    /// Whether the upstream has neither closed it nor said anything since.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        self.io.is_idle() || self.poll_read(&mut cx).is_pending()
+    }
+
+    /// Has nothing to do from this tick on; gives up what it took to read the last answer, if that is much.
+    pub(super) fn rest(&mut self, tick: u64) {
+        self.idle_since = tick;
+        self.upload = None;
+        if self.input.capacity() > SHORT_BYTES {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// The tick at which it had nothing to do.
+    pub(super) fn idle_since(&self) -> u64 {
+        self.idle_since
+    }
+
+    /// Says to the upstream that no more comes.
+    pub(super) async fn close(mut self: Box<Self>) {
+        let _ = self.io.shutdown().await;
+    }
+
+    fn begin(&mut self, request: Request<Content>) {
+        let (parts, body) = request.into_parts();
+        let body_bytes = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+        self.outbox.begin(&parts, body_bytes);
+        self.upload = Some(body).filter(|_| !self.outbox.is_complete());
+        self.is_held = self.upload.is_some();
+        self.method = parts.method;
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, UpstreamError>> {
+        self.poll_upload(cx)?;
+        loop {
+            let known = self.input.len();
+            let read = ready!(self.poll_read(cx));
+            if read.as_ref().ok() != Some(&true) {
+                return Poll::Ready(Err(self.cut(read.err())));
+            }
+            // a head is looked at again only where another line of it came
+            if (known == 0 || self.input[known..].contains(&b'\n') || self.input.len() >= MAX_HEAD_BYTES)
+                && let Some(head) =
+                    Head::take(&mut self.input, &self.method).map_err(UpstreamError::Answer)?
+            {
+                return Poll::Ready(Ok(head));
+            }
+        }
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame<Bytes>>, UpstreamError>> {
+        self.poll_upload(cx)?;
+        loop {
+            let part = self.decoder.take(&mut self.input).map_err(UpstreamError::Answer)?;
+            match part {
+                Some(Part::Data(data)) => return Poll::Ready(Ok(Some(Frame::data(data)))),
+                Some(Part::Trailers(trailers)) => return Poll::Ready(Ok(Some(Frame::trailers(trailers)))),
+                None if self.decoder.is_over() => return Poll::Ready(Ok(None)),
+                None => {}
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(true) => {}
+                Ok(false) if self.decoder.close().is_ok() => return Poll::Ready(Ok(None)),
+                // what came before goes on first
+                outcome if self.broke.is_none() => {
+                    self.broke = Some(outcome.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                outcome => return Poll::Ready(Err(self.cut(outcome.err()))),
+            }
+        }
+    }
+
+    /// Moves the request on as far as it goes now. An upstream that takes no more of it may have answered.
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), UpstreamError> {
+        while self.fill(cx)? && !self.outbox.is_empty() {
+            match Pin::new(&mut self.io).poll_write_vectored(cx, &self.outbox.slices()) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.outbox.advance(count);
+                    self.needs_flush = true;
+                }
+                Poll::Ready(Ok(_)) => return Err(UpstreamError::Io(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(UpstreamError::Io(error));
+                }
+                Poll::Ready(Err(error)) => {
+                    (self.upload, self.outbox) = (None, Outbox::new());
+                    self.broke = Some(error);
+                }
+            }
+        }
+        if self.needs_flush && self.outbox.is_empty() {
+            self.needs_flush = Pin::new(&mut self.io).poll_flush(cx).map_err(UpstreamError::Io)?.is_pending();
+        }
+        Ok(())
+    }
+
+    /// Takes what there is of the body of the request, while there is room for it; says whether to write that.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, UpstreamError> {
+        while let Some(upload) = self.upload.as_mut().filter(|_| self.outbox.has_room()) {
+            let is_held = std::mem::take(&mut self.is_held);
+            let Poll::Ready(came) = Pin::new(&mut *upload).poll_frame(cx) else {
+                if is_held {
+                    // it may be there already, and is handed over in the next turn
+                    cx.waker().wake_by_ref();
+                }
+                return Ok(!is_held);
+            };
+            let part = came.transpose().map_err(UpstreamError::Request)?.map(Frame::into_data);
+            let outcome = match part {
+                Some(Ok(data)) if !upload.is_end_stream() => self.outbox.push(data),
+                Some(Ok(data)) => {
+                    self.upload = None;
+                    self.outbox.push(data).and_then(|()| self.outbox.end(None))
+                }
+                Some(Err(trailers)) => {
+                    self.upload = None;
+                    self.outbox.end(trailers.trailers_ref())
+                }
+                None => {
+                    self.upload = None;
+                    self.outbox.end(None)
+                }
+            };
+            outcome.map_err(|WrongLength| UpstreamError::Request(BodyError::Broken))?;
+        }
+        Ok(true)
+    }
+
+    /// Whether anything came; nothing does when the upstream has closed the connection.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        self.input.reserve(if self.decoder.is_over() { SHORT_BYTES } else { READ_BYTES });
+        let read = pin!(self.io.read_buf(&mut self.input));
+        read.poll(cx).map_ok(|count| count > 0)
+    }
+
+    /// Why there is no answer.
+    fn cut(&mut self, error: Option<io::Error>) -> UpstreamError {
+        let error = self.broke.take().or(error);
+        error.map_or(UpstreamError::Answer(AnswerError::Cut), UpstreamError::Io)
+    }
+}
+
+/// Most heads are shorter, and so are most bodies that are read with them.
+const SHORT_BYTES: usize = 4 * 1024;
+const READ_BYTES: usize = 32 * 1024;
