@@ -27,11 +27,10 @@ impl<'a> RequestPath<'a> {
     /// Takes a path without percent-encoding and query.
     pub fn parse(text: &'a str) -> Result<Self, PathError> {
         let segments = text.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-        if text.bytes().any(|byte| byte == b'\\') {
-            return Err(PathError::Backslash);
-        }
-        if has_control(text) {
-            return Err(PathError::Control);
+        let is_odd = |byte: u8| byte == b'\\' || byte < b' ' || byte > b'~';
+        // without a branch for each byte: most paths have none
+        if text.bytes().fold(false, |has_odd, byte| has_odd | is_odd(byte)) {
+            check_characters(text)?;
         }
         let mut segments = segments.as_bytes().split(|byte| *byte == b'/').peekable();
         while let Some(segment) = segments.next() {
@@ -51,13 +50,11 @@ impl<'a> RequestPath<'a> {
     }
 }
 
-/// Characters that are not of ASCII are decoded only where there are some.
-fn has_control(text: &str) -> bool {
-    if text.is_ascii() {
-        text.bytes().any(|byte| byte.is_ascii_control())
-    } else {
-        text.contains(char::is_control)
+fn check_characters(text: &str) -> Result<(), PathError> {
+    if text.contains('\\') {
+        return Err(PathError::Backslash);
     }
+    if text.contains(char::is_control) { Err(PathError::Control) } else { Ok(()) }
 }
 
 impl fmt::Display for RequestPath<'_> {

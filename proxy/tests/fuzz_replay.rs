@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "a test that cannot read its inputs must fail")]
 
+#[path = "harness/answers.rs"]
+mod answers;
 #[path = "harness/coap.rs"]
 mod coap;
 #[expect(dead_code, reason = "other tests read the comments")]
@@ -46,6 +48,22 @@ fn changed_packets_keep_what_decoding_promises() {
     for _ in 0..20_000 {
         let (case, other) = (chance.pick(&cases), chance.pick(&cases));
         decode::check_packet(&mutate(&case.bytes, &other.bytes, &mut chance), case.version);
+    }
+}
+
+#[test]
+fn changed_answers_keep_what_reading_promises() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/http_response");
+    let read = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read(entry.expect("an entry").path());
+    let seeds: Vec<_> = folder.read_dir().expect("seeds").map(|entry| read(entry).expect("a seed")).collect();
+    assert!(!seeds.is_empty());
+    let mut chance = Chance::new(1);
+    for seed in &seeds {
+        answers::check(seed);
+    }
+    for _ in 0..5_000 {
+        let (seed, other) = (chance.pick(&seeds), chance.pick(&seeds));
+        answers::check(&mutate(seed, other, &mut chance));
     }
 }
 

@@ -230,6 +230,11 @@ impl Content {
         Self { revoked: Some(revoked), ..self }
     }
 
+    /// Whether nothing of it is awaited.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(self.body, Kind::Whole(_))
+    }
+
     pub(super) fn empty() -> Self {
         Self::whole(Bytes::new())
     }

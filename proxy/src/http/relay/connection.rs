@@ -53,6 +53,14 @@ pub(super) struct InFlight {
     untaken: Arc<Untaken>,
 }
 
+/// Why a connection is to end.
+enum Overdue {
+    /// The client does not take what it asked for.
+    Stuck,
+    /// It has been without a request for too long.
+    Tired,
+}
+
 /// Since when a part of an answer waits for the client; `None` while the next one is awaited.
 #[derive(Default)]
 struct Untaken(Mutex<Option<Instant>>);
@@ -173,34 +181,44 @@ impl Connection {
         self.is_idle().then(|| since + time)
     }
 
-    /// Waits until it has been without a request for too long.
-    async fn tired(&self) {
+    /// Waits until it is to end: without a request for too long, or with an answer that the client does not take. Over
+    /// HTTP/2 it need not read what it asked for, and reads all else.
+    async fn overdue(&self) -> Overdue {
         loop {
-            let until = self.rests_until().unwrap_or_else(|| Instant::now() + self.endpoint().keep_alive());
-            sleep_until(until).await;
+            let (now, endpoint) = (Instant::now(), self.endpoint());
+            let stall_timeout = endpoint.gate.limits.stall_timeout;
+            let tired = self.rests_until().unwrap_or_else(|| now + endpoint.keep_alive());
+            if self.is_given_up_before(tired.min(now + stall_timeout)).await || self.is_stuck(stall_timeout) {
+                return Overdue::Stuck;
+            }
             if self.rests_until().is_some_and(|until| until <= Instant::now()) {
-                return;
+                return Overdue::Tired;
             }
         }
     }
 
-    /// Waits until the client has not taken a part of an answer for too long. Over HTTP/2 it need not read what it
-    /// asked for, and reads all else.
+    /// Whether the client has not taken a part of an answer for so long.
+    fn is_stuck(&self, stall_timeout: Duration) -> bool {
+        let is_stuck = |one: &Weak<Untaken>| {
+            let since = one.upgrade().and_then(|one| *lock(&one.0));
+            since.is_some_and(|since| since.elapsed() >= stall_timeout)
+        };
+        lock(&self.untaken).iter().any(is_stuck)
+    }
+
+    /// Waits until the client has not taken a part of an answer for too long.
     async fn stuck(&self) {
-        loop {
-            let stall_timeout = self.endpoint().gate.limits.stall_timeout;
-            tokio::select! {
-                () = sleep_until(Instant::now() + stall_timeout) => {}
-                () = self.given_up.notified() => return,
-            }
-            let is_stuck = |one: &Weak<Untaken>| {
-                one.upgrade()
-                    .and_then(|one| *lock(&one.0))
-                    .is_some_and(|since| since.elapsed() >= stall_timeout)
-            };
-            if lock(&self.untaken).iter().any(is_stuck) {
-                return;
-            }
+        let stall_timeout = self.endpoint().gate.limits.stall_timeout;
+        while !self.is_given_up_before(Instant::now() + stall_timeout).await && !self.is_stuck(stall_timeout)
+        {
+        }
+    }
+
+    async fn is_given_up_before(&self, deadline: Instant) -> bool {
+        tokio::select! {
+            biased;
+            () = sleep_until(deadline) => false,
+            () = self.given_up.notified() => true,
         }
     }
 
@@ -239,9 +257,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
 ) {
     let mut served = pin!(served);
     let ended = tokio::select! {
+        biased;
         ended = served.as_mut() => Some(ended),
-        () = connection.stuck() => return,
-        () = connection.tired() => None,
+        overdue = connection.overdue() => match overdue {
+            Overdue::Stuck => return,
+            Overdue::Tired => None,
+        },
         () = stopped(connection.signal.clone()) => None,
     };
     let ended = match ended {

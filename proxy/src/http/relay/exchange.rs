@@ -1,6 +1,7 @@
 mod guest;
 mod websocket;
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -9,9 +10,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use mgate_policies::{
-    Action, BoxFuture, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason,
-};
+use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -122,15 +121,18 @@ impl Exchange {
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
                 let request = Request::from_parts(forwarded, Content::upload(upload));
-                let revoked = self.clone().revoked(Arc::clone(&head), Arc::clone(&client));
-                let mut revoked: BoxFuture<'static, Problem> = Box::pin(revoked);
-                let forwarded = self.forward(&head, &client, request, &progress);
+                let revoked = || self.clone().revoked(Arc::clone(&head), Arc::clone(&client));
+                let mut revoked_before = pin!(revoked());
                 let response = tokio::select! {
-                    response = forwarded => response?,
+                    biased;
                     // what is on its way ends with its connection
-                    problem = &mut revoked => return Err(problem),
+                    problem = &mut revoked_before => return Err(problem),
+                    response = self.forward(&head, &client, request, &progress) => response?,
                 };
-                Ok(response.map(|content| content.until(revoked)))
+                // what is here already is told
+                let is_whole = response.body().is_whole();
+                Ok(response
+                    .map(|content| if is_whole { content } else { content.until(Box::pin(revoked())) }))
             }
         }
     }
@@ -335,6 +337,7 @@ impl Exchange {
         let share = self.connection.share(self.route, &self.endpoint);
         lock(progress).since = Instant::now();
         let answered = tokio::select! {
+            biased;
             answered = upstream.send(request, share, limits.stall_timeout) => answered,
             () = silent(progress, limits.upstream_timeout) => Err(UpstreamError::TimedOut),
         };

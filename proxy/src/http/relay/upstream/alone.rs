@@ -3,7 +3,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::{Method, Request, StatusCode};
 use hyper::body::{Body, Frame};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -70,7 +70,8 @@ impl Alone {
             return None;
         }
         // copied, so that there is room for what comes next in the same place
-        let body = Bytes::copy_from_slice(&self.input.split_to(length));
+        let body = Bytes::copy_from_slice(&self.input[..length]);
+        self.input.advance(length);
         self.decoder = Decoder::new(Framing::Empty);
         Some(body)
     }
@@ -230,7 +231,10 @@ impl Alone {
 
     /// Whether anything came; nothing does when the upstream has closed the connection.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        self.input.reserve(if self.decoder.is_over() { SHORT_BYTES } else { READ_BYTES });
+        // what is taken off the buffer keeps all of it
+        if self.input.capacity() - self.input.len() < ROOM_BYTES {
+            self.input.reserve(if self.decoder.is_over() { SHORT_BYTES } else { READ_BYTES });
+        }
         let read = pin!(self.io.read_buf(&mut self.input));
         read.poll(cx).map_ok(|count| count > 0)
     }
@@ -245,3 +249,5 @@ impl Alone {
 /// Most heads are shorter, and so are most bodies that are read with them.
 const SHORT_BYTES: usize = 4 * 1024;
 const READ_BYTES: usize = 32 * 1024;
+/// With less room, reading takes too many calls.
+const ROOM_BYTES: usize = 2 * 1024;

@@ -1,0 +1,141 @@
+//! What becomes of connections to upstreams of HTTP/1.1, and of answers that come in other ways than most.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use support::http::{expect, read_head};
+use support::peer::{Upstream, tcp};
+use support::{ACL, Files, Mgate};
+
+#[test]
+fn what_is_said_before_the_answer_is_left_out() {
+    let (_files, upstream, mgate) = begin();
+    let mut client = tcp(mgate.address());
+    client.write_all(GET).unwrap();
+    let mut behind = upstream.accept_tcp();
+    for _ in 0..2 {
+        read_head(&mut behind);
+        behind
+            .write_all(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\n")
+            .unwrap();
+        behind.write_all(OK).unwrap();
+        let head = read_head(&mut client);
+        assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("link"), "{head}");
+        expect(&mut client, "ok");
+        client.write_all(GET).unwrap();
+    }
+    assert!(upstream.try_accept().is_none(), "the connection is used again");
+}
+
+#[test]
+fn connection_with_more_than_the_answer_is_not_used_again() {
+    for said in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nlies",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok",
+    ] {
+        let (_files, upstream, mgate) = begin();
+        let mut client = tcp(mgate.address());
+        client.write_all(GET).unwrap();
+        let mut behind = upstream.accept_tcp();
+        read_head(&mut behind);
+        behind.write_all(said.as_bytes()).unwrap();
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 20"), "{said}");
+        assert_eq!(behind.read(&mut [0]).unwrap_or_default(), 0, "it is closed: {said}");
+        answer_on_another_one(&upstream, &mgate);
+    }
+}
+
+#[test]
+fn connection_that_the_upstream_closes_is_let_go() {
+    let (_files, upstream, mgate) = begin();
+    let mut client = tcp(mgate.address());
+    client.write_all(GET).unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    behind.write_all(OK).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    behind.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(behind.read(&mut [0]).unwrap(), 0);
+    answer_on_another_one(&upstream, &mgate);
+}
+
+#[test]
+fn answer_may_come_before_the_request_is_whole() {
+    let (_files, upstream, mgate) = begin();
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    expect(&mut behind, "half");
+    behind.write_all(OK).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    expect(&mut client, "ok");
+    assert_eq!(behind.read(&mut [0]).unwrap_or_default(), 0, "it is closed");
+    answer_on_another_one(&upstream, &mgate);
+}
+
+#[test]
+fn request_goes_on_while_the_answer_comes() {
+    let (_files, upstream, mgate) = begin();
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    expect(&mut behind, "half");
+    behind.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nfour\r\n").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    expect(&mut client, "4\r\nfour\r\n");
+    client.write_all(b" rest").unwrap();
+    expect(&mut behind, " rest");
+    behind.write_all(b"0\r\n\r\n").unwrap();
+    expect(&mut client, "0\r\n\r\n");
+}
+
+#[test]
+fn head_of_a_request_does_not_wait_for_its_body() {
+    let (_files, upstream, mgate) = begin();
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    client.write_all(b"hi").unwrap();
+    expect(&mut behind, "hi");
+    behind.write_all(OK).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+}
+
+/// The next request, which has effects, comes by another connection.
+fn answer_on_another_one(upstream: &Upstream, mgate: &Mgate) {
+    let mut client: TcpStream = tcp(mgate.address());
+    client.write_all(b"POST /any/b HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+    let mut behind = upstream.accept_tcp();
+    assert!(read_head(&mut behind).starts_with("POST /any/b "));
+    behind.write_all(OK).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+}
+
+fn begin() -> (Files, Upstream, Mgate) {
+    let (files, upstream) = (Files::new(&[("acl.toml", ACL_FILE)]), Upstream::start());
+    let config = format!(
+        "workers = 1\n[[route]]\nname = 'web'\nlisten = 'http://127.0.0.1:0'\n\
+         upstream = 'http://127.0.0.1:{}'\npolicies = ['acl']\n{ACL}",
+        upstream.port()
+    );
+    let mgate = Mgate::start(&files, &config);
+    (files, upstream, mgate)
+}
+
+const GET: &[u8] = b"GET /any/a HTTP/1.1\r\nHost: a\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const ACL_FILE: &str = "\
+version = 1
+[[statements]]
+effect     = 'allow'
+principals = ['*']
+actions    = ['request']
+resources  = ['path:/any/#']
+";
