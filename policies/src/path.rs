@@ -27,7 +27,7 @@ impl<'a> RequestPath<'a> {
     /// Takes a path without percent-encoding and query.
     pub fn parse(text: &'a str) -> Result<Self, PathError> {
         let segments = text.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
-        let is_odd = |byte: u8| byte == b'\\' || byte < b' ' || byte > b'~';
+        let is_odd = |byte: u8| byte == b'\\' || !(b' '..=b'~').contains(&byte);
         // without a branch for each byte: most paths have none
         if text.bytes().fold(false, |has_odd, byte| has_odd | is_odd(byte)) {
             check_characters(text)?;

@@ -20,7 +20,7 @@ struct Answer {
 }
 
 /// Reads an answer: however it comes, it is the same, and has what its head says.
-pub fn check(input: &[u8]) {
+pub(crate) fn check(input: &[u8]) {
     let method = if input.first() == Some(&b'h') { Method::HEAD } else { Method::GET };
     let input = input.get(1..).unwrap_or_default();
     let whole = read(&[input], &method);

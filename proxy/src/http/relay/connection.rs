@@ -91,7 +91,8 @@ pub async fn serve(
     let shared = Arc::clone(&connection);
     let service = service_fn(move |request: Request<Incoming>| {
         let connection = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(exchange::answer(connection, request).await) }
+        // boxed: a connection without a request needs no room for it, and all use the same room in turn
+        Box::pin(async move { Ok::<_, Infallible>(exchange::answer(connection, request).await) })
     });
     if speaks_http2 {
         let mut builder = http2::Builder::new(TokioExecutor::new());
