@@ -1,5 +1,7 @@
 //! What becomes of connections to upstreams of HTTP/1.1, and of answers that come in other ways than most.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::io::{Read, Write};
