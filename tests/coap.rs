@@ -288,7 +288,6 @@ fn flood(mgate: &Mgate, datagram: &[u8], expected: Option<&[u8]>) {
         assert_eq!(buffer[..count.min(expected.len())], *expected);
     }
     let after = (mgate.resident_kib(), descriptors(mgate));
-    println!("{before:?} KiB and descriptors before, {after:?} after");
     assert!(after.0 < before.0 + 4 * 1024 && after.1 <= before.1, "{before:?} before, {after:?} after");
 }
 
