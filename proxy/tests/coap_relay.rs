@@ -69,14 +69,24 @@ async fn upstream_that_says_nothing_is_dialed_again() {
         Route::with("127.0.0.1:0", |limits| limits.upstream_timeout = Duration::from_millis(300)).await;
     let client = route.client("127.0.0.1").await;
     let mut buffer = [0; 100];
-    let mut sources = Vec::new();
+    let mut held = Vec::new();
     for id in [1, 2] {
         client.send(&get(id, "a")).await.unwrap();
         let received = timeout(PATIENCE, route.upstream.recv_from(&mut buffer)).await;
-        sources.push(received.unwrap().unwrap().1);
+        let (_, source) = received.unwrap().unwrap();
         assert!(heard(&client).await.starts_with(&format!("ACK 5.04 id {id} ")));
+        held.push(timeout(PATIENCE, bound(source)).await.expect("the socket is closed"));
     }
-    assert_ne!(sources[0], sources[1]);
+}
+
+/// A socket at an address, once that is free; whoever opens another one gets another port.
+async fn bound(address: SocketAddr) -> UdpSocket {
+    loop {
+        match UdpSocket::bind(address).await {
+            Ok(socket) => return socket,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
 }
 
 #[tokio::test]
