@@ -130,9 +130,8 @@ impl Steering {
             }
             (Sender::Mqtt(_), Speech::Mqtt(_)) => true,
             (Sender::Http(sender, _), Speech::Http(_)) => number < members(sender),
-            (Sender::Http(sender, _), Speech::Mqtt(_)) => {
-                number >= members(sender) && config.websocket().is_some()
-            }
+            // also without a WebSocket: what it allows is for those who are there
+            (Sender::Http(sender, _), Speech::Mqtt(_)) => number >= members(sender),
             _ => false,
         }
     }

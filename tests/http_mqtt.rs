@@ -342,10 +342,33 @@ fn reload_takes_routes_of_mqtt_in_and_lets_them_go() {
     let said = |name: &str| gate.mgate.log.count(&format!("\"route\":\"{name}\""));
     let before = (said("one"), said("two"));
     let _second = gate.session_at(&upstream, "/one", "");
+    gate.mgate.log.wait_for_times("\"route\":\"two\"", before.1 + 1);
     assert_eq!((said("one"), said("two")), (before.0, before.1 + 1), "{}", gate.mgate.log.text());
     let explained = mgate(&["check"]).arg(files.path("mgate.toml")).output().unwrap();
     let shown = String::from_utf8(explained.stdout).unwrap();
     assert!(shown.contains(&format!("mqtt+ws://{address}/one")), "{shown}");
+}
+
+#[test]
+fn route_that_goes_elsewhere_without_websockets_is_judged_by_its_new_policies() {
+    let (files, upstream) = (files(), Upstream::start());
+    let pages = Service::saying(answer("200 OK", "text/plain", "page"));
+    let gate = Gate::start(&files, &pages, &upstream, "", "");
+    let (mut client, _behind) = gate.session(&upstream, "");
+    files.write("acl.toml", &MQTT_ACL.replace("'client_id:*'", "'client_id:other'"));
+    let config = [
+        route("pages", &format!("http://{}", gate.address), &pages.url(""), ""),
+        route("devices", "mqtt://127.0.0.3:1", &format!("mqtt://127.0.0.1:{}", upstream.port()), ""),
+    ];
+    files.write("mgate.toml", &(config.concat() + ACL + AUTHN));
+    gate.mgate.reload();
+    let goodbye = client.until_closed();
+    assert_eq!((goodbye[0], goodbye[2]), (0xe0, 0x87), "{goodbye:02x?}");
+    let mut client = gate.dial("/mqtt", "");
+    client.send(&connect(Version::V5, "dev-1").bytes());
+    assert_eq!(client.until_closed()[3], 0x87);
+    assert!(upstream.try_accept().is_none());
+    gate.mgate.log.wait_for("needs a restart to change: route.devices.listen\"");
 }
 
 #[test]

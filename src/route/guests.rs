@@ -40,7 +40,7 @@ impl Guests {
     }
 
     /// Takes over what the configuration says of each, and of new ones behind them. Those of which it says nothing stay
-    /// as they are, for what no other one takes. Returns the highest of their epochs.
+    /// as they are, for what no other one takes, and their sessions ask again. Returns the highest of their epochs.
     pub(super) fn renew(
         &self,
         configs: Vec<Option<RouteConfig>>,
@@ -50,8 +50,12 @@ impl Guests {
         let mut configs = configs.into_iter();
         let renew = |guest: &mut Guest| {
             let config = configs.next().flatten();
-            guest.is_leaving = !config.as_ref().is_some_and(&is_here);
-            config.map_or(0, |config| guest.renew(config))
+            let stays = |config: &RouteConfig| is_here(config) && config.websocket().is_some();
+            guest.is_leaving = !config.as_ref().is_some_and(stays);
+            match config {
+                Some(config) => guest.renew(config),
+                None => guest.revoke(&Scope::Everyone),
+            }
         };
         let epoch = row.iter_mut().map(renew).max();
         row.extend(configs.flatten().filter_map(Guest::new));
@@ -59,8 +63,7 @@ impl Guests {
     }
 
     pub(super) fn revoke(&self, scope: &Scope) -> u64 {
-        let revoke = |guest: &Guest| change(&guest.sender, |signal| signal.revoke(scope.clone()));
-        self.row().iter().map(revoke).max().unwrap_or_default()
+        self.row().iter().map(|guest| guest.revoke(scope)).max().unwrap_or_default()
     }
 
     pub(super) fn stop(&self) {
@@ -85,7 +88,11 @@ impl Guest {
         Some(Self { sender, websocket: websocket?, connector: ways.connector?, is_leaving: false })
     }
 
-    /// Takes it over, live sessions included. Returns the new epoch.
+    fn revoke(&self, scope: &Scope) -> u64 {
+        change(&self.sender, |signal| signal.revoke(scope.clone()))
+    }
+
+    /// Takes it over, live sessions included; where it names no WebSocket, that stays. Returns the new epoch.
     fn renew(&mut self, config: RouteConfig) -> u64 {
         let observer = Arc::clone(&self.endpoint().gate.observer);
         if let Some(websocket) = config.websocket() {
