@@ -7,13 +7,16 @@ mod support;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Command;
+use std::time::Duration;
 
 use mgate_policies::Now;
 use serde_json::json;
 use support::broker::{Broker, node, python};
 use support::frames::{BINARY, Frames, TEXT, UPGRADE, masked};
 use support::http::{curl, exchange, read_head};
-use support::http2::{CANCEL, DATA, Http2, PING, RST_STREAM, SETTINGS, frame, setting};
+use support::http2::{
+    CANCEL, DATA, END_STREAM, Http2, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, setting,
+};
 use support::issuer::SigningKey;
 use support::packets::{PINGREQ, PINGRESP, Version, connack, connect, publish};
 use support::peer::{Peer, Upstream, tcp};
@@ -123,6 +126,32 @@ fn connection_of_http2_ends_with_a_session_that_takes_nothing() {
     while behind.try_send(&large).is_ok() {}
     gate.mgate.log.wait_for("session closed");
     wait_until("its connection ends", || client.try_raw(&frame(PING, 0, 0, &[0; 8])).is_err());
+}
+
+#[test]
+fn connection_of_http2_outlives_a_session_whose_client_takes_the_rest() {
+    let (files, upstream) = (files(), Upstream::start());
+    let pages = Service::saying(answer("200 OK", "text/plain", "page"));
+    let gate = Gate::over_tls(&files, &pages, &upstream, "", "");
+    let mut client = Http2::dial(&files, gate.address);
+    // SETTINGS_INITIAL_WINDOW_SIZE
+    client.send(SETTINGS, 0, 0, &setting(4, 0));
+    assert_eq!(Tunnel::ask(&mut client, 1, "/mqtt", &MQTT)[0], OK);
+    let connect = connect(Version::V5, "dev-1").bytes();
+    client.send(DATA, 0, 1, &masked(BINARY, &connect));
+    let mut behind = upstream.accept_tcp();
+    behind.read_exact(&mut vec![0; connect.len()]).unwrap();
+    behind.write_all(&connack(Version::V5)).unwrap();
+    behind.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+    let large = publish(Version::V5, "a/1", &"x".repeat(40_000));
+    while behind.write_all(&large).is_ok() {}
+    client.send(DATA, END_STREAM, 1, b"");
+    gate.mgate.log.wait_for("session closed");
+    client.send(SETTINGS, 0, 0, &setting(4, 1 << 30));
+    client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
+    while client.wait_for(DATA).flags & END_STREAM == 0 {}
+    client.send(PING, 0, 0, &[7; 8]);
+    assert_eq!(client.wait_for(PING).payload, [7; 8]);
 }
 
 #[test]

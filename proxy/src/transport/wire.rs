@@ -99,8 +99,9 @@ impl Wire {
     pub(crate) async fn finish(self, patience: Duration) {
         let Some(mut stream) = self.stream else { return };
         let said = timeout(patience, async {
-            stream.write_all(&self.unsent).await?;
-            stream.shutdown().await
+            let written = stream.write_all(&self.unsent).await;
+            // what it took before it took no more is still on its way
+            stream.shutdown().await.and(written)
         });
         if matches!(said.await, Ok(Ok(()))) && self.ended.is_none() {
             // whoever goes on talking is not listened to for long
