@@ -243,8 +243,8 @@ async fn accept(listener: Listener, serving: Serving) {
         let route = Arc::clone(&serving.route);
         let of_gateway = serving.connection.clone();
         serving.workers.spawn(|of_worker| {
-            let _counted = Counted { _of_gateway: of_gateway, _of_worker: of_worker };
-            route.serve(Connection { tcp, peer, permit, _counted })
+            let counted = Counted { _of_gateway: of_gateway, _of_worker: of_worker };
+            route.serve(Connection { tcp, peer, permit, counted })
         });
     }
 }

@@ -80,7 +80,7 @@ pub(crate) struct Connection {
     pub(crate) peer: SocketAddr,
     pub(crate) permit: Permit,
     /// Dropped when it ends.
-    pub(crate) _counted: Counted,
+    pub(crate) counted: Counted,
 }
 
 /// What tells that a connection is open: to the gateway, and to its worker.
@@ -285,7 +285,7 @@ impl Steering {
 impl Route {
     /// Serves one connection to its end.
     pub(crate) async fn serve(self: Arc<Self>, connection: Connection) {
-        let Connection { tcp, peer, mut permit, _counted } = connection;
+        let Connection { tcp, peer, mut permit, counted } = connection;
         // registered again: with the runtime of this thread
         let Ok(tcp) = TcpStream::from_std(tcp) else { return };
         let ways = Arc::clone(&self.ways.read().unwrap_or_else(PoisonError::into_inner));
@@ -304,8 +304,10 @@ impl Route {
         drop(ways);
         match (&self.protocol, connector) {
             (Protocol::Http(signal), _) => {
+                let counted = Arc::new(counted);
+                let kept = Arc::<Counted>::clone(&counted);
                 // boxed: a session of MQTT needs no room for it
-                let next = Box::pin(http::relay::serve(accepted, signal.clone())).await;
+                let next = Box::pin(http::relay::serve(accepted, signal.clone(), kept)).await;
                 if let Some(next) = next {
                     next.await;
                 }

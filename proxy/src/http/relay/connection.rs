@@ -45,6 +45,8 @@ pub(super) struct Connection {
     untaken: Mutex<Vec<Weak<Untaken>>>,
     /// Told when it is to end with what its client does not take.
     given_up: Notify,
+    /// Is kept as long as anything of it goes on.
+    _kept: Arc<dyn Send + Sync>,
 }
 
 /// A request that is not done yet.
@@ -66,10 +68,11 @@ enum Overdue {
 struct Untaken(Mutex<Option<Instant>>);
 
 /// Serves the requests of one connection until it ends, or until the signal says so or goes away. Returns what serves
-/// it from then on where it became something else.
+/// it from then on where it became something else. Keeps `kept` until its last request is done.
 pub async fn serve(
     mut accepted: Accepted,
     signal: watch::Receiver<Signal<Routes>>,
+    kept: Arc<dyn Send + Sync>,
 ) -> Option<BoxFuture<'static, ()>> {
     let connection = Arc::new(Connection {
         peer: Peer::of(&mut accepted),
@@ -83,6 +86,7 @@ pub async fn serve(
         rest: Mutex::new((Instant::now(), false)),
         untaken: Mutex::default(),
         given_up: Notify::new(),
+        _kept: kept,
     });
     let routes = connection.routes();
     let (options, limits) = (&routes.leader().options, &routes.leader().gate.limits);
