@@ -240,24 +240,26 @@ fn session_is_judged_by_the_policies_of_its_route_alone() {
 fn times_are_those_of_the_session() {
     let (files, upstream) = (files(), Upstream::start());
     let pages = Service::saying(answer("200 OK", "text/plain", "page"));
-    let limits = "limits = { connect_timeout = '300ms', idle_timeout = '1s' }\n";
-    let of_pages = "limits = { connect_timeout = '9s', idle_timeout = '9s' }\n";
-    let gate = Gate::start(&files, &pages, &upstream, of_pages, limits);
+    let of_pages = "limits = { connect_timeout = '1h', idle_timeout = '1h' }\n";
+    let gate = Gate::start(&files, &pages, &upstream, of_pages, "limits = { connect_timeout = '300ms' }\n");
     let silent = gate.dial("/mqtt", "").until_closed();
     assert_eq!(silent, b"");
+    let gate = Gate::start(&files, &pages, &upstream, of_pages, "limits = { idle_timeout = '3s' }\n");
     let (mut client, _behind) = gate.session(&upstream, "");
     let goodbye = client.until_closed();
     assert_eq!((goodbye[0], goodbye[2]), (0xe0, 0x8d), "{goodbye:02x?}");
     // what a connection without requests may take is not for sessions
-    let gate = Gate::start(&files, &pages, &upstream, limits, "");
+    let of_pages = "limits = { connect_timeout = '3s', idle_timeout = '1s' }\n";
+    let gate = Gate::start(&files, &pages, &upstream, of_pages, "");
+    let (mut client, mut behind) = gate.session(&upstream, "");
     let mut rests = tcp(gate.address);
     rests.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     read_head(&mut rests);
-    let (mut client, mut behind) = gate.session(&upstream, "");
-    let mut rest = Vec::new();
-    rests.read_to_end(&mut rest).expect("it is closed in time");
+    rests.read_to_end(&mut Vec::new()).expect("it is closed in time");
     client.send(&PINGREQ);
     behind.expect(&PINGREQ);
+    behind.send(&PINGRESP);
+    client.expect(&PINGRESP);
 }
 
 #[test]
