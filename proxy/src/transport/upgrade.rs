@@ -16,7 +16,8 @@ pub struct Upgrade {
 }
 
 impl Upgrade {
-    /// What is in a request to this address with these headers, or what is wrong with it. Credentials of kinds that are not known are left out.
+    /// What is in a request to this address with these headers, or what is wrong with it. Credentials of kinds that
+    /// are not known are left out.
     pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, &'static str> {
         let mut upgrade = Self {
             query: uri.query().map(read_query).unwrap_or_default(),
