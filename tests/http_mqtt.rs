@@ -12,7 +12,7 @@ use std::time::Duration;
 use mgate_policies::Now;
 use serde_json::json;
 use support::broker::{Broker, node, python};
-use support::frames::{BINARY, Frames, TEXT, UPGRADE, masked};
+use support::frames::{BINARY, CLOSE, Frames, TEXT, UPGRADE, masked};
 use support::http::{curl, exchange, read_head};
 use support::http2::{
     CANCEL, DATA, END_STREAM, Http2, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, setting,
@@ -145,7 +145,8 @@ fn connection_of_http2_outlives_a_session_whose_client_takes_the_rest() {
     behind.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
     let large = publish(Version::V5, "a/1", &"x".repeat(40_000));
     while behind.write_all(&large).is_ok() {}
-    client.send(DATA, END_STREAM, 1, b"");
+    // a good-bye of WebSocket: nothing may be written behind its answer
+    client.send(DATA, END_STREAM, 1, &masked(CLOSE, b""));
     gate.mgate.log.wait_for("session closed");
     client.send(SETTINGS, 0, 0, &setting(4, 1 << 30));
     client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes());
