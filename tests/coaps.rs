@@ -216,12 +216,42 @@ fn client_that_moved_is_found_by_its_connection_id_and_told_what_it_observes() {
             device.send(&get(10 + round, "time"));
             let (_, again) = receive_from(&upstream);
             assert_eq!(again, way, "it is the same session");
+            let ping = device.receive_ping();
+            device.reject(ping);
             upstream.send_to(&[0x60, 0x45, 0, 10 + round as u8], way).unwrap();
             assert_eq!(device.receive(), [0x60, 0x45, 0, 10 + round as u8]);
             upstream.send_to(&[0x51, 0x45, 1, round as u8, 7, 0x61, 2, 0xff, b'b'], way).unwrap();
             assert_eq!(device.receive().last(), Some(&b'b'));
         }
     }
+}
+
+#[test]
+fn client_that_moved_gets_three_times_its_bytes_until_it_shows_where_it_is() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_keys(port_of(&upstream), ""));
+    let mut device = DtlsClient::connect(mgate.address(), Begin { cid: Some(b""), ..DEV_1 });
+    let large = |id: u8| [&[0x60, 0x45, 0, id, 0xff][..], &[b'a'; 1000]].concat();
+    let ask = |device: &mut DtlsClient, id: u8, answer: &[u8]| {
+        device.send(&get(id.into(), "time"));
+        upstream.send_to(answer, receive_from(&upstream).1).unwrap();
+    };
+    ask(&mut device, 1, &large(1));
+    assert_eq!(device.receive(), large(1), "it is where it shook hands");
+    device.rebind();
+    ask(&mut device, 2, &large(2));
+    let [high, low] = device.receive_ping();
+    device.reject([high, low ^ 1]);
+    device.receive_ping();
+    ask(&mut device, 3, &[0x60, 0x45, 0, 3]);
+    let ping = device.receive_ping();
+    assert_eq!(device.receive(), [0x60, 0x45, 0, 3], "the large answer is lost, the small one is not");
+    device.reject(ping);
+    // its answer was kept, and needs no ping any more
+    device.send(&get(2, "time"));
+    assert_eq!(device.receive(), large(2));
+    ask(&mut device, 4, &large(4));
+    assert_eq!(device.receive(), large(4));
 }
 
 #[test]

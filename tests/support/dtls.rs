@@ -63,6 +63,18 @@ impl DtlsClient {
         self.next(ContentType::ApplicationData)
     }
 
+    /// The identifier of the ping that mgate sends next.
+    pub(crate) fn receive_ping(&self) -> [u8; 2] {
+        let ping = self.receive();
+        assert!(ping.len() == 4 && ping[..2] == [0x40, 0], "{ping:?} is no ping");
+        [ping[2], ping[3]]
+    }
+
+    /// Rejects a ping.
+    pub(crate) fn reject(&mut self, [high, low]: [u8; 2]) {
+        self.send(&[0x70, 0, high, low]);
+    }
+
     /// The alert that mgate sends next: its number.
     pub(crate) fn receive_alert(&self) -> u8 {
         self.next(ContentType::Alert)[1]

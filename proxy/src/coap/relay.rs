@@ -4,6 +4,7 @@
 //! decision of one device delays no other; a peer costs a socket only once something of its was allowed.
 
 mod asked;
+mod moved;
 mod readable;
 mod secured;
 pub mod shard;
@@ -304,7 +305,8 @@ impl Relay {
                 match (side, &served.upstream) {
                     (Side::Client, _) => match (name, &mut self.secured) {
                         (Some(Name::Session(session)), Some(secured)) => {
-                            secured.send(session, datagram, &self.datagrams, (served.way, self.now));
+                            let unproven = served.unproven.as_deref_mut();
+                            secured.send(session, datagram, &self.datagrams, (served.way, self.now), unproven);
                         }
                         _ => _ = self.datagrams.send(served.way, datagram),
                     },

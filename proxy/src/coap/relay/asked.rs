@@ -9,6 +9,7 @@ use futures_util::future::{AbortHandle, abortable};
 use mgate_policies::{BoxFuture, Decision, Reason};
 use tokio::net::UdpSocket;
 
+use super::moved::Unproven;
 use super::readable::Connected;
 use crate::coap::session::Session;
 use crate::coap::table::Key;
@@ -19,13 +20,15 @@ use crate::transport::udp::Way;
 pub(super) struct Served {
     pub(super) session: Session,
     pub(super) way: Way,
+    /// Of a peer that moved and has not shown yet that it is there.
+    pub(super) unproven: Option<Box<Unproven>>,
     pub(super) upstream: Option<Connected>,
     pub(super) asked: Asked,
 }
 
 impl Served {
     pub(super) fn new(session: Session, way: Way) -> Self {
-        Self { session, way, upstream: None, asked: Asked::default() }
+        Self { session, way, unproven: None, upstream: None, asked: Asked::default() }
     }
 }
 

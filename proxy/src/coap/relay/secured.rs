@@ -16,12 +16,12 @@ use mgate_policies::{BoxFuture, Now};
 use tracing::{debug, warn};
 
 use super::asked::Served;
+use super::moved::Unproven;
 use super::{Relay, canonical};
 use crate::background;
 use crate::coap::Dtls;
 use crate::coap::session::{Input, Peer, Session};
 use crate::coap::table::{Key, Name};
-use crate::gate::Side;
 use crate::psk::{KeySearch, Psk};
 use crate::transport::udp::{Datagrams, Way};
 
@@ -65,16 +65,22 @@ impl Secured {
         }
     }
 
-    /// Sends a message of a session; what cannot be sent is lost, as datagrams are.
+    /// Sends a message of a session; what cannot or may not be sent is lost, as datagrams are.
     pub(super) fn send(
         &mut self,
         session: SessionId,
         message: &[u8],
         datagrams: &Datagrams,
         (way, now): (Way, Now),
+        unproven: Option<&mut Unproven>,
     ) {
         if let Err(fault) = self.endpoint.send(now.instant, session, message, &mut self.out) {
             debug!(%fault, "a message is lost");
+        }
+        let bytes = self.out.iter().map(|(_, datagram)| datagram.len()).sum();
+        if unproven.is_some_and(|unproven| !unproven.may_send(bytes)) {
+            debug!(peer = %canonical(way.peer), bytes, "a message is lost: the peer has not shown where it is");
+            self.out.clear();
         }
         self.flush(datagrams, Some(way));
     }
@@ -223,24 +229,6 @@ impl Relay {
                 }
             }
         }
-    }
-
-    fn take_message(&mut self, key: Key, way: Option<Way>, message: &[u8]) {
-        if let (Some(served), Some(way)) = (self.table.get(key), way)
-            && served.way.peer == way.peer
-        {
-            served.way = way;
-        }
-        self.input(key, Input::Datagram(Side::Client, message));
-        self.table.touch(key, self.now.instant);
-    }
-
-    fn relocate(&mut self, key: Key, way: Way) {
-        let Some(served) = self.table.get(key) else { return };
-        served.way = way;
-        let address = canonical(way.peer);
-        self.table.relocate(key, address);
-        self.input(key, Input::Moved(address));
     }
 
     fn give_key(&mut self, handshake: HandshakeId, key: Option<&Psk>) {
