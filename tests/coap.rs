@@ -215,6 +215,22 @@ fn peers_that_do_not_show_where_they_are_cost_nothing() {
 }
 
 #[test]
+fn peers_of_many_workers_that_come_at_once_are_all_answered() {
+    let (files, upstream) = (files(), upstream());
+    let more = "limits = { connections_per_address = 8 }\n";
+    let config = sensors(upstream.local_addr().unwrap().port(), more);
+    let mgate = Mgate::start(&files, &format!("workers = 16\n{config}"));
+    let clients: Vec<_> = (0..200).map(|_| device(mgate.address())).collect();
+    for client in &clients {
+        client.send(&[0x50, 1, 0, 1, 0xb6, b's', b'e', b'c', b'r', b'e', b't']).unwrap();
+    }
+    for client in &clients {
+        let answer = receive(client);
+        assert_eq!(answer[..2], [0x50, 0x83]);
+    }
+}
+
+#[test]
 fn notifications_in_blocks_come_whole() {
     let (files, server) = (files(), CoapServer::start());
     let mgate = Mgate::start(&files, &sensors(server.port, ""));

@@ -175,26 +175,36 @@ async fn garbage_and_answers_make_no_peer() {
 }
 
 #[tokio::test]
-async fn peers_of_one_shard_make_room_for_those_of_another() {
-    // none leaves of its own accord
-    let stay = |limits: &mut Limits| limits.connect_timeout = Duration::from_secs(3600);
-    let route = Route::with("127.0.0.1:0", stay).await;
-    route.admission.limit(Bounds { connections: 1, connections_per_address: 1 });
-    for id in 0..20 {
+async fn each_peer_of_one_shard_takes_the_place_of_one_of_another() {
+    let mut route = Route::sharded(16, "127.0.0.1:0", stay).await;
+    route.admission.limit(Bounds { connections: PEERS, connections_per_address: 8 });
+    for id in 0..200 {
         let client = route.client("127.0.0.1").await;
-        let answer = async {
-            loop {
-                client.send(&get(id, "secret")).await.unwrap();
-                // the first may be lost: it only makes room
-                if let Ok(answer) = timeout(Duration::from_millis(100), heard(&client)).await {
-                    return answer;
-                }
-            }
-        };
-        let answer = timeout(PATIENCE, answer).await.unwrap();
-        assert_eq!(answer, format!("ACK 4.03 id {id} token 0x 0 bytes"));
-        assert_eq!(route.admission.connections(), 1);
+        client.send(&unconfirmed(id, "a")).await.unwrap();
+        assert_eq!(route.upstream_answers().await, unconfirmed(id, "a"));
+        heard(&client).await;
     }
+    assert_eq!(route.admission.connections(), 8);
+    let events: Vec<_> = std::iter::from_fn(|| route.events.try_recv().ok()).collect();
+    let count = |event| events.iter().filter(|told| **told == event).count();
+    assert_eq!((count("opened"), count("closed: others needed its place")), (200, 192));
+}
+
+#[tokio::test]
+async fn peers_of_many_shards_that_come_at_once_are_all_served() {
+    let route = Route::sharded(16, "127.0.0.1:0", stay).await;
+    route.admission.limit(Bounds { connections: PEERS, connections_per_address: 8 });
+    let mut clients = Vec::new();
+    for id in 0..200 {
+        let client = route.client("127.0.0.1").await;
+        client.send(&unconfirmed(id, "secret")).await.unwrap();
+        clients.push(client);
+    }
+    for client in &clients {
+        let heard = heard(client).await;
+        assert!(heard.starts_with("NON 4.03 "), "{heard}");
+    }
+    assert_eq!(route.admission.connections(), 8);
 }
 
 #[tokio::test]
@@ -228,6 +238,10 @@ impl Route {
 
     /// One in which `change` had the last word on the limits.
     async fn with(listen: &str, change: impl FnOnce(&mut Limits)) -> Self {
+        Self::sharded(SHARDS, listen, change).await
+    }
+
+    async fn sharded(shards: usize, listen: &str, change: impl FnOnce(&mut Limits)) -> Self {
         let mut limits = Limits { decision_timeout: Duration::from_millis(200), ..Limits::default() };
         change(&mut limits);
         let (told, events) = mpsc::channel(100 * PEERS);
@@ -235,7 +249,7 @@ impl Route {
         let (signal, watched) = watch::channel(Signal::new(endpoint));
         let bounds = Bounds { connections: PEERS, connections_per_address: PEERS };
         let admission = Admission::new(bounds, Vec::new());
-        let listeners = UdpListener::bind_several(listen.parse().unwrap(), SHARDS).unwrap();
+        let listeners = UdpListener::bind_several(listen.parse().unwrap(), shards).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let relay = |shard| Relay::new(shard, admission.clone(), watched.clone()).unwrap().run();
         let relays = Shard::of(listeners).into_iter().map(relay).collect();
@@ -326,6 +340,18 @@ async fn heard(client: &UdpSocket) -> String {
 fn get(id: u16, segment: &str) -> Vec<u8> {
     let [high, low] = id.to_be_bytes();
     [&[0x40, 1, high, low, 0xb0 | segment.len() as u8], segment.as_bytes()].concat()
+}
+
+/// One that need not be confirmed.
+fn unconfirmed(id: u16, segment: &str) -> Vec<u8> {
+    let mut request = get(id, segment);
+    request[0] = 0x50;
+    request
+}
+
+/// Nobody leaves of its own accord.
+fn stay(limits: &mut Limits) {
+    limits.connect_timeout = Duration::from_secs(3600);
 }
 
 const PEERS: usize = 50;

@@ -6,6 +6,7 @@
 mod asked;
 mod moved;
 mod readable;
+mod room;
 mod secured;
 pub mod shard;
 mod upstream;
@@ -22,19 +23,19 @@ use futures_util::stream::FuturesUnordered;
 use mgate_policies::{BoxFuture, Now};
 use tokio::sync::watch;
 use tokio::time::Sleep;
-use tracing::{debug, error, warn};
+use tracing::{debug, error};
 
 use self::asked::{Asking, Event, Served};
 use self::readable::Readable;
 use self::secured::Secured;
-use self::shard::{Passed, Shard, Siblings};
+use self::shard::{Shard, Siblings};
 use super::Endpoint;
-use super::session::{Context, Input, Outbox, Peer, Session};
+use super::session::{Context, Input, Outbox, Session};
 use super::table::{Key, Name, Table};
 use crate::background;
 use crate::clock::Clock;
 use crate::gate::Side;
-use crate::listener::{Admission, Bound, Permit};
+use crate::listener::Admission;
 use crate::signal::Signal;
 use crate::transport::udp::{self, Batch, Datagrams, Way};
 
@@ -54,7 +55,6 @@ pub struct Relay {
     now: Now,
     out: Outbox,
     readable: Readable,
-    refused: u64,
     siblings: Siblings,
 }
 
@@ -83,7 +83,6 @@ impl Relay {
             clock,
             out: Outbox::default(),
             readable: Readable::default(),
-            refused: 0,
             siblings,
         })
     }
@@ -148,14 +147,6 @@ impl Relay {
         }
     }
 
-    fn take_passed(&mut self, passed: Passed) {
-        match passed {
-            Passed::Datagram(way, datagram) => self.take_datagram(way, &datagram),
-            // who was given a place meanwhile needs none
-            Passed::Room(address) => drop(self.make_room(address)),
-        }
-    }
-
     /// Gives a datagram to its peer's session, which begins with it if it is a request.
     fn take_datagram(&mut self, way: Way, datagram: &[u8]) {
         let is_single = |way: Way| {
@@ -176,58 +167,15 @@ impl Relay {
                 None => return,
             },
         };
+        self.take_request(key, way, datagram);
+    }
+
+    fn take_request(&mut self, key: Key, way: Way, datagram: &[u8]) {
         if let Some(served) = self.table.get(key) {
             served.way = way;
         }
         self.input(key, Input::Datagram(Side::Client, datagram));
         self.table.touch(key, self.now.instant);
-    }
-
-    fn admit(&mut self, way: Way, address: SocketAddr, datagram: &[u8]) -> Option<Key> {
-        let mut context = Context { endpoint: &self.endpoint, now: self.now, out: &mut self.out };
-        let is_admitted = Session::admits(datagram, address, &mut context);
-        self.out.iter().for_each(|(_, answer)| _ = self.datagrams.send(way, answer));
-        self.out.clear();
-        if !is_admitted {
-            return None;
-        }
-        match self.make_room(address) {
-            Ok(permit) => {
-                let peer = Peer { address, certificate: None, psk_identity: None, is_encrypted: false };
-                let session = Session::new(&self.endpoint, peer, self.now);
-                Some(self.table.add((Name::Address(address), address), Served::new(session, way), permit))
-            }
-            Err(bound) => {
-                self.refuse(address, bound);
-                None
-            }
-        }
-    }
-
-    /// There is no place for a peer; it may ask again.
-    fn refuse(&mut self, address: SocketAddr, bound: Bound) {
-        debug!(route = %self.endpoint.gate.route, peer = %address, %bound, "request refused");
-        self.siblings.ask_for_room(address);
-        self.refused += 1;
-        // told as often as it doubles: there may be a flood of them
-        if self.refused.is_power_of_two() {
-            warn!(route = %self.endpoint.gate.route, count = self.refused, %bound, "requests refused");
-        }
-    }
-
-    /// A place for one more peer. Where there are as many as there may be, one that need not be there leaves.
-    fn make_room(&mut self, address: SocketAddr) -> Result<Permit, Bound> {
-        // one who has gone for all may have left too many of one address
-        for _ in 0..2 {
-            let bound = match self.table.admit(address) {
-                Ok(permit) => return Ok(permit),
-                Err(bound) => bound,
-            };
-            let first = self.table.first_to_go(address, bound).ok_or(bound)?;
-            self.input(first, Input::Displaced);
-            self.forget(first);
-        }
-        self.table.admit(address)
     }
 
     fn take_event(&mut self, key: Key, event: Event) {
@@ -305,8 +253,8 @@ impl Relay {
                 match (side, &served.upstream) {
                     (Side::Client, _) => match (name, &mut self.secured) {
                         (Some(Name::Session(session)), Some(secured)) => {
-                            let unproven = served.unproven.as_deref_mut();
-                            secured.send(session, datagram, &self.datagrams, (served.way, self.now), unproven);
+                            let (way, unproven) = ((served.way, self.now), served.unproven.as_deref_mut());
+                            secured.send(session, datagram, &self.datagrams, way, unproven);
                         }
                         _ => _ = self.datagrams.send(served.way, datagram),
                     },

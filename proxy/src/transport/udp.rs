@@ -20,7 +20,7 @@ impl UdpListener {
     }
 
     /// Takes an address with several sockets, of which the system leads each peer to one; with a single one where it
-    /// does not do that. Fails where anybody else listens there.
+    /// does not do that. Fails where anybody else listens there; what the same user starts later may join.
     pub fn bind_several(address: SocketAddr, count: usize) -> io::Result<Vec<Self>> {
         // alone at first: to share is what other processes could want too
         let mut all = vec![Self::bind(address)?];
@@ -250,7 +250,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn sockets_at_one_address_share_the_peers_and_nobody_joins_them() {
+    async fn sockets_at_one_address_share_the_peers_and_who_does_not_share_is_kept_out() {
         for address in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
             let listeners = UdpListener::bind_several(address.parse().unwrap(), 3).unwrap();
             let at = listeners[0].local_addr().unwrap();

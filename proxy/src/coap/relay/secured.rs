@@ -224,6 +224,7 @@ impl Relay {
             }
             Err(bound) => {
                 self.refuse(address, bound);
+                self.siblings.wish(way, None);
                 if let Some(secured) = &mut self.secured {
                     secured.endpoint.close(self.now.instant, session, &mut secured.out);
                 }
