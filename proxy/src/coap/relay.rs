@@ -253,8 +253,7 @@ impl Relay {
                 match (side, &served.upstream) {
                     (Side::Client, _) => match (name, &mut self.secured) {
                         (Some(Name::Session(session)), Some(secured)) => {
-                            let (way, unproven) = ((served.way, self.now), served.unproven.as_deref_mut());
-                            secured.send(session, datagram, &self.datagrams, way, unproven);
+                            secured.send(session, datagram, &self.datagrams, (served, self.now));
                         }
                         _ => _ = self.datagrams.send(served.way, datagram),
                     },

@@ -91,10 +91,10 @@ impl Relay {
     fn ping(&mut self, key: Key) {
         let Some(Name::Session(session)) = self.table.name(key) else { return };
         let (Some(served), Some(secured)) = (self.table.get(key), &mut self.secured) else { return };
-        let Some(unproven) = served.unproven.as_deref_mut() else { return };
+        let Some(unproven) = &served.unproven else { return };
         let mut ping = Vec::new();
         encode_empty(Kind::Confirmable, unproven.ping, &mut ping);
-        secured.send(session, &ping, &self.datagrams, (served.way, self.now), Some(unproven));
+        secured.send(session, &ping, &self.datagrams, (served, self.now));
     }
 }
 

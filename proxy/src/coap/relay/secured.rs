@@ -16,7 +16,6 @@ use mgate_policies::{BoxFuture, Now};
 use tracing::{debug, warn};
 
 use super::asked::Served;
-use super::moved::Unproven;
 use super::{Relay, canonical};
 use crate::background;
 use crate::coap::Dtls;
@@ -71,18 +70,17 @@ impl Secured {
         session: SessionId,
         message: &[u8],
         datagrams: &Datagrams,
-        (way, now): (Way, Now),
-        unproven: Option<&mut Unproven>,
+        (served, now): (&mut Served, Now),
     ) {
         if let Err(fault) = self.endpoint.send(now.instant, session, message, &mut self.out) {
             debug!(%fault, "a message is lost");
         }
         let bytes = self.out.iter().map(|(_, datagram)| datagram.len()).sum();
-        if unproven.is_some_and(|unproven| !unproven.may_send(bytes)) {
-            debug!(peer = %canonical(way.peer), bytes, "a message is lost: the peer has not shown where it is");
+        if served.unproven.as_mut().is_some_and(|unproven| !unproven.may_send(bytes)) {
+            debug!(peer = %canonical(served.way.peer), bytes, "a message is lost: the peer has not shown where it is");
             self.out.clear();
         }
-        self.flush(datagrams, Some(way));
+        self.flush(datagrams, Some(served.way));
     }
 
     /// Sends what there is to send; what goes where something came from leaves from where that was sent to.
