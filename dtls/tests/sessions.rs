@@ -380,6 +380,21 @@ fn without_resumption_clients_begin_anew() {
 }
 
 #[test]
+fn a_finished_that_comes_often_or_from_elsewhere_is_no_amplifier() {
+    let mut server = Server::with_psk();
+    let (mut device, _) = with_cid(&mut server, 1);
+    server.sent.clear();
+    for _ in 0..100 {
+        let finished = device.seal(ContentType::Handshake, &[20]);
+        server.handle(address(2), &finished);
+        server.pass(Duration::from_millis(10));
+    }
+    assert_eq!(moves(&server), [address(2)]);
+    assert!((1..=10).contains(&server.sent.len()), "{} answers in a second", server.sent.len());
+    assert!(server.sent.iter().all(|(to, _)| *to == address(1)), "only there, the client has shown to be");
+}
+
+#[test]
 fn no_number_of_a_record_is_used_twice() {
     let mut server = Server::with_psk();
     let mut device = Device::new(Options::psk("device 1"), address(1), server.now);
@@ -387,6 +402,7 @@ fn no_number_of_a_record_is_used_twice() {
     for _ in 0..5 {
         server.exchange(&mut device, session);
         // it lost the server's Finished, and repeats its own flight
+        server.pass(Duration::from_millis(100));
         device.send_flight();
         server.converse(&mut device);
     }

@@ -242,7 +242,7 @@ fn network(address: SocketAddr) -> IpAddr {
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How soon a flight is sent once more because the client repeats its own.
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 const MAX_EARLY: usize = 8;
 const MAX_EARLY_BYTES: usize = 8 * 1024;

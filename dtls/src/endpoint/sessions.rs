@@ -28,7 +28,11 @@ pub(super) struct Last {
     pub(super) sender: Option<Sender>,
     /// The client's random bytes.
     pub(super) random: [u8; 32],
-    until: Instant,
+    /// Where the client has shown to be in its handshake; not so where it moved to since.
+    pub(super) address: SocketAddr,
+    /// When the last flight was sent, for the first time or again.
+    pub(super) last_sent: Instant,
+    pub(super) until: Instant,
 }
 
 /// The sessions of one endpoint.
@@ -78,9 +82,9 @@ impl Sessions {
     }
 
     /// Keeps the end of a session's handshake.
-    pub(super) fn keep(&mut self, id: SessionId, random: [u8; 32], sender: Option<Sender>, until: Instant) {
-        self.timers.insert((until, id));
-        self.lasts.insert(id, Last { sender, random, until });
+    pub(super) fn keep(&mut self, id: SessionId, last: Last) {
+        self.timers.insert((last.until, id));
+        self.lasts.insert(id, last);
     }
 
     /// Forgets a session and all that belongs to it.
@@ -183,7 +187,9 @@ mod tests {
                             prop_assert!(old == address && (!had_cid || who == identity));
                         }
                         prop_assert!(model.insert(id, (address, has_cid, identity)).is_none());
-                        sessions.keep(id, [address; 32], None, now + Duration::from_secs(60));
+                        let until = now + Duration::from_secs(60);
+                        let (random, address) = ([address; 32], at(address));
+                        sessions.keep(id, Last { sender: None, random, address, last_sent: now, until });
                     }
                     Step::Move { nth, to } => {
                         let movable = model.iter_mut().filter(|(_, session)| session.1);

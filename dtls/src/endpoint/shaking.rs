@@ -10,7 +10,7 @@ use super::event::{CloseReason, Event, HandshakeFault, HandshakeId};
 use super::flight::FATAL;
 use super::handshakes::Pending;
 use super::protection::Opened;
-use super::sessions::Session;
+use super::sessions::{Last, Session};
 use super::traffic::Verdict;
 use super::{Endpoint, Outbox, Turn};
 use crate::engine::{Flight, Input, Progress, Refusal};
@@ -208,7 +208,8 @@ impl Endpoint {
         }
         // if the client spoke last, it has our last flight
         let sender = (!outcome.is_resumed).then_some(sender);
-        self.sessions.keep(session, random, sender, now + self.settings.linger);
+        let until = now + self.settings.linger;
+        self.sessions.keep(session, Last { sender, random, address, last_sent: now, until });
         self.counts.handshakes_done += 1;
         self.events.push_back(Event::Connected {
             session,

@@ -2,6 +2,7 @@
 
 use super::event::{CloseReason, Event, SessionId};
 use super::flight::FATAL;
+use super::handshakes::MIN_INTERVAL;
 use super::protection::Opened;
 use super::shaking::{CLIENT_HELLO, FINISHED};
 use super::{Endpoint, Outbox, Turn};
@@ -119,7 +120,7 @@ impl Endpoint {
         match content_type {
             ContentType::ApplicationData => self.events.push_back(Event::Data { session: id, payload: text }),
             ContentType::Alert => self.handle_alert(id, &datagram[text], turn.out),
-            ContentType::Handshake => self.handle_message(id, &datagram[text], turn.out),
+            ContentType::Handshake => self.handle_message(turn, id, &datagram[text]),
             _ => {}
         }
         Verdict::Taken
@@ -140,12 +141,12 @@ impl Endpoint {
     }
 
     /// Takes a message of a handshake that is over.
-    fn handle_message(&mut self, id: SessionId, message: &[u8], out: &mut Outbox) {
+    fn handle_message(&mut self, turn: &mut Turn<'_>, id: SessionId, message: &[u8]) {
         match message.first() {
-            Some(&FINISHED) => self.finish_again(id, out),
+            Some(&FINISHED) => self.finish_again(turn, id),
             Some(&CLIENT_HELLO) => {
                 if let Some(session) = self.sessions.get_mut(id) {
-                    let _ = session.send(ContentType::Alert, &[WARNING, NO_RENEGOTIATION], out);
+                    let _ = session.send(ContentType::Alert, &[WARNING, NO_RENEGOTIATION], turn.out);
                 }
             }
             _ => {}
@@ -153,11 +154,15 @@ impl Endpoint {
     }
 
     /// The client repeats its last flight: it has not got ours.
-    fn finish_again(&mut self, id: SessionId, out: &mut Outbox) {
+    ///
+    /// Where it moved to, it need not be: what is longer than what it sent goes to where it was.
+    fn finish_again(&mut self, turn: &mut Turn<'_>, id: SessionId) {
         if let Some((session, last)) = self.sessions.with_last(id)
+            && turn.now.saturating_duration_since(last.last_sent) >= MIN_INTERVAL
             && let Some(sender) = &mut last.sender
         {
-            sender.send_again(Some(&mut session.protection), session.address, out);
+            last.last_sent = turn.now;
+            sender.send_again(Some(&mut session.protection), last.address, turn.out);
         }
     }
 }
