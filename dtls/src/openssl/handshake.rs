@@ -10,7 +10,7 @@ use ::openssl::x509::X509Ref;
 use zeroize::Zeroizing;
 
 use super::key_exchange::KeyExchange;
-use super::piece::are_expected;
+use super::piece::{are_expected, is_of_finished};
 use super::pipe::Pipe;
 use super::refusal;
 use crate::engine::{
@@ -35,6 +35,8 @@ pub(super) struct SslHandshake {
     exchange: Option<KeyExchange>,
     /// The client's Finished, mostly in one piece; it may have overtaken other messages.
     finished: Vec<Box<[u8]>>,
+    /// How many of its pieces OpenSSL has.
+    fed: usize,
     keys: Option<Keys>,
 }
 
@@ -81,6 +83,7 @@ impl SslHandshake {
             suite: None,
             exchange: None,
             finished: Vec::new(),
+            fed: 0,
             keys: None,
         })
     }
@@ -102,13 +105,30 @@ impl SslHandshake {
         self.stream.get_mut().incoming.push_back(record);
     }
 
-    /// Queues what came of the Finished, behind ChangeCipherSpec; sealed again, for OpenSSL alone.
-    fn feed_finished(&mut self) -> Result<(), Refusal> {
-        if self.finished.is_empty() {
-            return Ok(());
+    /// Keeps a piece of the Finished, if it is one and has not come before.
+    fn take_finished(&mut self, text: &[u8]) {
+        let is_new = !self.finished.iter().any(|piece| **piece == *text);
+        if is_new && self.finished.len() < MAX_PIECES && is_of_finished(text, self.last_expected) {
+            self.finished.push(text.into());
         }
-        self.feed(ContentType::ChangeCipherSpec, &[1]);
-        for piece in self.finished.clone() {
+    }
+
+    /// Whether OpenSSL waits for the Finished, or for the rest of it: what comes earlier takes it much memory.
+    fn awaits_finished(&self) -> bool {
+        let ssl = self.stream.ssl();
+        match ssl.state_string() {
+            AFTER_KEY_EXCHANGE => ssl.peer_certificate().is_none(),
+            AFTER_CERTIFICATE_VERIFY | AFTER_CHANGE_CIPHER_SPEC | AFTER_OWN_FINISHED => true,
+            _ => false,
+        }
+    }
+
+    /// Queues what is new of the Finished, behind ChangeCipherSpec; sealed again, for OpenSSL alone.
+    fn feed_finished(&mut self) -> Result<(), Refusal> {
+        if self.fed == 0 {
+            self.feed(ContentType::ChangeCipherSpec, &[1]);
+        }
+        for piece in self.finished.split_off(self.fed) {
             let sequence = self.next_record[1];
             self.next_record[1] += 1;
             let head = Head { content_type: ContentType::Handshake, epoch: 1, sequence, cid: &[] };
@@ -116,19 +136,18 @@ impl SslHandshake {
             let keys = self.keys().ok_or_else(out_of_order)?;
             keys.client.seal(&head, &piece, &mut record).map_err(|_| out_of_order())?;
             self.stream.get_mut().incoming.push_back(record);
+            self.finished.push(piece);
         }
+        self.fed = self.finished.len();
         Ok(())
     }
 
-    /// Lets OpenSSL take what is queued.
+    /// Lets OpenSSL take what is queued, and the Finished once it is its turn.
     fn advance(&mut self, flight: &mut Flight) -> Result<Progress, Refusal> {
-        self.feed_finished()?;
-        let mut result = self.stream.do_handshake();
-        // it may drop a record, and then wants to be called again
-        while !self.stream.get_ref().incoming.is_empty()
-            && result.as_ref().is_err_and(|error| error.code() == ErrorCode::WANT_READ)
-        {
-            result = self.stream.do_handshake();
+        let mut result = self.take_queued();
+        if wants_more(&result) && self.fed < self.finished.len() && self.awaits_finished() {
+            self.feed_finished()?;
+            result = self.take_queued();
         }
         self.collect(flight);
         match result {
@@ -137,9 +156,18 @@ impl SslHandshake {
                 self.stream.set_shutdown(ShutdownState::SENT | ShutdownState::RECEIVED);
                 Ok(Progress::Done)
             }
-            Err(error) if error.code() == ErrorCode::WANT_READ => Ok(Progress::Going),
+            result if wants_more(&result) => Ok(Progress::Going),
             Err(error) => Err(Refusal(reason(&error))),
         }
+    }
+
+    fn take_queued(&mut self) -> Result<(), ::openssl::ssl::Error> {
+        let mut result = self.stream.do_handshake();
+        // it may drop a record, and then wants to be called again
+        while !self.stream.get_ref().incoming.is_empty() && wants_more(&result) {
+            result = self.stream.do_handshake();
+        }
+        result
     }
 
     /// Takes what OpenSSL sends, but for what it has sent before: it looks at a clock of its own.
@@ -200,11 +228,7 @@ impl Handshake for SslHandshake {
             }
             (Input::Message(messages), None) => self.feed(ContentType::Handshake, messages),
             (Input::Alert(alert), _) => self.feed(ContentType::Alert, alert),
-            (Input::Finished(fragment), _) => {
-                if self.finished.len() < MAX_PIECES {
-                    self.finished.push(fragment.into());
-                }
-            }
+            (Input::Finished(fragment), _) => self.take_finished(fragment),
         }
         self.advance(flight)
     }
@@ -289,6 +313,10 @@ fn suite_of(record: &FlightRecord) -> Option<u16> {
     Some(u16::from_be_bytes(*number))
 }
 
+fn wants_more(result: &Result<(), ::openssl::ssl::Error>) -> bool {
+    result.as_ref().is_err_and(|error| error.code() == ErrorCode::WANT_READ)
+}
+
 fn reason(error: &::openssl::ssl::Error) -> String {
     let first = error.ssl_error().and_then(|errors| errors.errors().first());
     first.and_then(::openssl::error::Error::reason).unwrap_or("the handshake failed").to_owned()
@@ -306,6 +334,12 @@ const MAX_MESSAGES: u16 = 4;
 
 /// How many pieces of a Finished are kept: it has twelve bytes.
 const MAX_PIECES: usize = 12;
+
+/// States of OpenSSL, by what came or was sent last.
+const AFTER_KEY_EXCHANGE: &str = "TRCKE";
+const AFTER_CERTIFICATE_VERIFY: &str = "TRCV";
+const AFTER_CHANGE_CIPHER_SPEC: &str = "TRCCS";
+const AFTER_OWN_FINISHED: &str = "TWFIN";
 
 /// Where a ServerHello has its session id: behind the header, the version and the random bytes.
 const SESSION_ID: usize = 12 + 2 + 32;

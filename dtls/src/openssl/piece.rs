@@ -46,8 +46,21 @@ pub(super) fn are_expected(mut messages: &[u8], last_sequence: u16) -> Result<bo
     Ok(messages.is_empty())
 }
 
+/// Whether a record's text is a piece of a Finished, and nothing else.
+pub(super) fn is_of_finished(text: &[u8], last_sequence: u16) -> bool {
+    Piece::split(text).is_some_and(|(piece, rest)| {
+        let is_alone = rest.is_empty() && !piece.bytes.is_empty();
+        is_alone && (piece.kind, piece.length) == (FINISHED, VERIFY_DATA) && piece.sequence <= last_sequence
+    })
+}
+
 /// The length of the header that is in front of each part.
 pub(super) const HEADER: usize = 12;
+
+const FINISHED: u8 = 20;
+
+/// The length of a Finished in all suites that there are (RFC 5246 §7.4.9).
+const VERIFY_DATA: usize = 12;
 
 /// The longest message that is taken: room for a chain of some certificates.
 const MAX_LENGTH: usize = 16 * 1024;
@@ -55,6 +68,21 @@ const MAX_LENGTH: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_finished_comes_in_pieces_and_alone() {
+        let whole = [&[20, 0, 0, 12, 0, 5, 0, 0, 0, 0, 0, 12][..], &[7; 12]].concat();
+        let piece = [20, 0, 0, 12, 0, 5, 0, 0, 11, 0, 0, 1, 7];
+        assert!(is_of_finished(&whole, 5) && is_of_finished(&piece, 6));
+        assert!(!is_of_finished(&whole, 4));
+        assert!(!is_of_finished(&[&whole[..], &[0]].concat(), 5));
+        assert!(!is_of_finished(&[20; 16_000], 5));
+        for (at, byte) in [(0, 14), (3, 13), (8, 12), (11, 0)] {
+            let mut other = piece;
+            other[at] = byte;
+            assert!(!is_of_finished(&other, 5), "byte {at}");
+        }
+    }
 
     #[test]
     fn messages_that_no_client_needs_are_not_expected() {
