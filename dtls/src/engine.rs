@@ -54,8 +54,6 @@ pub struct Start<'a> {
 /// The contents of one record from the client.
 #[derive(Clone, Copy)]
 pub enum Input<'a> {
-    /// An alert of epoch 0.
-    Alert(&'a [u8]),
     /// A part of a Finished message, from an authentic record of epoch 1; it implies ChangeCipherSpec.
     Finished(&'a [u8]),
     /// Handshake messages, or a part of one, from a record of epoch 0.

@@ -71,6 +71,17 @@ fn cookies_end() {
 }
 
 #[test]
+fn cookies_end_where_nobody_says_hello_for_long() {
+    for (minutes, pending) in [(6, 1), (10, 0), (60 * 24 * 7, 0)] {
+        let mut server = Server::with_psk();
+        let hello = hello_with_cookie(&mut server, &mut device_at(1));
+        server.pass(Duration::from_secs(60 * minutes));
+        server.handle(address(1), &hello);
+        assert_eq!(server.statistics().handshakes_pending, pending, "after {minutes} minutes");
+    }
+}
+
+#[test]
 fn a_cookie_may_be_asked_for_once_more() {
     let mut server = Server::with_psk();
     let mut client = Client::with_psk("device 1", address(1));
@@ -105,10 +116,11 @@ fn handshakes_are_bounded_in_all_and_by_address() {
         server.handle(from, &hello);
     }
     assert_eq!(server.statistics().handshakes_pending, 5);
-    assert_eq!(server.statistics().handshakes_refused, 3);
+    assert_eq!(server.statistics().handshakes_refused, 2);
+    assert_eq!(failures(&server), [HandshakeFault::Displaced]);
     server.pass(Duration::from_secs(30));
     assert_eq!(server.statistics().handshakes_pending, 0);
-    assert_eq!(server.statistics().handshakes_failed, 5);
+    assert_eq!(server.statistics().handshakes_failed, 6);
     let hello = hello_with_cookie(&mut server, &mut device_at(9));
     server.handle(address(9), &hello);
     assert_eq!(server.statistics().handshakes_pending, 1);
@@ -120,9 +132,9 @@ fn a_handshake_ends_when_its_time_is_over() {
     let hello = hello_with_cookie(&mut server, &mut device_at(1));
     server.handle(address(1), &hello);
     server.sent.clear();
-    server.pass(Duration::from_millis(29_999));
-    // after 1, 3, 7 and 15 seconds
-    assert_eq!(server.sent.len(), 4);
+    server.pass(Duration::from_millis(9_999));
+    // after 1, 3 and 7 seconds
+    assert_eq!(server.sent.len(), 3);
     assert!(failures(&server).is_empty());
     server.pass(Duration::from_millis(1));
     assert_eq!(failures(&server), [HandshakeFault::TimedOut]);
@@ -179,10 +191,70 @@ fn another_hello_at_the_same_address_takes_the_place_of_a_handshake() {
     let mut server = Server::with_psk();
     let hello = hello_with_cookie(&mut server, &mut device_at(1));
     server.handle(address(1), &hello);
+    server.pass(Duration::from_millis(100));
     let mut again = device_at(1);
     server.connect(&mut again);
     assert_eq!(failures(&server), [HandshakeFault::Replaced]);
     assert_eq!(server.statistics().handshakes_pending, 0);
+}
+
+#[test]
+fn hellos_that_come_in_turns_begin_few_handshakes() {
+    let mut server = Server::with_psk();
+    let hellos = [1, 1].map(|number| hello_with_cookie(&mut server, &mut device_at(number)));
+    server.sent.clear();
+    for _ in 0..50 {
+        for hello in &hellos {
+            server.handle(address(1), hello);
+            server.pass(Duration::from_millis(10));
+        }
+    }
+    assert!((2..=10).contains(&failures(&server).len()), "{} in a second", failures(&server).len());
+    assert!(server.sent.len() <= 20, "{} answers in a second", server.sent.len());
+}
+
+#[test]
+fn hellos_in_one_datagram_get_one_answer() {
+    let mut server = Server::with_psk();
+    let mut device = device_at(1);
+    device.start(server.now);
+    let hello = device.take_sent().remove(0);
+    assert_eq!(server.handle(address(1), &hello.repeat(5)).len(), 1);
+    assert_eq!(server.statistics().records_stray, 4);
+}
+
+#[test]
+fn who_only_says_hello_keeps_out_nobody() {
+    let mut server = Server::with_psk();
+    for network in 0..10 {
+        for port in 0..100 {
+            let from: SocketAddr = format!("[2001:db8:0:{network}::1]:{}", 2_000 + port).parse().unwrap();
+            let mut silent = Device::new(Options::psk("device 2"), from, server.now);
+            let hello = hello_with_cookie(&mut server, &mut silent);
+            server.handle(from, &hello);
+        }
+    }
+    assert_eq!(server.statistics().handshakes_pending, 1_000);
+    server.connect(&mut device_at(1));
+    assert_eq!(failures(&server), [HandshakeFault::Displaced]);
+    assert_eq!(server.statistics().handshakes_pending, 999);
+}
+
+#[test]
+fn who_has_named_a_key_is_not_displaced() {
+    let mut server = Server::new(&psk(), Settings { max_handshakes: 1, ..Settings::default() });
+    server.answers = false;
+    let mut slow = device_at(1);
+    slow.start(server.now);
+    server.converse(&mut slow);
+    let waiting = wanted(&server);
+    let hello = hello_with_cookie(&mut server, &mut device_at(2));
+    assert!(server.handle(address(2), &hello).is_empty());
+    assert_eq!(server.statistics().handshakes_refused, 1);
+    for (_, answer) in server.give_key(waiting, key_of(b"device 1").as_deref()) {
+        slow.handle(server.now, &answer);
+    }
+    assert!(slow.is_connected);
 }
 
 #[test]
@@ -241,7 +313,10 @@ fn a_wrong_key_and_an_unknown_identity_look_the_same() {
         let mut device = Device::new(options, address(1), server.now);
         device.start(server.now);
         server.converse(&mut device);
-        assert!(!device.is_connected);
+        assert!(!device.is_connected && device.alerts.is_empty());
+        for (_, datagram) in server.pass(Duration::from_secs(10)) {
+            device.handle(server.now, &datagram);
+        }
         said.push(std::mem::take(&mut device.alerts));
     }
     assert_eq!(said[0], [[2, 51]]);
@@ -528,6 +603,8 @@ fn bounds_that_make_no_sense_are_refused() {
     for (settings, expected) in [
         (Settings { cid_length: 4, ..Settings::default() }, EndpointError::BadCidLength),
         (Settings { mtu: 100, ..Settings::default() }, EndpointError::BadMtu),
+        (Settings { retransmission: Duration::ZERO, ..Settings::default() }, EndpointError::BadTime),
+        (Settings { handshake_timeout: Duration::ZERO, ..Settings::default() }, EndpointError::BadTime),
     ] {
         assert_eq!(mgate_dtls::Endpoint::new(engine.clone(), settings).err(), Some(expected));
     }
@@ -571,6 +648,78 @@ fn forged_records_do_not_end_a_handshake_before_there_are_keys() {
     server.converse(&mut device);
     assert!(device.is_connected, "{:?}", server.events);
     assert_eq!(server.statistics().records_forged, 1);
+}
+
+#[test]
+fn what_anybody_can_send_ends_no_handshake() {
+    let pki = Pki::new();
+    let engine = EngineSettings { psk: Psk::On, ..pki.server() };
+    let mut forged = plain_record(ContentType::Handshake, 0, &[]);
+    forged[4] = 1;
+    let alert = plain_record(ContentType::Alert, 50, &[2, 42]);
+    for options in [Options::psk("device 1"), Options::certificate(pki.client("device 1"))] {
+        let mut server = Server::new(&engine, Settings::default());
+        let mut device = Device::new(options, address(1), server.now);
+        shake_until_flight(&mut server, &mut device);
+        let flight = device.take_sent().concat();
+        let (plain, sealed): (Vec<_>, Vec<_>) = records(&flight, 8).partition(|record| record.epoch == 0);
+        server.handle(address(1), &alert);
+        for record in plain {
+            server.handle(address(1), &forged);
+            server.handle(address(1), &flight[record.whole]);
+        }
+        server.handle(address(1), &forged);
+        server.handle(address(1), &alert);
+        assert_eq!(failures(&server), []);
+        for record in sealed {
+            for (_, answer) in server.handle(address(1), &flight[record.whole]) {
+                device.handle(server.now, &answer);
+            }
+        }
+        assert!(device.is_connected && device.alerts.is_empty(), "{:?}", server.events);
+        assert!(server.statistics().records_forged > 3);
+    }
+}
+
+#[test]
+fn an_alert_is_reported_when_nothing_better_comes() {
+    let mut server = Server::with_psk();
+    let hello = hello_with_cookie(&mut server, &mut device_at(1));
+    server.handle(address(1), &hello);
+    server.handle(address(1), &plain_record(ContentType::Alert, 5, &[2, 42]));
+    assert_eq!((failures(&server), server.statistics().records_forged), (Vec::new(), 1));
+    server.pass(Duration::from_secs(10));
+    assert_eq!(failures(&server), [HandshakeFault::Alert(42)]);
+}
+
+#[test]
+fn nothing_is_told_of_a_session_behind_its_end() {
+    let mut server = Server::with_psk();
+    server.answers = false;
+    let mut device = device_at(1);
+    shake_until_flight(&mut server, &mut device);
+    let flight = device.take_sent().concat();
+    let goodbye = device.seal(ContentType::Alert, &[1, 0]);
+    let late = device.seal(ContentType::ApplicationData, b"late");
+    for datagram in [flight, goodbye, late] {
+        server.handle(address(1), &datagram);
+    }
+    let waiting = wanted(&server);
+    server.give_key(waiting, key_of(b"device 1").as_deref());
+    assert!(matches!(server.events.last(), Some(Event::Closed { .. })), "{:?}", server.events);
+    assert!(server.data.is_empty());
+}
+
+/// Shakes hands until the flight of the device that has its Finished is to be sent.
+fn shake_until_flight(server: &mut Server, device: &mut Device) {
+    device.start(server.now);
+    for _ in 0..2 {
+        for datagram in device.take_sent() {
+            for (_, answer) in server.handle(device.address, &datagram) {
+                device.handle(server.now, &answer);
+            }
+        }
+    }
 }
 
 fn with_certificate(

@@ -92,7 +92,11 @@ pub enum CloseReason {
 /// Why a handshake ended before it was complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HandshakeFault {
-    /// It was refused, by either side.
+    /// It took too long, and the client seemed to report an error: the number of the alert (RFC 5246 §7.2.2).
+    Alert(u8),
+    /// Another client needed its place before this one had said more than hello.
+    Displaced,
+    /// It was refused.
     Refused(Refusal),
     /// Another handshake began at the same address.
     Replaced,
@@ -149,6 +153,8 @@ impl fmt::Display for CloseReason {
 impl fmt::Display for HandshakeFault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Alert(number) => write!(formatter, "the client sent alert {number}"),
+            Self::Displaced => formatter.write_str("other clients needed the place"),
             Self::Refused(refusal) => refusal.fmt(formatter),
             Self::Replaced => formatter.write_str("the client began another handshake"),
             Self::TimedOut => formatter.write_str("the handshake took too long"),

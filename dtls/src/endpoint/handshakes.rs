@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::event::HandshakeId;
+use super::event::{HandshakeFault, HandshakeId};
 use super::flight::Sender;
 use super::outbox::Outbox;
 use super::protection::{ConnectionId, Opened, Protection};
@@ -27,11 +27,16 @@ pub(super) struct Pending {
     pub(super) early: Early,
     /// Whether it waits for a key: then it has done what it can.
     pub(super) awaits_key: bool,
+    /// Whether it has named a key, which may be a wrong one.
+    pub(super) named_key: bool,
+    /// What is reported if its time comes to an end.
+    pub(super) doubt: HandshakeFault,
     pub(super) clock: Clock,
 }
 
 /// When something is to be done for a handshake.
 pub(super) struct Clock {
+    began: Instant,
     /// When it is given up.
     pub(super) deadline: Instant,
     /// When the last flight is sent again.
@@ -59,6 +64,8 @@ pub(super) struct Handshakes {
     /// How many there are with each network.
     networks: HashMap<IpAddr, usize>,
     timers: BTreeSet<(Instant, HandshakeId)>,
+    /// Those whose clients have only said hello, the oldest first.
+    silent: BTreeSet<HandshakeId>,
     last_id: u64,
 }
 
@@ -72,6 +79,7 @@ impl Handshakes {
         }
         *self.networks.entry(network(pending.address)).or_default() += 1;
         self.timers.insert((pending.clock.due(), id));
+        self.silent.insert(id);
         self.by_id.insert(id, pending);
         id
     }
@@ -86,6 +94,7 @@ impl Handshakes {
     pub(super) fn remove(&mut self, id: HandshakeId) -> Option<Pending> {
         let pending = self.by_id.remove(&id)?;
         self.by_address.remove(&pending.address);
+        self.silent.remove(&id);
         if let Some(cid) = pending.cid {
             self.by_cid.remove(&cid);
         }
@@ -106,6 +115,17 @@ impl Handshakes {
         self.timers.remove(&(pending.clock.due(), id));
         change(&mut pending.clock);
         self.timers.insert((pending.clock.due(), id));
+    }
+
+    /// Notes that a client has gone on behind its hello: it may take its time.
+    pub(super) fn note_answer(&mut self, id: HandshakeId, timeout: Duration) {
+        self.silent.remove(&id);
+        self.rearm(id, |clock| clock.deadline = clock.began + timeout);
+    }
+
+    /// The oldest whose client has only said hello.
+    pub(super) fn oldest_silent(&self) -> Option<HandshakeId> {
+        self.silent.first().copied()
     }
 
     pub(super) fn get_mut(&mut self, id: HandshakeId) -> Option<&mut Pending> {
@@ -158,12 +178,19 @@ impl Pending {
 
 impl Clock {
     pub(super) fn new(now: Instant, timeout: Duration, retransmission: Duration) -> Self {
-        Self { deadline: now + timeout, next: now + retransmission, interval: retransmission, last_sent: now }
+        Self {
+            began: now,
+            deadline: now + timeout.min(PATIENCE),
+            next: now + retransmission,
+            interval: retransmission,
+            last_sent: now,
+        }
     }
 
     /// A new flight was sent.
     pub(super) fn restart(&mut self, now: Instant, retransmission: Duration) {
-        *self = Self { deadline: self.deadline, ..Self::new(now, Duration::ZERO, retransmission) };
+        let Self { began, deadline, .. } = *self;
+        *self = Self { began, deadline, ..Self::new(now, Duration::ZERO, retransmission) };
     }
 
     /// The last flight was sent once more, or need not be.
@@ -171,6 +198,16 @@ impl Clock {
         self.interval = (self.interval * 2).min(MAX_INTERVAL);
         self.next = now + self.interval;
         self.last_sent = now;
+    }
+
+    /// It is given up by then, if not earlier.
+    pub(super) fn end_by(&mut self, time: Instant) {
+        self.deadline = self.deadline.min(time);
+    }
+
+    /// Whether it did not begin just now: another hello may take its place.
+    pub(super) fn may_begin_anew(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.began) >= MIN_INTERVAL
     }
 
     /// Whether the last flight was not sent just now: a repetition may be answered.
@@ -241,6 +278,9 @@ fn network(address: SocketAddr) -> IpAddr {
 /// RFC 6347 §4.2.4.1.
 const MAX_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long a client may take for its answer to a flight: slow ones compute for seconds, and then repeat themselves.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How soon a flight is sent once more because the client repeats its own.
 pub(super) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -258,7 +298,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_tables_agree_after_each_step(
-            steps in proptest::collection::vec((0u8..4, 0u8..8, any::<bool>()), 1..200),
+            steps in proptest::collection::vec((0u8..5, 0u8..8, any::<bool>()), 1..200),
         ) {
             let start = start();
             let mut now = start;
@@ -272,6 +312,7 @@ mod tests {
                     }
                     (1, Some(id)) => prop_assert_eq!(handshakes.remove(id).unwrap().address, address),
                     (2, Some(id)) => handshakes.rearm(id, |clock| clock.back_off(now)),
+                    (4, Some(id)) => handshakes.note_answer(id, Duration::from_secs(30)),
                     (3, Some(id)) => handshakes.rearm(id, |clock| clock.restart(now, Duration::from_secs(1))),
                     _ => now += Duration::from_secs(1),
                 }
@@ -285,6 +326,7 @@ mod tests {
         assert_eq!((handshakes.by_address.len(), handshakes.timers.len()), (count, count));
         assert_eq!(handshakes.networks.values().sum::<usize>(), count);
         assert!(handshakes.networks.values().all(|count| *count > 0));
+        assert!(handshakes.silent.iter().all(|id| handshakes.by_id.contains_key(id)));
         for (id, pending) in &handshakes.by_id {
             assert_eq!(handshakes.at(pending.address), Some(*id));
             assert!(handshakes.timers.contains(&(pending.clock.due(), *id)));
@@ -351,6 +393,8 @@ mod tests {
             protection: None,
             early: Early::default(),
             awaits_key: false,
+            named_key: false,
+            doubt: HandshakeFault::TimedOut,
             clock: Clock::new(now, Duration::from_secs(30), Duration::from_secs(1)),
         }
     }

@@ -40,12 +40,13 @@ impl Hellos {
 
     fn renew(&mut self, now: Instant) {
         let since = *self.since.get_or_insert(now);
-        if now.saturating_duration_since(since) < RENEWAL {
-            return;
-        }
-        if let Ok(secret) = random() {
-            self.cookies.renew(&secret);
-            self.since = Some(now);
+        // where nobody said hello for long, the secret before the last one is too old as well
+        let due = now.saturating_duration_since(since).as_secs() / RENEWAL.as_secs();
+        for _ in 0..due.min(2) {
+            if let Ok(secret) = random() {
+                self.cookies.renew(&secret);
+                self.since = Some(now);
+            }
         }
     }
 }
@@ -57,6 +58,10 @@ impl Endpoint {
         let Some(hello) = hello.filter(|hello| hello.message_sequence <= MAX_MESSAGE_SEQUENCE) else {
             return self.count(Verdict::Stray);
         };
+        // nobody says hello twice in a datagram but to be answered twice
+        if std::mem::replace(&mut turn.has_hello, true) {
+            return self.count(Verdict::Stray);
+        }
         self.hellos.renew(turn.now);
         if !self.hellos.is_known(turn.from, &hello) {
             self.hellos.send_cookie(turn.from, &hello, sequence, turn.out);
@@ -73,8 +78,14 @@ impl Endpoint {
         let Some(id) = self.handshakes.at(turn.from) else {
             return self.sessions.came_from(turn.from, hello.random);
         };
-        if self.handshakes.get_mut(id).is_some_and(|pending| pending.random == *hello.random) {
+        let Some(pending) = self.handshakes.get_mut(id) else { return false };
+        if pending.random == *hello.random {
             self.repeat(turn, id);
+            return true;
+        }
+        // a client that begins anew so soon repeats itself; who replays two hellos in turns has each cost little
+        if !pending.clock.may_begin_anew(turn.now) {
+            self.counts.handshakes_refused += 1;
             return true;
         }
         self.fail(id, HandshakeFault::Replaced);
@@ -82,7 +93,7 @@ impl Endpoint {
     }
 
     fn begin(&mut self, turn: &mut Turn<'_>, hello: &ClientHello<'_>, sequence: u64) {
-        if !self.has_room(turn.from) {
+        if !self.make_room(turn.from) {
             self.counts.handshakes_refused += 1;
             return;
         }
@@ -103,6 +114,8 @@ impl Endpoint {
                     protection: None,
                     early: Early::default(),
                     awaits_key: false,
+                    named_key: false,
+                    doubt: HandshakeFault::TimedOut,
                     clock: Clock::new(turn.now, handshake_timeout, retransmission),
                 });
                 self.proceed(turn, id, Ok(Progress::Going), flight);
@@ -135,12 +148,20 @@ impl Endpoint {
         self.engine.begin(&start, flight)
     }
 
-    fn has_room(&self, from: SocketAddr) -> bool {
+    /// Whether there is room for one more, if need be in place of the oldest whose client only said hello.
+    fn make_room(&mut self, from: SocketAddr) -> bool {
         let (all, near) = self.handshakes.count(from);
-        all < self.settings.max_handshakes
-            && near < self.settings.max_handshakes_per_address
-            // each may become a session
-            && all + self.sessions.len() < self.settings.max_sessions
+        // each may become a session
+        let has_room = near < self.settings.max_handshakes_per_address
+            && all + self.sessions.len() < self.settings.max_sessions;
+        if !has_room || all < self.settings.max_handshakes {
+            return has_room;
+        }
+        let oldest = self.handshakes.oldest_silent();
+        if let Some(oldest) = oldest {
+            self.fail(oldest, HandshakeFault::Displaced);
+        }
+        oldest.is_some()
     }
 
     /// An id that no session has; none, if there are none to be.

@@ -97,6 +97,8 @@ pub enum EndpointError {
     BadCidLength,
     /// Datagrams are too small for a handshake.
     BadMtu,
+    /// A handshake has no time, or its flights are sent again without end.
+    BadTime,
     /// The system gives no random bytes.
     NoRandomness,
 }
@@ -106,6 +108,8 @@ struct Turn<'a> {
     now: Instant,
     from: SocketAddr,
     out: &'a mut Outbox,
+    /// Whether the datagram has had a hello in it.
+    has_hello: bool,
 }
 
 impl Endpoint {
@@ -116,6 +120,9 @@ impl Endpoint {
         }
         if settings.mtu < MIN_MTU {
             return Err(EndpointError::BadMtu);
+        }
+        if settings.handshake_timeout.is_zero() || settings.retransmission.is_zero() {
+            return Err(EndpointError::BadTime);
         }
         Ok(Self {
             engine,
@@ -146,7 +153,7 @@ impl Endpoint {
 
 impl DtlsEndpoint for Endpoint {
     fn handle_datagram(&mut self, now: Instant, from: SocketAddr, datagram: &mut [u8], out: &mut Outbox) {
-        let mut turn = Turn { now, from, out };
+        let mut turn = Turn { now, from, out, has_hello: false };
         let mut found = std::mem::take(&mut self.found);
         found.extend(records(datagram, self.settings.cid_length).take(MAX_RECORDS));
         if found.is_empty() {
@@ -209,6 +216,7 @@ impl fmt::Display for EndpointError {
         match self {
             Self::BadCidLength => write!(formatter, "connection ids have 0 or {CID_LENGTH} bytes"),
             Self::BadMtu => write!(formatter, "a datagram must take at least {MIN_MTU} bytes"),
+            Self::BadTime => formatter.write_str("a handshake and a retransmission take time"),
             Self::NoRandomness => formatter.write_str("the system gives no random bytes"),
         }
     }

@@ -8,30 +8,37 @@ use zeroize::Zeroizing;
 
 use super::event::{CloseReason, Event, HandshakeFault, HandshakeId};
 use super::flight::FATAL;
-use super::handshakes::Pending;
+use super::handshakes::{PATIENCE, Pending};
 use super::protection::Opened;
 use super::sessions::{Last, Session};
 use super::traffic::Verdict;
 use super::{Endpoint, Outbox, Turn};
-use crate::engine::{Flight, Input, Progress, Refusal};
+use crate::engine::{Flight, Identity, Input, Progress, Refusal};
 use crate::record::{ContentType, Record, records};
 
 impl Endpoint {
     /// Takes a handshake record or an alert that nothing protects; no session hears of it.
     pub(super) fn handle_plain(&mut self, turn: &mut Turn<'_>, body: &[u8], record: &Record) {
-        let input = match (record.content_type, body) {
-            (ContentType::Handshake, [CLIENT_HELLO, ..]) => {
-                return self.handle_hello(turn, body, record.sequence);
-            }
-            (ContentType::Handshake, _) => Input::Message(body),
-            (_, [FATAL, _]) => Input::Alert(body),
-            // a warning changes nothing
-            _ => return,
-        };
+        if let (ContentType::Handshake, [CLIENT_HELLO, ..]) = (record.content_type, body) {
+            return self.handle_hello(turn, body, record.sequence);
+        }
         let Some(id) = self.handshakes.at(turn.from) else {
             return self.count(Verdict::Stray);
         };
-        self.put_in(turn, id, input);
+        match (record.content_type, body) {
+            (ContentType::Handshake, _) => self.put_in(turn, id, Input::Message(body)),
+            (_, [FATAL, number]) => self.doubt(id, HandshakeFault::Alert(*number)),
+            // a warning changes nothing
+            _ => {}
+        }
+    }
+
+    /// Notes why a handshake may come to nothing. It goes on: anybody can have sent that (RFC 6347 §4.1.2.7).
+    fn doubt(&mut self, id: HandshakeId, fault: HandshakeFault) {
+        if let Some(pending) = self.handshakes.get_mut(id) {
+            pending.doubt = fault;
+        }
+        self.count(Verdict::Forged);
     }
 
     /// Opens a record for a handshake, if it can be opened yet.
@@ -63,7 +70,7 @@ impl Endpoint {
     pub(super) fn reject(&mut self, turn: &mut Turn<'_>, id: HandshakeId, sealed: &[u8], verdict: Verdict) {
         self.count(verdict);
         match verdict {
-            Verdict::Forged if may_finish(sealed) => self.refuse_key(turn, id),
+            Verdict::Forged => self.doubt_key(turn.now, id, sealed),
             Verdict::TooEarly => {
                 if let Some(pending) = self.handshakes.get_mut(id) {
                     pending.early.keep_sealed(sealed);
@@ -111,7 +118,7 @@ impl Endpoint {
         pending.awaits_key = false;
         let mut flight = Flight::default();
         let progress = pending.engine.give_key(key, &mut flight);
-        let mut turn = Turn { now, from: pending.address, out };
+        let mut turn = Turn { now, from: pending.address, out, has_hello: false };
         self.proceed(&mut turn, id, progress, flight);
     }
 
@@ -120,7 +127,7 @@ impl Endpoint {
         while let Some((_, id)) = self.handshakes.next().filter(|(at, _)| *at <= now) {
             let Some(pending) = self.handshakes.get_mut(id) else { return };
             if pending.clock.deadline <= now {
-                self.fail(id, HandshakeFault::TimedOut);
+                self.give_up(id, out);
                 continue;
             }
             if !pending.awaits_key {
@@ -128,6 +135,15 @@ impl Endpoint {
             }
             self.handshakes.rearm(id, |clock| clock.back_off(now));
         }
+    }
+
+    fn give_up(&mut self, id: HandshakeId, out: &mut Outbox) {
+        let Some(pending) = self.handshakes.get_mut(id) else { return };
+        let fault = pending.doubt.clone();
+        if fault == HandshakeFault::WrongKey {
+            pending.sender.send_alert(DECRYPT_ERROR, pending.address, out);
+        }
+        self.fail(id, fault);
     }
 
     /// Answers a hello that came before: its answer was lost, or is on its way.
@@ -158,39 +174,42 @@ impl Endpoint {
 
     fn put_in(&mut self, turn: &mut Turn<'_>, id: HandshakeId, input: Input<'_>) {
         let Some(pending) = self.handshakes.get_mut(id) else { return };
+        let had_keys = pending.protection.is_some();
         let mut flight = Flight::default();
         let progress = pending.engine.handle(input, &mut flight);
         self.proceed(turn, id, progress, flight);
+        if !had_keys && self.handshakes.get_mut(id).is_some_and(|pending| pending.protection.is_some()) {
+            self.handshakes.note_answer(id, self.settings.handshake_timeout);
+        }
     }
 
-    /// Opens what came before there were keys. Only if nothing of it completes the handshake, the key is wrong.
+    /// Opens what came before there were keys.
     fn catch_up(&mut self, turn: &mut Turn<'_>, id: HandshakeId) {
-        let mut is_wrong = false;
         while let Some(pending) = self.handshakes.get_mut(id)
             && pending.protection.is_some()
             && let Some(sealed) = pending.early.take_sealed()
         {
-            let may_finish = may_finish(&sealed);
-            let verdict = self.open_in_handshake(turn, id, sealed);
-            self.count(verdict);
-            is_wrong |= may_finish && verdict == Verdict::Forged;
-        }
-        if is_wrong {
-            self.refuse_key(turn, id);
+            let verdict = self.open_in_handshake(turn, id, sealed.clone());
+            self.reject(turn, id, &sealed, verdict);
         }
     }
 
-    fn refuse_key(&mut self, turn: &mut Turn<'_>, id: HandshakeId) {
-        if let Some(Pending { sender, address, .. }) = self.handshakes.get_mut(id) {
-            sender.send_alert(DECRYPT_ERROR, *address, turn.out);
-            self.fail(id, HandshakeFault::WrongKey);
+    /// Notes that a client's key may be wrong: if it is, nothing better comes, and there is no use in waiting long.
+    fn doubt_key(&mut self, now: Instant, id: HandshakeId, sealed: &[u8]) {
+        let pending = self.handshakes.get_mut(id);
+        let Some(pending) = pending.filter(|pending| pending.named_key && may_finish(sealed)) else { return };
+        if pending.doubt != HandshakeFault::WrongKey {
+            pending.doubt = HandshakeFault::WrongKey;
+            self.handshakes.rearm(id, |clock| clock.end_by(now + PATIENCE));
         }
     }
 
     fn ask_for_key(&mut self, id: HandshakeId, identity: Box<[u8]>) {
         if let Some(pending) = self.handshakes.get_mut(id) {
             pending.awaits_key = true;
+            pending.named_key = true;
             self.events.push_back(Event::KeyWanted { handshake: id, identity, address: pending.address });
+            self.handshakes.note_answer(id, self.settings.handshake_timeout);
         }
     }
 
@@ -198,10 +217,15 @@ impl Endpoint {
     fn complete(&mut self, now: Instant, id: HandshakeId, out: &mut Outbox) {
         let Some(pending) = self.handshakes.remove(id) else { return };
         let Pending { engine, address, cid, random, sender, protection, mut early, .. } = pending;
-        let Some(mut protection) = protection else { return };
+        let Some(mut protection) = protection else {
+            let refusal = Refusal("the engine gave no keys".to_owned());
+            return self.report_failure(id, address, HandshakeFault::Refused(refusal));
+        };
         early.open(&mut protection, self.settings.cid_length);
         let outcome = engine.outcome();
-        let identity = self.hasher.hash_one(&outcome.identity);
+        // of a session that was resumed, the rest of the chain may be missing
+        let Identity { psk, certificates } = &outcome.identity;
+        let identity = self.hasher.hash_one((psk, certificates.first()));
         let (session, replaced) = self.sessions.add(Session { protection, address, cid, identity });
         if let Some(session) = replaced {
             self.events.push_back(Event::Closed { session, reason: CloseReason::Replaced });
@@ -218,6 +242,9 @@ impl Endpoint {
             is_resumed: outcome.is_resumed,
         });
         for (content_type, text) in early.into_opened() {
+            if self.sessions.get_mut(session).is_none() {
+                break;
+            }
             self.handle_early(session, content_type, text, out);
         }
     }

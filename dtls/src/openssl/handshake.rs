@@ -62,10 +62,12 @@ impl SslHandshake {
         Ok(handshake)
     }
 
-    /// Whether it goes on with a session whose client has a certificate that is not valid any more.
+    /// Whether it goes on with a session whose client has a certificate that is not valid any more, or its issuers.
     pub(super) fn has_expired(&self, now: &Asn1TimeRef) -> bool {
         let ssl = self.stream.ssl();
-        ssl.session_reused() && ssl.peer_certificate().is_some_and(|leaf| leaf.not_after() < now)
+        let is_over = |certificate: &X509Ref| certificate.not_after() < now;
+        let has_end = ssl.peer_certificate().is_some_and(|leaf| is_over(&leaf));
+        ssl.session_reused() && (has_end || ssl.peer_cert_chain().into_iter().flatten().any(is_over))
     }
 
     fn new(context: &SslContext, start: &Start<'_>) -> Result<Self, ErrorStack> {
@@ -227,7 +229,6 @@ impl Handshake for SslHandshake {
                 return Ok(exchange.handle(messages)?.map_or(Progress::Going, Progress::KeyWanted));
             }
             (Input::Message(messages), None) => self.feed(ContentType::Handshake, messages),
-            (Input::Alert(alert), _) => self.feed(ContentType::Alert, alert),
             (Input::Finished(fragment), _) => self.take_finished(fragment),
         }
         self.advance(flight)
