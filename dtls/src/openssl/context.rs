@@ -51,6 +51,10 @@ impl Material {
         set_protocol(&mut builder)?;
         builder.set_cipher_list(&self.ciphers())?;
         set_resumption(&mut builder, resumption)?;
+        if self.client_auth != ClientAuth::Off {
+            // one holds the client's certificate: the hello that brings it back would come in fragments
+            builder.set_options(SslOptions::NO_TICKET);
+        }
         if let Some(certificate) = &self.certificate {
             builder.set_certificate(&certificate.leaf)?;
             builder.set_private_key(&certificate.key)?;

@@ -61,9 +61,9 @@ pub enum Psk {
 pub enum Resumption {
     /// They may not.
     Off,
-    /// They may, by tickets (RFC 5077), or by ids of sessions, of which so many are remembered.
+    /// They may, by tickets (RFC 5077) unless clients are asked for certificates, or by ids of sessions.
     On {
-        /// How many sessions of clients that know no tickets are remembered; 0: none.
+        /// How many sessions without a ticket are remembered; 0: none.
         sessions: u16,
     },
 }

@@ -238,6 +238,10 @@ impl Device {
         Earlier { session_id: self.session_id.clone(), ticket: self.ticket.clone(), master: self.master }
     }
 
+    pub(crate) fn has_ticket(&self) -> bool {
+        !self.ticket.is_empty()
+    }
+
     fn sends_cids(&self) -> bool {
         !self.server_cid.is_empty()
     }
@@ -267,7 +271,8 @@ impl Device {
             // RFC 5077 §3.4: so the client sees whether the ticket is accepted
             session_id = vec![7; if ticket.is_empty() { 0 } else { 32 }];
             extensions.extend(ticket);
-        } else if let Some(earlier) = &self.options.earlier {
+        }
+        if let Some(earlier) = self.options.earlier.as_ref().filter(|_| session_id.is_empty()) {
             session_id.clone_from(&earlier.session_id);
         }
         [
