@@ -598,6 +598,29 @@ fn settings_that_cannot_serve_are_refused_with_the_fault() {
 }
 
 #[test]
+fn a_list_that_is_about_a_part_alone_is_refused() {
+    use rcgen::{CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope};
+    let pki = Pki::new();
+    let key = rcgen::KeyPair::from_pem(pki.authority.key().pem()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_pem(pki.authority.certificate_pem(), key).unwrap();
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2025, 1, 1),
+        next_update: rcgen::date_time_ymd(2100, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: Some(CrlIssuingDistributionPoint {
+            distribution_point: CrlDistributionPoint { uris: vec!["http://a.example".to_owned()] },
+            scope: Some(CrlScope::CaCertsOnly),
+        }),
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&issuer).unwrap().pem().unwrap().into_bytes();
+    let engine = EngineSettings { revocation_lists: vec![list], ..pki.server() };
+    let fault = Fault::BadRevocationList("it is about a part of the certificates alone".to_owned());
+    assert_eq!(Engine::new(&engine).err(), Some(fault));
+}
+
+#[test]
 fn bounds_that_make_no_sense_are_refused() {
     let engine = std::sync::Arc::new(Engine::new(&psk()).unwrap());
     for (settings, expected) in [

@@ -12,6 +12,12 @@ use ::openssl::x509::{
     CrlStatus, X509, X509Crl, X509NameRef, X509Ref, X509StoreContextRef, X509VerifyResult,
 };
 
+use x509_parser::asn1_rs::{Oid, oid};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+use x509_parser::signature_algorithm::SignatureAlgorithm;
+
 use super::settings::Fault;
 
 /// Authorities, and what they say about certificates that are not valid any more.
@@ -82,10 +88,24 @@ fn is_strong_key(key: &PKeyRef<Public>) -> bool {
 
 fn is_signed_well(certificate: &X509Ref) -> bool {
     let algorithm = certificate.signature_algorithm().object().nid();
-    // those without a digest of their own are of RSA-PSS, whose digests OpenSSL restricts, and of Edwards curves
+    if algorithm == Nid::RSASSAPSS {
+        return certificate.to_der().is_ok_and(|der| is_strong_pss(&der));
+    }
+    // those without a digest of their own are of Edwards curves
     algorithm
         .signature_algorithms()
         .is_none_or(|parts| ![Nid::MD5, Nid::SHA1, Nid::MD5_SHA1].contains(&parts.digest))
+}
+
+/// Whether a certificate's signature of RSA-PSS is of a good digest, which only its parameters name.
+fn is_strong_pss(der: &[u8]) -> bool {
+    let Ok((_, certificate)) = X509Certificate::from_der(der) else { return false };
+    match SignatureAlgorithm::try_from(&certificate.signature_algorithm) {
+        Ok(SignatureAlgorithm::RSASSA_PSS(parameters)) => {
+            STRONG_DIGESTS.contains(parameters.hash_algorithm_oid())
+        }
+        _ => false,
+    }
 }
 
 /// Whether lists, if there are any, name the certificate's issuer, and not the certificate.
@@ -111,10 +131,37 @@ fn revocation_lists(bytes: &[u8], authorities: &[X509]) -> Result<Vec<X509Crl>, 
     if lists.is_empty() {
         return Err(bad(&"there is none"));
     }
-    match lists.iter().all(|list| is_signed_by(list, authorities)) {
-        true => Ok(lists),
-        false => Err(bad(&"it comes from none of the authorities")),
+    for list in &lists {
+        if !is_signed_by(list, authorities) {
+            return Err(bad(&"it comes from none of the authorities"));
+        }
+        let der = list.to_der().map_err(|errors| bad(&errors))?;
+        check_extensions(&der).map_err(|why| bad(&why))?;
     }
+    Ok(lists)
+}
+
+/// Refuses a list that does not name all revoked certificates of its issuer, or says what is not understood
+/// (RFC 5280 §5.2).
+fn check_extensions(der: &[u8]) -> Result<(), String> {
+    let (_, list) = CertificateRevocationList::from_der(der).map_err(|error| error.to_string())?;
+    let entries = list.iter_revoked_certificates().flat_map(|entry| entry.extensions());
+    for extension in list.extensions().iter().chain(entries) {
+        let known = [AUTHORITY_KEY, NUMBER, REASON];
+        match &extension.oid {
+            oid if *oid == PART_ALONE => {
+                return Err("it is about a part of the certificates alone".to_owned());
+            }
+            oid if *oid == CHANGES_ALONE => {
+                return Err("it has changes to another list alone".to_owned());
+            }
+            oid if extension.critical && !known.contains(oid) => {
+                return Err(format!("its critical extension {oid} is not known"));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 fn is_signed_by(list: &X509Crl, authorities: &[X509]) -> bool {
@@ -142,3 +189,49 @@ const PEM_END: &[u8] = b"-----END X509 CRL-----";
 
 /// The first byte of a list in DER.
 const DER_SEQUENCE: u8 = 0x30;
+
+const STRONG_DIGESTS: [Oid<'static>; 3] =
+    [oid!(2.16.840.1.101.3.4.2.1), oid!(2.16.840.1.101.3.4.2.2), oid!(2.16.840.1.101.3.4.2.3)];
+
+/// Extensions of lists and of what is in them (RFC 5280 §5.2, §5.3).
+const AUTHORITY_KEY: Oid<'static> = oid!(2.5.29.35);
+const CHANGES_ALONE: Oid<'static> = oid!(2.5.29.27);
+const NUMBER: Oid<'static> = oid!(2.5.29.20);
+const PART_ALONE: Oid<'static> = oid!(2.5.29.28);
+const REASON: Oid<'static> = oid!(2.5.29.21);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signature_of_rsa_pss_needs_a_good_digest() {
+        assert!(is_strong_pss(&certificate(Some([0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1].as_slice()))));
+        // SHA-1, and nothing, which means SHA-1; MD5
+        assert!(!is_strong_pss(&certificate(Some(&[0x2b, 0x0e, 3, 2, 0x1a]))));
+        assert!(!is_strong_pss(&certificate(None)));
+        assert!(!is_strong_pss(&certificate(Some(&[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 2, 5]))));
+        assert!(!is_strong_pss(b"no certificate"));
+    }
+
+    /// A certificate that says it was signed with RSA-PSS and this digest.
+    fn certificate(digest: Option<&[u8]>) -> Vec<u8> {
+        let from = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+        let valid = mgate_certs::Validity::days(from, 1).unwrap();
+        let authority = mgate_certs::Authority::create("test", valid).unwrap();
+        let whole = X509::from_pem(authority.certificate_pem().as_bytes()).unwrap().to_der().unwrap();
+        // behind the head of the whole, the contents with a head of their own
+        let length = 4 + usize::from(u16::from_be_bytes([whole[6], whole[7]]));
+        let digest = digest.map(|digest| tagged(0xa0, &tagged(0x30, &tagged(6, digest))));
+        let pss = tagged(6, &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 10]);
+        let parameters = tagged(0x30, &digest.unwrap_or_default());
+        let algorithm = tagged(0x30, &[pss, parameters].concat());
+        tagged(0x30, &[&whole[4..][..length], &algorithm, &tagged(3, &[0, 1])].concat())
+    }
+
+    fn tagged(tag: u8, contents: &[u8]) -> Vec<u8> {
+        let [high, low] = (contents.len() as u16).to_be_bytes();
+        let length: &[u8] = if contents.len() < 128 { &[low] } else { &[0x82, high, low] };
+        [&[tag], length, contents].concat()
+    }
+}
