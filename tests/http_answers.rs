@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use support::http::{expect, read_head};
@@ -46,7 +46,7 @@ fn connection_with_more_than_the_answer_is_not_used_again() {
         read_head(&mut behind);
         behind.write_all(said.as_bytes()).unwrap();
         assert!(read_head(&mut client).starts_with("HTTP/1.1 20"), "{said}");
-        assert_eq!(behind.read(&mut [0]).unwrap_or_default(), 0, "it is closed: {said}");
+        assert!(is_closed(&mut behind), "{said}");
         answer_on_another_one(&upstream, &mgate);
     }
 }
@@ -76,7 +76,7 @@ fn answer_may_come_before_the_request_is_whole() {
     behind.write_all(OK).unwrap();
     assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
     expect(&mut client, "ok");
-    assert_eq!(behind.read(&mut [0]).unwrap_or_default(), 0, "it is closed");
+    assert!(is_closed(&mut behind));
     answer_on_another_one(&upstream, &mgate);
 }
 
@@ -98,6 +98,25 @@ fn request_goes_on_while_the_answer_comes() {
 }
 
 #[test]
+fn answer_that_a_reset_cuts_off_has_no_end() {
+    let (_files, upstream, mgate) = begin();
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nhalf").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    assert_eq!(behind.peek(&mut [0]).unwrap(), 1);
+    behind.write_all(b"HTTP/1.1 200 OK\r\n\r\nfour").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    expect(&mut client, "4\r\nfour\r\n");
+    // bytes that nobody read make that a reset
+    drop(behind);
+    let mut rest = Vec::new();
+    let end = client.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "the body does not end: {end:?}, {rest:?}");
+    assert!(end.is_ok_and(|count| count == 0), "it is closed");
+}
+
+#[test]
 fn head_of_a_request_does_not_wait_for_its_body() {
     let (_files, upstream, mgate) = begin();
     let mut client = tcp(mgate.address());
@@ -108,6 +127,14 @@ fn head_of_a_request_does_not_wait_for_its_body() {
     expect(&mut behind, "hi");
     behind.write_all(OK).unwrap();
     assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+}
+
+/// Whether the connection ends here, rather than after a wait in vain.
+fn is_closed(connection: &mut TcpStream) -> bool {
+    match connection.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
 }
 
 /// The next request, which has effects, comes by another connection.

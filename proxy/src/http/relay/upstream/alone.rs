@@ -22,8 +22,10 @@ pub(super) struct Alone {
     /// Whether the head waits one turn for the first part of the body, to go with it.
     is_held: bool,
     needs_flush: bool,
-    /// What broke the connection; an upstream that takes no more may have answered before that.
+    /// Why no more can be written; an upstream that takes no more may have answered before that.
     broke: Option<io::Error>,
+    /// Why no more can be read. That is said once: who read again would find a proper end.
+    lost: Option<io::ErrorKind>,
     method: Method,
     /// What came and was not taken yet.
     input: BytesMut,
@@ -43,6 +45,7 @@ impl Alone {
             is_held: false,
             needs_flush: false,
             broke: None,
+            lost: None,
             method: Method::GET,
             input: BytesMut::new(),
             decoder: Decoder::new(Framing::Empty),
@@ -93,7 +96,7 @@ impl Alone {
     /// Whether it can have another request: nothing is left of this one, and nothing else came.
     pub(super) fn is_free(&self) -> bool {
         let is_sent = self.outbox.is_complete() && self.outbox.is_empty() && self.broke.is_none();
-        self.may_stay && is_sent && self.decoder.is_over() && self.input.is_empty()
+        self.may_stay && is_sent && self.lost.is_none() && self.decoder.is_over() && self.input.is_empty()
     }
 
     /// Whether the upstream has neither closed it nor said anything since.
@@ -158,16 +161,21 @@ impl Alone {
                 None if self.decoder.is_over() => return Poll::Ready(Ok(None)),
                 None => {}
             }
+            if let Some(lost) = self.lost {
+                return Poll::Ready(Err(UpstreamError::Io(lost.into())));
+            }
             match ready!(self.poll_read(cx)) {
                 Ok(true) => {}
-                Ok(false) if self.decoder.close().is_ok() => return Poll::Ready(Ok(None)),
-                // what came before goes on first
-                outcome if self.broke.is_none() => {
-                    self.broke = Some(outcome.err().unwrap_or(io::ErrorKind::UnexpectedEof.into()));
+                Ok(false) if !self.was_reset() && self.decoder.close().is_ok() => {
+                    return Poll::Ready(Ok(None));
+                }
+                outcome => {
+                    self.lost =
+                        Some(outcome.map_or_else(|error| error.kind(), |_| io::ErrorKind::UnexpectedEof));
+                    // what came before goes on first
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                outcome => return Poll::Ready(Err(self.cut(outcome.err()))),
             }
         }
     }
@@ -182,18 +190,26 @@ impl Alone {
                     self.needs_flush = true;
                 }
                 Poll::Ready(Ok(_)) => return Err(UpstreamError::Io(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                    return Err(UpstreamError::Io(error));
-                }
-                Poll::Ready(Err(error)) => {
-                    (self.upload, self.outbox) = (None, Outbox::new());
-                    self.broke = Some(error);
-                }
+                Poll::Ready(Err(error)) => self.stop(error)?,
             }
         }
         if self.needs_flush && self.outbox.is_empty() {
-            self.needs_flush = Pin::new(&mut self.io).poll_flush(cx).map_err(UpstreamError::Io)?.is_pending();
+            match Pin::new(&mut self.io).poll_flush(cx) {
+                Poll::Pending => {}
+                Poll::Ready(Ok(())) => self.needs_flush = false,
+                Poll::Ready(Err(error)) => self.stop(error)?,
+            }
         }
+        Ok(())
+    }
+
+    /// Writes no more, as the upstream takes no more.
+    fn stop(&mut self, error: io::Error) -> Result<(), UpstreamError> {
+        if error.kind() == io::ErrorKind::TimedOut {
+            return Err(UpstreamError::Io(error));
+        }
+        (self.upload, self.outbox, self.needs_flush) = (None, Outbox::new(), false);
+        self.broke = Some(error);
         Ok(())
     }
 
@@ -237,6 +253,11 @@ impl Alone {
         }
         let read = pin!(self.io.read_buf(&mut self.input));
         read.poll(cx).map_ok(|count| count > 0)
+    }
+
+    /// Whether a write was told that the upstream reset the connection; a read is not told that again.
+    fn was_reset(&self) -> bool {
+        self.broke.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::ConnectionReset)
     }
 
     /// Why there is no answer.
