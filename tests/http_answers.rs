@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::thread;
 
 use support::http::{expect, read_head};
 use support::peer::{Upstream, tcp};
@@ -66,18 +67,61 @@ fn connection_that_the_upstream_closes_is_let_go() {
 }
 
 #[test]
-fn answer_may_come_before_the_request_is_whole() {
+fn rest_of_a_request_follows_an_early_answer() {
     let (_files, upstream, mgate) = begin();
-    let mut client = tcp(mgate.address());
-    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
-    let mut behind = upstream.accept_tcp();
-    read_head(&mut behind);
-    expect(&mut behind, "half");
+    let (mut client, mut behind) = half_sent(&upstream, &mgate);
     behind.write_all(OK).unwrap();
     assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
     expect(&mut client, "ok");
+    client.write_all(b" rest").unwrap();
+    expect(&mut behind, " rest");
+    client.write_all(GET).unwrap();
+    read_head(&mut behind);
+    behind.write_all(OK).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+}
+
+#[test]
+fn rest_of_a_request_is_not_waited_for_long_after_the_answer() {
+    let (_files, upstream, mgate) = begin_with("limits = { stall_timeout = '500ms' }\n");
+    let (mut client, mut behind) = half_sent(&upstream, &mgate);
+    behind.write_all(OK).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    assert!(is_closed(&mut behind));
+}
+
+#[test]
+fn rest_of_a_request_that_failed_is_left_out() {
+    let (_files, upstream, mgate) = begin();
+    let (mut client, mut behind) = half_sent(&upstream, &mgate);
+    behind.write_all(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 413 "));
+    expect(&mut client, "no");
     assert!(is_closed(&mut behind));
     answer_on_another_one(&upstream, &mgate);
+}
+
+#[test]
+fn client_may_write_all_before_it_reads() {
+    let (_files, upstream, mgate) = begin_with("http = { body_bytes = '64MiB' }\n");
+    let mut client = tcp(mgate.address());
+    write!(client, "PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: {LARGE}\r\n\r\n").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    let mut answering = behind.try_clone().unwrap();
+    let answered = thread::spawn(move || {
+        write!(answering, "HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n").unwrap();
+        answering.write_all(&vec![b'x'; LARGE]).unwrap();
+    });
+    let taken = thread::spawn(move || std::io::copy(&mut behind.take(LARGE as u64), &mut std::io::sink()));
+    // the answer is on its way, and fills all there is between here and there
+    client.peek(&mut [0]).unwrap();
+    client.write_all(&vec![b'x'; LARGE]).unwrap();
+    assert_eq!(taken.join().unwrap().unwrap(), LARGE as u64);
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    let came = std::io::copy(&mut client.take(LARGE as u64), &mut std::io::sink()).unwrap();
+    assert_eq!(came, LARGE as u64);
+    answered.join().unwrap();
 }
 
 #[test]
@@ -137,6 +181,16 @@ fn is_closed(connection: &mut TcpStream) -> bool {
     }
 }
 
+/// Both ends of a request, with half of its body.
+fn half_sent(upstream: &Upstream, mgate: &Mgate) -> (TcpStream, TcpStream) {
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    expect(&mut behind, "half");
+    (client, behind)
+}
+
 /// The next request, which has effects, comes by another connection.
 fn answer_on_another_one(upstream: &Upstream, mgate: &Mgate) {
     let mut client: TcpStream = tcp(mgate.address());
@@ -148,10 +202,14 @@ fn answer_on_another_one(upstream: &Upstream, mgate: &Mgate) {
 }
 
 fn begin() -> (Files, Upstream, Mgate) {
+    begin_with("")
+}
+
+fn begin_with(more: &str) -> (Files, Upstream, Mgate) {
     let (files, upstream) = (Files::new(&[("acl.toml", ACL_FILE)]), Upstream::start());
     let config = format!(
         "workers = 1\n[[route]]\nname = 'web'\nlisten = 'http://127.0.0.1:0'\n\
-         upstream = 'http://127.0.0.1:{}'\npolicies = ['acl']\n{ACL}",
+         upstream = 'http://127.0.0.1:{}'\npolicies = ['acl']\n{more}{ACL}",
         upstream.port()
     );
     let mgate = Mgate::start(&files, &config);
@@ -160,6 +218,7 @@ fn begin() -> (Files, Upstream, Mgate) {
 
 const GET: &[u8] = b"GET /any/a HTTP/1.1\r\nHost: a\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const LARGE: usize = 20 * 1024 * 1024;
 const ACL_FILE: &str = "\
 version = 1
 [[statements]]

@@ -12,7 +12,7 @@ use mgate_policies::BoxFuture;
 use tokio::time::{Instant, Sleep};
 
 use super::connection::InFlight;
-use super::upstream::Lease;
+use super::upstream::{Lease, Passing};
 use super::websocket::Place;
 use crate::background::sleep_until;
 use crate::http::headers::trailers_towards_upstream;
@@ -69,6 +69,8 @@ pub(super) enum Source {
         /// The place on it.
         _lease: Option<Lease>,
     },
+    /// From such a one whose request is not sent yet.
+    Passing(Passing),
     /// It is here, or what is left of it.
     Whole(Bytes),
 }
@@ -178,6 +180,7 @@ impl Body for Download {
     fn size_hint(&self) -> SizeHint {
         match &self.source {
             Source::Alone(lease) => lease.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Passing(passing) => passing.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Source::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Source::Other { incoming, .. } => incoming.size_hint(),
         }
@@ -188,6 +191,7 @@ impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
         match self {
             Self::Alone(lease) => lease.poll_frame(cx),
+            Self::Passing(passing) => passing.poll_frame(cx),
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Other { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(|_| BodyError::Broken),
@@ -197,6 +201,7 @@ impl Source {
     fn is_over(&self) -> bool {
         match self {
             Self::Alone(lease) => lease.left() == Some(0),
+            Self::Passing(passing) => passing.left() == Some(0),
             Self::Whole(bytes) => bytes.is_empty(),
             Self::Other { incoming, .. } => incoming.is_end_stream(),
         }

@@ -1,5 +1,6 @@
 mod alone;
 mod life;
+mod passing;
 mod row;
 mod shared;
 mod upgrade;
@@ -15,12 +16,13 @@ use std::{io, slice};
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::alone::Alone;
+pub(super) use self::passing::Passing;
 use self::row::Row;
 use self::shared::{Place, Shared, in_http1, is_refused};
 use super::body::{BodyError, Content, Source};
@@ -120,7 +122,8 @@ impl Upstream {
             Err(failed) => Box::pin(self.send_again(&row, stall_timeout, held, (failed, again))).await?,
         };
         let lease = Lease { held: Some(held), row, _places: [share, place] };
-        Ok(answered.map(|incoming| lease.source(incoming)))
+        let status = answered.status();
+        Ok(answered.map(|incoming| lease.source(incoming, status, stall_timeout)))
     }
 
     /// Sends a request once more, or a few times, if it may be.
@@ -204,13 +207,21 @@ impl Upstream {
 }
 
 impl Lease {
-    /// Where the body of the answer comes from.
-    fn source(mut self, incoming: Option<Incoming>) -> Source {
+    /// Where the body of the answer comes from. The rest of a request that failed already is of no use.
+    fn source(mut self, incoming: Option<Incoming>, status: StatusCode, stall_timeout: Duration) -> Source {
         if let Some(incoming) = incoming {
             return Source::Other { incoming, _lease: Some(self) };
         }
+        let is_rest_wanted = !status.is_client_error() && !status.is_server_error();
+        let is_sending = self.alone().is_some_and(|connection| connection.is_sending());
         match self.alone().and_then(Alone::whole_body) {
-            Some(body) => Source::Whole(body),
+            Some(body) => {
+                if is_sending && is_rest_wanted {
+                    tokio::spawn(passing::finish(self, stall_timeout));
+                }
+                Source::Whole(body)
+            }
+            None if is_sending => Source::Passing(Passing::begin(self, is_rest_wanted, stall_timeout)),
             None => Source::Alone(self),
         }
     }

@@ -88,6 +88,20 @@ impl Alone {
         Poll::Ready(outcome.map_err(|_| BodyError::Broken).transpose())
     }
 
+    /// Whether some of the request is still to be sent.
+    pub(super) fn is_sending(&self) -> bool {
+        !self.outbox.is_complete() || !self.outbox.is_empty() || self.needs_flush
+    }
+
+    /// Waits until all of the request is sent, or the upstream takes no more.
+    pub(super) async fn finish(&mut self) -> Result<(), UpstreamError> {
+        poll_fn(|cx| {
+            self.poll_upload(cx)?;
+            if self.is_sending() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        })
+        .await
+    }
+
     /// How many bytes of the body are left, where that is known.
     pub(super) fn left(&self) -> Option<u64> {
         self.decoder.left()
@@ -95,8 +109,8 @@ impl Alone {
 
     /// Whether it can have another request: nothing is left of this one, and nothing else came.
     pub(super) fn is_free(&self) -> bool {
-        let is_sent = self.outbox.is_complete() && self.outbox.is_empty() && self.broke.is_none();
-        self.may_stay && is_sent && self.lost.is_none() && self.decoder.is_over() && self.input.is_empty()
+        let is_whole = self.broke.is_none() && self.lost.is_none();
+        self.may_stay && is_whole && !self.is_sending() && self.decoder.is_over() && self.input.is_empty()
     }
 
     /// Whether the upstream has neither closed it nor said anything since.
