@@ -2,7 +2,7 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -75,6 +75,14 @@ pub(super) fn trailers_towards_upstream(trailers: &mut HeaderMap) {
 /// Makes the headers of an answer those that the client gets.
 pub(super) fn towards_client(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers);
+}
+
+/// Makes trailers of an answer those that the client gets: they say nothing of the connection, nor where a body ends.
+pub(super) fn trailers_towards_client(trailers: &mut HeaderMap) {
+    remove_hop_by_hop(trailers);
+    for name in [CONTENT_LENGTH, TRAILER] {
+        trailers.remove(name);
+    }
 }
 
 /// Whether one of the elements of a list is `token`.
@@ -267,6 +275,15 @@ mod tests {
         let mut trailers = headers(&names.map(|name| (name, "1")));
         trailers_towards_upstream(&mut trailers);
         assert_eq!(trailers.keys().collect::<Vec<_>>(), ["x-sum"]);
+    }
+
+    #[test]
+    fn trailers_of_an_answer_say_nothing_of_the_connection() {
+        let names =
+            ["grpc-status", "connection", "keep-alive", "transfer-encoding", "content-length", "trailer"];
+        let mut trailers = headers(&names.map(|name| (name, "1")));
+        trailers_towards_client(&mut trailers);
+        assert_eq!(trailers.keys().collect::<Vec<_>>(), ["grpc-status"]);
     }
 
     #[test]

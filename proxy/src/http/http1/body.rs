@@ -27,7 +27,8 @@ enum State {
     ChunkSize,
     ChunkData(u64),
     ChunkEnd,
-    Trailers,
+    /// So many bytes of them were looked at.
+    Trailers(usize),
     Data(u64),
     UntilClose,
     Over,
@@ -50,7 +51,7 @@ impl Decoder {
         loop {
             match self.state {
                 State::ChunkSize => match self.chunk_size(input)? {
-                    Some(0) => self.state = State::Trailers,
+                    Some(0) => self.state = State::Trailers(0),
                     Some(size) => self.state = State::ChunkData(size),
                     None => return Ok(None),
                 },
@@ -63,7 +64,7 @@ impl Decoder {
                     Some(_) => return Err(AnswerError::Chunk),
                     None => return Ok(None),
                 },
-                State::Trailers => return self.trailers(input),
+                State::Trailers(known) => return self.trailers(input, known),
                 State::Data(left) => return Ok(self.data(input, left, State::Data)),
                 State::UntilClose if input.is_empty() => return Ok(None),
                 State::UntilClose => return Ok(Some(Part::Data(input.split().freeze()))),
@@ -129,22 +130,28 @@ impl Decoder {
     }
 
     /// RFC 9112 §7.1.2
-    fn trailers(&mut self, input: &mut BytesMut) -> Result<Option<Part>, AnswerError> {
+    fn trailers(&mut self, input: &mut BytesMut, known: usize) -> Result<Option<Part>, AnswerError> {
         // most bodies have none
         if input.starts_with(b"\r\n") {
             input.advance(2);
             self.state = State::Over;
             return Ok(None);
         }
+        // they are looked at again only where another line of them came
+        let end = input[known..].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| known + end + 1);
         let mut lines = [EMPTY_HEADER; MAX_LINES];
-        match httparse::parse_headers(input, &mut lines) {
+        match httparse::parse_headers(&input[..end], &mut lines) {
+            Ok(Status::Complete((length, _))) if length > MAX_HEAD_BYTES => Err(AnswerError::TooLarge),
             Ok(Status::Complete((length, lines))) => {
                 let trailers = fields(lines).ok_or(AnswerError::Trailers)?;
                 input.advance(length);
                 self.state = State::Over;
                 Ok((!trailers.is_empty()).then_some(Part::Trailers(trailers)))
             }
-            Ok(Status::Partial) if input.len() < MAX_HEAD_BYTES => Ok(None),
+            Ok(Status::Partial) if input.len() < MAX_HEAD_BYTES => {
+                self.state = State::Trailers(input.len());
+                Ok(None)
+            }
             Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => Err(AnswerError::TooLarge),
             Err(_) => Err(AnswerError::Trailers),
         }
@@ -229,6 +236,24 @@ mod tests {
             [extended(MAX_SIZE_BYTES), extended(4000).repeat(5), "5".repeat(MAX_SIZE_BYTES), many, long]
         {
             assert_eq!(decode(Framing::Chunked, &[text.as_bytes()]), Err(AnswerError::TooLarge));
+        }
+    }
+
+    #[test]
+    fn trailers_have_the_same_bound_however_they_come() {
+        let line = |bytes: usize| format!("a: {}\r\n", "b".repeat(bytes - 5));
+        let sized = |bytes: usize| {
+            let rest = bytes - 2 - 4 * 16_000;
+            format!("0\r\n{}{}\r\n", line(16_000).repeat(4), line(rest))
+        };
+        for (bytes, expected) in
+            [(MAX_HEAD_BYTES, Ok((Vec::new(), 5, true))), (MAX_HEAD_BYTES + 1, Err(AnswerError::TooLarge))]
+        {
+            let text = sized(bytes);
+            for at_once in [1, 1000, text.len()] {
+                let pieces: Vec<_> = text.as_bytes().chunks(at_once).collect();
+                assert_eq!(decode(Framing::Chunked, &pieces), expected, "{bytes} {at_once}");
+            }
         }
     }
 

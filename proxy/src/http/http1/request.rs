@@ -3,7 +3,7 @@ use std::io::{IoSlice, Write as _};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, TRAILER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::http::headers::tokens;
 
@@ -136,8 +136,6 @@ fn coding(parts: &Parts, body_bytes: Option<u64>, output: &mut BytesMut) -> Codi
             let _ = write!(output.writer(), "content-length: {length}\r\n");
             Coding::Length(length)
         }
-        // a body that means nothing. RFC 9110 §9.3.1
-        (None, None) if [Method::GET, Method::HEAD].contains(&parts.method) => Coding::Length(0),
         (None, None) => {
             output.put_slice(b"transfer-encoding: chunked\r\n");
             let names = parts.headers.get_all(TRAILER).iter().flat_map(tokens);
@@ -176,11 +174,12 @@ mod tests {
             ("POST", None, Some(3), "POST /a?b HTTP/1.1\r\na: b\r\ncontent-length: 3\r\n\r\n"),
             ("POST", Some("3"), None, "POST /a?b HTTP/1.1\r\na: b\r\ncontent-length: 3\r\n\r\n"),
             ("POST", None, None, "POST /a?b HTTP/1.1\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n"),
-            ("GET", None, None, "GET /a?b HTTP/1.1\r\na: b\r\n\r\n"),
+            ("GET", None, Some(0), "GET /a?b HTTP/1.1\r\na: b\r\n\r\n"),
+            ("GET", None, None, "GET /a?b HTTP/1.1\r\na: b\r\ntransfer-encoding: chunked\r\n\r\n"),
         ] {
             let mut outbox = begun(method, length, body_bytes);
             assert_eq!(written(&mut outbox, 7), expected);
-            assert_eq!(outbox.is_complete(), body_bytes == Some(0) || method == "GET", "{expected}");
+            assert_eq!(outbox.is_complete(), body_bytes == Some(0), "{expected}");
         }
     }
 

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use mgate_policies::BoxFuture;
@@ -15,7 +16,7 @@ use super::connection::InFlight;
 use super::upstream::{Lease, Passing};
 use super::websocket::Place;
 use crate::background::sleep_until;
-use crate::http::headers::trailers_towards_upstream;
+use crate::http::headers::{trailers_towards_client, trailers_towards_upstream};
 use crate::http::problem::Problem;
 
 /// What kept a body from coming to its end.
@@ -140,7 +141,7 @@ impl Body for Upload {
             }
             None => Some(Err(BodyError::TooLarge)),
         };
-        let came = came.map(|came| came.map(cleaned));
+        let came = came.map(|came| came.map(|frame| cleaned(frame, trailers_towards_upstream)));
         self.note(false, came.as_ref().and_then(|came| came.as_ref().err().copied()));
         Poll::Ready(came)
     }
@@ -170,7 +171,7 @@ impl Body for Download {
         if came.is_none() {
             self.source = Source::Whole(Bytes::new());
         }
-        Poll::Ready(came)
+        Poll::Ready(came.map(|came| came.map(|frame| cleaned(frame, trailers_towards_client))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -339,10 +340,10 @@ impl Error for BodyError {}
 type Came = Option<Result<Frame<Bytes>, BodyError>>;
 
 /// The same part of a body; trailers lose what must not go on.
-fn cleaned(frame: Frame<Bytes>) -> Frame<Bytes> {
+fn cleaned(frame: Frame<Bytes>, clean: fn(&mut HeaderMap)) -> Frame<Bytes> {
     match frame.into_trailers() {
         Ok(mut trailers) => {
-            trailers_towards_upstream(&mut trailers);
+            clean(&mut trailers);
             Frame::trailers(trailers)
         }
         Err(frame) => frame,
