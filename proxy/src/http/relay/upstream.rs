@@ -265,7 +265,7 @@ impl Held {
         match &mut self.by {
             Means::Alone(connection) => match connection.send(request).await {
                 Ok(head) => Ok(answered(head)),
-                Err(error) => Err(Failed { error, request: None, is_refused: false }),
+                Err(error) => Err(Failed { error, request: connection.take_request(), is_refused: false }),
             },
             // boxed: HTTP/1.1 needs no room for it
             Means::Shared(place) => match Box::pin(place.send(request)).await {
@@ -292,8 +292,8 @@ impl Held {
         again: Option<Request<Content>>,
     ) -> Result<Request<Content>, UpstreamError> {
         let unsent = failed.request.filter(|_| !self.is_new);
-        let may_be =
-            |again: &Request<Content>| failed.is_refused || (is_safe(again.method()) && !self.is_new);
+        let has_broken = !self.is_new && failed.error.is_of_the_connection();
+        let may_be = |again: &Request<Content>| failed.is_refused || (is_safe(again.method()) && has_broken);
         unsent.map(in_http1).or(again.filter(may_be)).ok_or(failed.error)
     }
 }
@@ -315,6 +315,17 @@ fn repeat(request: &Request<Content>) -> Request<Content> {
 }
 
 impl UpstreamError {
+    /// Whether the connection broke before there was an answer, rather than that the upstream is slow or says what is
+    /// none.
+    fn is_of_the_connection(&self) -> bool {
+        match self {
+            Self::Answer(error) => *error == AnswerError::Cut,
+            Self::Http(_) => true,
+            Self::Io(error) => error.kind() != io::ErrorKind::TimedOut,
+            Self::Connect(_) | Self::Request(_) | Self::TimedOut => false,
+        }
+    }
+
     /// What the client hears of it.
     pub(super) fn problem(&self) -> Problem {
         match self {

@@ -4,7 +4,8 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Method, Request, StatusCode};
+use http::request::Parts;
+use http::{Request, StatusCode};
 use hyper::body::{Body, Frame};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -26,7 +27,10 @@ pub(super) struct Alone {
     broke: Option<io::Error>,
     /// Why no more can be read. That is said once: who read again would find a proper end.
     lost: Option<io::ErrorKind>,
-    method: Method,
+    /// The request, without its body.
+    request: Parts,
+    /// Whether nothing of the request was written, nor of its body taken.
+    is_untouched: bool,
     /// What came and was not taken yet.
     input: BytesMut,
     decoder: Decoder,
@@ -46,7 +50,8 @@ impl Alone {
             needs_flush: false,
             broke: None,
             lost: None,
-            method: Method::GET,
+            request: Request::new(()).into_parts().0,
+            is_untouched: false,
             input: BytesMut::new(),
             decoder: Decoder::new(Framing::Empty),
             may_stay: false,
@@ -64,6 +69,14 @@ impl Alone {
         self.may_stay = head.may_stay;
         self.decoder = Decoder::new(head.framing);
         Ok(head)
+    }
+
+    /// The request that has no answer, if the upstream can have seen nothing of it.
+    pub(super) fn take_request(&mut self) -> Option<Request<Content>> {
+        std::mem::take(&mut self.is_untouched).then(|| {
+            let parts = std::mem::replace(&mut self.request, Request::new(()).into_parts().0);
+            Request::from_parts(parts, self.upload.take().unwrap_or_else(Content::empty))
+        })
     }
 
     /// The body of the answer, if it is short and all of it has come.
@@ -144,7 +157,7 @@ impl Alone {
         self.outbox.begin(&parts, body_bytes);
         self.upload = Some(body).filter(|_| !self.outbox.is_complete());
         self.is_held = self.upload.is_some();
-        self.method = parts.method;
+        (self.request, self.is_untouched) = (parts, true);
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, UpstreamError>> {
@@ -158,7 +171,7 @@ impl Alone {
             // a head is looked at again only where another line of it came
             if (known == 0 || self.input[known..].contains(&b'\n') || self.input.len() >= MAX_HEAD_BYTES)
                 && let Some(head) =
-                    Head::take(&mut self.input, &self.method).map_err(UpstreamError::Answer)?
+                    Head::take(&mut self.input, &self.request.method).map_err(UpstreamError::Answer)?
             {
                 return Poll::Ready(Ok(head));
             }
@@ -201,7 +214,7 @@ impl Alone {
                 Poll::Pending => break,
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.outbox.advance(count);
-                    self.needs_flush = true;
+                    (self.needs_flush, self.is_untouched) = (true, false);
                 }
                 Poll::Ready(Ok(_)) => return Err(UpstreamError::Io(io::ErrorKind::WriteZero.into())),
                 Poll::Ready(Err(error)) => self.stop(error)?,
@@ -219,7 +232,8 @@ impl Alone {
 
     /// Writes no more, as the upstream takes no more.
     fn stop(&mut self, error: io::Error) -> Result<(), UpstreamError> {
-        if error.kind() == io::ErrorKind::TimedOut {
+        // nor is there an answer to what was not begun
+        if self.is_untouched || error.kind() == io::ErrorKind::TimedOut {
             return Err(UpstreamError::Io(error));
         }
         (self.upload, self.outbox, self.needs_flush) = (None, Outbox::new(), false);
@@ -238,6 +252,7 @@ impl Alone {
                 }
                 return Ok(!is_held);
             };
+            self.is_untouched = false;
             let part = came.transpose().map_err(UpstreamError::Request)?.map(Frame::into_data);
             let outcome = match part {
                 Some(Ok(data)) if !upload.is_end_stream() => self.outbox.push(data),
@@ -286,3 +301,6 @@ const SHORT_BYTES: usize = 4 * 1024;
 const READ_BYTES: usize = 32 * 1024;
 /// With less room, reading takes too many calls.
 const ROOM_BYTES: usize = 2 * 1024;
+
+#[cfg(test)]
+mod tests;
