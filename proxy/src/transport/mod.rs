@@ -21,6 +21,8 @@ pub use certificate::{Authorities, Certificate, CipherSuites, RevocationLists, T
 pub use connector::{ConnectError, Connector, ConnectorError, ConnectorOptions};
 pub use proxy_protocol::{ProxyError, ProxyProtocol, ProxyVersion};
 pub use stream::Stream;
+#[cfg(test)]
+pub(crate) use tls::certificates;
 pub use tls::{
     ALPN_HTTP, ALPN_HTTP2, ALPN_MQTT, ClientAuth, ClientTls, Demand, MinVersion, ServerTls, ServerTlsOptions,
 };

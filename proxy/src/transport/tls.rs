@@ -319,4 +319,4 @@ mod tests {
 
 #[cfg(test)]
 #[path = "../../tests/transport/certificates.rs"]
-mod certificates;
+pub(crate) mod certificates;

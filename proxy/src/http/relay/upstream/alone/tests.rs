@@ -8,8 +8,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use self::certificates::Authority;
 use super::*;
+use crate::transport::certificates::Authority;
 use crate::transport::{Authorities, ClientTls, Connector, ConnectorOptions, Stream};
 
 #[tokio::test]
@@ -88,7 +88,3 @@ fn request(method: Method, body: Vec<u8>) -> Request<Content> {
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const LARGE: usize = 20 * 1024 * 1024;
-
-#[expect(dead_code, reason = "nothing is revoked here")]
-#[path = "../../../../../tests/transport/certificates.rs"]
-mod certificates;
