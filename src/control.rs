@@ -90,7 +90,8 @@ pub(crate) struct Fixed {
 struct FixedRoute {
     name: Arc<str>,
     listen: SocketAddr,
-    protocol: Discriminant<Speech>,
+    /// What it speaks, and whether by DTLS.
+    protocol: (Discriminant<Speech>, bool),
     /// Whether its listener is for others too.
     takes_others: bool,
     /// Whether it may be one of those.
@@ -357,7 +358,7 @@ impl Fixed {
         let route = |route: &RouteConfig| FixedRoute {
             name: Arc::clone(&route.name),
             listen: route.listen_address,
-            protocol: discriminant(&route.speech),
+            protocol: (discriminant(&route.speech), route.dtls.is_some()),
             takes_others: matches!(route.speech, Speech::Http(_)),
             may_share: route.may_share(),
             trusted: route.trusted.clone(),

@@ -84,3 +84,7 @@ fn sealed(record: &FlightRecord, protection: &mut Protection) -> Vec<u8> {
 
 /// The level of an alert that ends a session (RFC 5246 §7.2).
 pub(super) const FATAL: u8 = 2;
+
+/// Types of handshake messages (RFC 5246 §7.4).
+pub(super) const CLIENT_HELLO: u8 = 1;
+pub(super) const FINISHED: u8 = 20;

@@ -7,7 +7,7 @@ use std::time::Instant;
 use zeroize::Zeroizing;
 
 use super::event::{CloseReason, Event, HandshakeFault, HandshakeId};
-use super::flight::FATAL;
+use super::flight::{CLIENT_HELLO, FATAL, FINISHED};
 use super::handshakes::{PATIENCE, Pending};
 use super::protection::Opened;
 use super::sessions::{Last, Session};
@@ -255,10 +255,6 @@ fn may_finish(sealed: &[u8]) -> bool {
     let content_type = sealed.first().and_then(|number| ContentType::from_number(*number));
     matches!(content_type, Some(ContentType::ConnectionId | ContentType::Handshake))
 }
-
-/// Types of handshake messages (RFC 5246 §7.4).
-pub(super) const CLIENT_HELLO: u8 = 1;
-pub(super) const FINISHED: u8 = 20;
 
 /// What is said where the engine says nothing (RFC 5246 §7.2.2).
 const HANDSHAKE_FAILURE: u8 = 40;

@@ -2,9 +2,9 @@
 
 use super::event::{CloseReason, Event, SessionId};
 use super::flight::FATAL;
+use super::flight::{CLIENT_HELLO, FINISHED};
 use super::handshakes::MIN_INTERVAL;
 use super::protection::Opened;
-use super::shaking::{CLIENT_HELLO, FINISHED};
 use super::{Endpoint, Outbox, Turn};
 use crate::record::{ContentType, Record};
 

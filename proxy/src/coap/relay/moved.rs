@@ -63,12 +63,12 @@ impl Relay {
         self.table.touch(key, self.now.instant);
     }
 
-    /// A session's datagrams come from another address. It counts for that once it is shown to be there.
+    /// A session's datagrams come from another address. It counts for that, and is judged by it, once it is shown to be
+    /// there.
     pub(super) fn relocate(&mut self, key: Key, way: Way) {
         let Some(served) = self.table.get(key) else { return };
         served.way = way;
         served.unproven = Some(Box::new(Unproven::new()));
-        self.input(key, Input::Moved(canonical(way.peer)));
     }
 
     /// Whether a message shows that its peer is where it moved to.
@@ -83,6 +83,7 @@ impl Relay {
         if is_proof {
             served.unproven = None;
             self.table.relocate(key, canonical(way.peer));
+            self.input(key, Input::Moved(canonical(way.peer)));
         }
         is_proof
     }
