@@ -130,6 +130,11 @@ impl Handshake {
         this
     }
 
+    /// Hears the same once more, as it says nothing.
+    pub(crate) fn hear_again(&mut self) {
+        self.hear(SERVER_HELLO_DONE);
+    }
+
     /// Names its key, and shows that it has it.
     pub(crate) fn finish(mut self, begin: Begin<'_>) -> DtlsClient {
         let identity = begin.identity.as_bytes();
