@@ -13,22 +13,8 @@ pub(crate) fn nginx_stream(
     upstream: u16,
     is_tls: bool,
 ) -> io::Result<String> {
-    let module = programs::stream_module()?;
-    let (module, folder) = (module.display(), folder.display());
     let tls = if is_tls { " ssl; ssl_certificate server.pem; ssl_certificate_key server.key" } else { "" };
-    let files = process::open_files_limit()?;
-    Ok(format!(
-        "load_module {module};\n\
-         daemon off;\n\
-         pid {folder}/nginx.pid;\n\
-         error_log stderr error;\n\
-         worker_processes 1;\n\
-         events {{ worker_connections {files}; }}\n\
-         stream {{\n\
-         access_log off;\n\
-         server {{ listen {listen}{tls}; proxy_pass 127.0.0.1:{upstream}; }}\n\
-         }}\n"
-    ))
+    nginx_passing(folder, &format!("listen {listen}{tls}; proxy_pass 127.0.0.1:{upstream};"))
 }
 
 /// nginx that passes datagrams on, and ends a session after as many responses to each, if that is said.
@@ -38,9 +24,16 @@ pub(crate) fn nginx_datagrams(
     upstream: u16,
     responses: Option<u32>,
 ) -> io::Result<String> {
+    let responses = responses.map(|count| format!("proxy_responses {count}; ")).unwrap_or_default();
+    let server =
+        format!("listen {listen} udp; proxy_pass 127.0.0.1:{upstream}; {responses}proxy_timeout 247s;");
+    nginx_passing(folder, &server)
+}
+
+/// nginx with one server of its stream module.
+fn nginx_passing(folder: &Path, server: &str) -> io::Result<String> {
     let module = programs::stream_module()?;
     let (module, folder) = (module.display(), folder.display());
-    let responses = responses.map(|count| format!("proxy_responses {count}; ")).unwrap_or_default();
     let files = process::open_files_limit()?;
     Ok(format!(
         "load_module {module};\n\
@@ -51,7 +44,7 @@ pub(crate) fn nginx_datagrams(
          events {{ worker_connections {files}; }}\n\
          stream {{\n\
          access_log off;\n\
-         server {{ listen {listen} udp; proxy_pass 127.0.0.1:{upstream}; {responses}proxy_timeout 247s; }}\n\
+         server {{ {server} }}\n\
          }}\n"
     ))
 }

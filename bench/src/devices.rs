@@ -1,12 +1,12 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::clock;
+use crate::ends::{Counts, Ends};
 use crate::world::wait;
 
 /// Both ends of a load of CoAP, on one thread: devices that post, each from a port of its own, and a server that
@@ -20,17 +20,6 @@ pub(crate) struct Devices {
     free: VecDeque<usize>,
     payload_bytes: usize,
     counts: Counts,
-}
-
-/// What passed so far.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Counts {
-    /// Requests that devices sent.
-    pub(crate) sent: u64,
-    /// Requests that the server got.
-    pub(crate) arrived: u64,
-    /// Answers that devices got.
-    pub(crate) answered: u64,
 }
 
 struct Device {
@@ -61,11 +50,6 @@ impl Devices {
         Ok(self.server.local_addr()?.port())
     }
 
-    /// What passed so far.
-    pub(crate) fn counts(&self) -> Counts {
-        self.counts
-    }
-
     /// Adds `count` devices, and lets each make a request.
     pub(crate) fn open(&mut self, to: SocketAddr, count: usize) -> io::Result<()> {
         for _ in 0..count {
@@ -77,68 +61,6 @@ impl Devices {
             self.free.push_front(number);
             self.post()?;
             self.settle()?;
-        }
-        Ok(())
-    }
-
-    /// Makes `per_second` requests in each second of `duration`, fewer if the answers are slower.
-    pub(crate) fn drive(&mut self, per_second: f64, duration: Duration) -> io::Result<()> {
-        let start = clock::now();
-        let (end, pace) = (start + duration, Duration::from_secs_f64(1.0 / per_second));
-        let mut due = start;
-        while due < end {
-            self.turn_until(due)?;
-            let now = clock::now();
-            while due <= now {
-                self.post()?;
-                due += pace;
-            }
-        }
-        self.turn_until(end)
-    }
-
-    /// Waits until all requests are answered.
-    pub(crate) fn settle(&mut self) -> io::Result<()> {
-        let deadline = clock::now() + PATIENCE;
-        while self.counts.answered < self.counts.sent {
-            if clock::now() >= deadline {
-                let Counts { sent, arrived, answered } = self.counts;
-                return Err(io::Error::other(format!(
-                    "waited in vain for answers: {sent} requests sent, {arrived} arrived, {answered} answered"
-                )));
-            }
-            self.turn(Duration::from_millis(10))?;
-        }
-        Ok(())
-    }
-
-    /// Handles what happens until `deadline`.
-    pub(crate) fn turn_until(&mut self, deadline: Instant) -> io::Result<()> {
-        loop {
-            let rest = deadline.saturating_duration_since(clock::now());
-            self.turn(rest)?;
-            if rest.is_zero() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Lets the next device that has its answer make a request.
-    fn post(&mut self) -> io::Result<()> {
-        let Some(number) = self.free.pop_front() else { return Ok(()) };
-        let Device { socket, request } = &mut self.devices[number];
-        let id = u16::from_be_bytes([request[2], request[3]]).wrapping_add(1).to_be_bytes();
-        request[2..4].copy_from_slice(&id);
-        socket.send(request)?;
-        self.counts.sent += 1;
-        Ok(())
-    }
-
-    fn turn(&mut self, patience: Duration) -> io::Result<()> {
-        wait(&mut self.poll, &mut self.events, patience)?;
-        let ready: Vec<_> = self.events.iter().map(mio::event::Event::token).collect();
-        for token in ready {
-            if token == SERVER { self.serve()? } else { self.hear(token.0)? }
         }
         Ok(())
     }
@@ -177,6 +99,31 @@ impl Devices {
     }
 }
 
+impl Ends for Devices {
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn post(&mut self) -> io::Result<()> {
+        let Some(number) = self.free.pop_front() else { return Ok(()) };
+        let Device { socket, request } = &mut self.devices[number];
+        let id = u16::from_be_bytes([request[2], request[3]]).wrapping_add(1).to_be_bytes();
+        request[2..4].copy_from_slice(&id);
+        socket.send(request)?;
+        self.counts.sent += 1;
+        Ok(())
+    }
+
+    fn turn(&mut self, patience: Duration) -> io::Result<()> {
+        wait(&mut self.poll, &mut self.events, patience)?;
+        let ready: Vec<_> = self.events.iter().map(mio::event::Event::token).collect();
+        for token in ready {
+            if token == SERVER { self.serve()? } else { self.hear(token.0)? }
+        }
+        Ok(())
+    }
+}
+
 /// A confirmable POST to `devices/dev-<number>/telemetry`, with a token of four bytes.
 fn request(number: usize, payload_bytes: usize) -> Vec<u8> {
     let mut request = vec![0x44, 0x02, 0, 0, 1, 2, 3, 4];
@@ -201,7 +148,6 @@ fn answer(request: &[u8]) -> io::Result<[u8; 8]> {
 
 const URI_PATH: u8 = 11;
 const SERVER: Token = Token(usize::MAX);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

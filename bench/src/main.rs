@@ -8,6 +8,7 @@ mod client;
 mod clock;
 mod configuration;
 mod devices;
+mod ends;
 mod link;
 mod load;
 mod packet;

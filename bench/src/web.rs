@@ -1,12 +1,12 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
-use crate::clock;
+use crate::ends::{Counts, Ends};
 use crate::link::Link;
 use crate::world::wait;
 
@@ -21,17 +21,6 @@ pub(crate) struct Web {
     payload_bytes: usize,
     scratch: Vec<u8>,
     counts: Counts,
-}
-
-/// What passed so far.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Counts {
-    /// Requests that clients wrote.
-    pub(crate) sent: u64,
-    /// Requests that the server got.
-    pub(crate) arrived: u64,
-    /// Answers that clients got.
-    pub(crate) answered: u64,
 }
 
 struct Peer {
@@ -69,11 +58,6 @@ impl Web {
         Ok(self.listener.local_addr()?.port())
     }
 
-    /// What passed so far.
-    pub(crate) fn counts(&self) -> Counts {
-        self.counts
-    }
-
     /// Connects `count` clients, and lets each make a request.
     pub(crate) fn open(&mut self, to: SocketAddr, count: usize) -> io::Result<()> {
         for number in 0..count {
@@ -84,67 +68,6 @@ impl Web {
             self.free.push_back(client);
             self.post()?;
             self.settle()?;
-        }
-        Ok(())
-    }
-
-    /// Makes `per_second` requests in each second of `duration`, fewer if the answers are slower.
-    pub(crate) fn drive(&mut self, per_second: f64, duration: Duration) -> io::Result<()> {
-        let start = clock::now();
-        let (end, pace) = (start + duration, Duration::from_secs_f64(1.0 / per_second));
-        let mut due = start;
-        while due < end {
-            self.turn_until(due)?;
-            let now = clock::now();
-            while due <= now {
-                self.post()?;
-                due += pace;
-            }
-        }
-        self.turn_until(end)
-    }
-
-    /// Waits until all requests are answered.
-    pub(crate) fn settle(&mut self) -> io::Result<()> {
-        let deadline = clock::now() + PATIENCE;
-        while self.counts.answered < self.counts.sent {
-            if clock::now() >= deadline {
-                let Counts { sent, arrived, answered } = self.counts;
-                return Err(io::Error::other(format!(
-                    "waited in vain for answers: {sent} requests sent, {arrived} arrived, {answered} answered"
-                )));
-            }
-            self.turn(Duration::from_millis(10))?;
-        }
-        Ok(())
-    }
-
-    /// Lets the next client that has its answer make a request.
-    fn post(&mut self) -> io::Result<()> {
-        let Some(index) = self.free.pop_front() else { return Ok(()) };
-        if let Some(Peer { link, role: Role::Client(request), .. }) = &mut self.peers[index] {
-            link.pending.extend(&*request);
-            self.counts.sent += 1;
-            link.flush()?;
-        }
-        Ok(())
-    }
-
-    fn turn_until(&mut self, deadline: Instant) -> io::Result<()> {
-        loop {
-            let rest = deadline.saturating_duration_since(clock::now());
-            self.turn(rest)?;
-            if rest.is_zero() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn turn(&mut self, patience: Duration) -> io::Result<()> {
-        wait(&mut self.poll, &mut self.events, patience)?;
-        let ready: Vec<_> = self.events.iter().map(mio::event::Event::token).collect();
-        for token in ready {
-            if token == LISTENER { self.accept()? } else { self.serve(token.0)? }
         }
         Ok(())
     }
@@ -204,6 +127,31 @@ impl Web {
     }
 }
 
+impl Ends for Web {
+    fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    fn post(&mut self) -> io::Result<()> {
+        let Some(index) = self.free.pop_front() else { return Ok(()) };
+        if let Some(Peer { link, role: Role::Client(request), .. }) = &mut self.peers[index] {
+            link.pending.extend(&*request);
+            self.counts.sent += 1;
+            link.flush()?;
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, patience: Duration) -> io::Result<()> {
+        wait(&mut self.poll, &mut self.events, patience)?;
+        let ready: Vec<_> = self.events.iter().map(mio::event::Event::token).collect();
+        for token in ready {
+            if token == LISTENER { self.accept()? } else { self.serve(token.0)? }
+        }
+        Ok(())
+    }
+}
+
 impl Peer {
     fn closed(&self) -> io::Result<()> {
         match self.role {
@@ -235,7 +183,6 @@ fn message_bytes(input: &[u8]) -> Option<usize> {
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok";
 const LISTENER: Token = Token(usize::MAX);
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

@@ -2,13 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::idle;
-use super::requests::{Ends, Settings};
+use super::requests::Settings;
 use crate::arguments::Arguments;
 use crate::clock;
 use crate::devices::Devices;
+use crate::ends::Ends;
 use crate::process;
 use crate::proxy::{Kind, Server};
 use crate::table::Table;
@@ -22,20 +22,6 @@ pub(crate) fn run(mut arguments: Arguments) -> io::Result<Table> {
     match idle_devices {
         0 => settings.compare("coap: confirmable POSTs", &kinds, |kind| open(kind, &settings)),
         count => memory(&kinds, count, settings.payload_bytes),
-    }
-}
-
-impl Ends for Devices {
-    fn drive(&mut self, per_second: f64, duration: Duration) -> io::Result<()> {
-        self.drive(per_second, duration)
-    }
-
-    fn settle(&mut self) -> io::Result<()> {
-        self.settle()
-    }
-
-    fn answered(&self) -> u64 {
-        self.counts().answered
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::requests::{Ends, Settings};
+use super::requests::Settings;
 use crate::arguments::Arguments;
+use crate::ends::Ends;
 use crate::proxy::{Kind, Server};
 use crate::table::Table;
 use crate::web::Web;
@@ -16,20 +16,6 @@ pub(crate) fn run(mut arguments: Arguments) -> io::Result<Table> {
     let kinds = kinds(&mut arguments)?;
     arguments.finish()?;
     settings.compare("http: requests over connections that stay", &kinds, |kind| open(kind, &settings))
-}
-
-impl Ends for Web {
-    fn drive(&mut self, per_second: f64, duration: Duration) -> io::Result<()> {
-        self.drive(per_second, duration)
-    }
-
-    fn settle(&mut self) -> io::Result<()> {
-        self.settle()
-    }
-
-    fn answered(&self) -> u64 {
-        self.counts().answered
-    }
 }
 
 fn open(kind: &Kind, settings: &Settings) -> io::Result<(Server, Box<dyn Ends>)> {

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::arguments::Arguments;
+use crate::ends::Ends;
 use crate::process;
 use crate::proxy::{Kind, Server};
 use crate::table::{Cell, Table, spread};
@@ -15,16 +16,6 @@ pub(super) struct Settings {
     pub(super) payload_bytes: usize,
     pub(super) rounds: usize,
     pub(super) duration: Duration,
-}
-
-/// The two ends of a load of requests.
-pub(super) trait Ends {
-    /// Makes `per_second` requests in each second of `duration`, fewer if the answers are slower.
-    fn drive(&mut self, per_second: f64, duration: Duration) -> io::Result<()>;
-    /// Waits until all requests are answered.
-    fn settle(&mut self) -> io::Result<()>;
-    /// How many are.
-    fn answered(&self) -> u64;
 }
 
 impl Settings {
@@ -69,10 +60,10 @@ impl Settings {
     fn cost(&self, server: &Server, ends: &mut dyn Ends) -> io::Result<f64> {
         ends.drive(self.per_second, WARM_UP)?;
         let pids = server.pids();
-        let (before, answered) = (process::cpu_nanos(&pids)?, ends.answered());
+        let (before, answered) = (process::cpu_nanos(&pids)?, ends.counts().answered);
         ends.drive(self.per_second, self.duration)?;
         let nanos = process::cpu_nanos(&pids)? - before;
-        let requests = ends.answered() - answered;
+        let requests = ends.counts().answered - answered;
         ends.settle()?;
         Ok(nanos as f64 / 1000.0 / requests as f64)
     }
