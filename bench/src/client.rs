@@ -1,7 +1,7 @@
 use std::io;
 
+use crate::counts::Counts;
 use crate::packet::{self, Credentials, Version, kind};
-use crate::world::Counts;
 
 /// What all clients of a load have in common; `{client}` in a topic or filter is the client id.
 #[derive(Clone)]

@@ -7,6 +7,7 @@ mod arguments;
 mod client;
 mod clock;
 mod configuration;
+mod counts;
 mod devices;
 mod ends;
 mod link;

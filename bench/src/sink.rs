@@ -1,7 +1,7 @@
 use std::io;
 
+use crate::counts::Counts;
 use crate::packet::{self, Version, kind};
-use crate::world::Counts;
 
 /// One connection of the least broker that a proxy can have behind it: it acknowledges, counts, and delivers
 /// to the first filter subscribed to, which must have no wildcard.

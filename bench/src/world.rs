@@ -9,26 +9,10 @@ use rustls::ClientConnection;
 
 use crate::client::Client;
 use crate::clock;
+use crate::counts::Counts;
 use crate::link::Link;
 use crate::packet::packet_length;
 use crate::sink::Sink;
-
-/// What passed, over all connections of one [`World`].
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Counts {
-    /// Clients that are connected, and subscribed if they were to.
-    pub(crate) ready: u64,
-    /// Messages that clients wrote.
-    pub(crate) sent: u64,
-    /// Messages that came out at the upstream.
-    pub(crate) arrived: u64,
-    /// PUBACKs that came back to clients.
-    pub(crate) acknowledged: u64,
-    /// Messages that the upstream wrote.
-    pub(crate) delivered: u64,
-    /// Messages that came out at clients.
-    pub(crate) received: u64,
-}
 
 /// Both ends of the load, on one thread: clients, and the upstream behind the proxy.
 pub(crate) struct World {

@@ -58,7 +58,9 @@ impl Grant {
             by: self.by.or(other.by),
             ends_after: shorter(self.ends_after, other.ends_after),
             session: match (self.session, other.session) {
-                (Some(one), Some(two)) => Some(one.and(&two)?),
+                (Some(one), Some(two)) => {
+                    Some(one.and(&two).map_err(|why| Reason::with_detail(Cause::Unavailable, why))?)
+                }
                 (one, two) => one.or(two),
             },
         })

@@ -1,6 +1,5 @@
 use std::sync::Arc;
 
-use crate::decision::{Cause, Reason};
 use crate::prefix::TopicPrefix;
 
 /// What is true for one session as a whole, beside what policies say of its packets.
@@ -47,12 +46,11 @@ impl SessionTerms {
         self.0.as_ref()?.topic_prefix.as_ref()
     }
 
-    /// These terms and `other` together. Nobody can stand behind two prefixes: that is a reason to deny.
-    pub fn and(&self, other: &Self) -> Result<Self, Reason> {
+    /// These terms and `other` together; or what contradicts itself, as nobody can stand behind two prefixes.
+    pub fn and(&self, other: &Self) -> Result<Self, String> {
         let topic_prefix = match (self.topic_prefix(), other.topic_prefix()) {
             (Some(one), Some(two)) if one != two => {
-                let detail = format!("policies put the session behind different prefixes, {one} and {two}");
-                return Err(Reason::with_detail(Cause::Unavailable, detail));
+                return Err(format!("policies put the session behind different prefixes, {one} and {two}"));
             }
             (one, two) => one.or(two).cloned(),
         };
@@ -96,10 +94,8 @@ mod tests {
     #[test]
     fn two_prefixes_are_a_denial_that_names_both() {
         let behind = |text| SessionTerms::new(SessionLimits::default(), Some(prefix(text)));
-        let reason = behind("a/").and(&behind("b/")).expect_err("there is no place behind both");
-        let expected =
-            "no decision to be had: policies put the session behind different prefixes, \"a/\" and \"b/\"";
-        assert_eq!(reason.to_string(), expected);
+        let why = behind("a/").and(&behind("b/")).expect_err("there is no place behind both");
+        assert_eq!(why, "policies put the session behind different prefixes, \"a/\" and \"b/\"");
         assert!(behind("a/").and(&behind("a/")).is_ok());
     }
 

@@ -4,11 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use crate::arguments::Arguments;
+use crate::counts::Counts;
 use crate::load::{Clients, Load, settle};
 use crate::process;
 use crate::proxy::{Kind, Server};
 use crate::tls::Identity;
-use crate::world::{Counts, World};
+use crate::world::World;
 
 /// A proxy between its clients and its upstream.
 pub(super) struct Side<'a> {

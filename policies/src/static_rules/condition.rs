@@ -2,8 +2,8 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
+use super::effect::Effect;
 use super::pattern::may_have_values;
-use super::statement::Effect;
 use crate::cidr::Cidr;
 use crate::now::Now;
 use crate::query::{Query, Resource};

@@ -2,8 +2,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::condition::Condition;
+use super::effect::Effect;
 use super::pattern::{Level, LevelPattern, Name, TopicPattern};
-use super::statement::Effect;
 use crate::now::Now;
 use crate::query::{Action, Query, Resource};
 use crate::topic::is_literal;

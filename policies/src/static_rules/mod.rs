@@ -16,6 +16,7 @@
 mod compile;
 mod condition;
 mod edges;
+mod effect;
 mod index;
 mod pattern;
 mod statement;
@@ -33,8 +34,9 @@ use crate::topic::canonical;
 
 pub use self::compile::{CompileError, MAX_ENTRIES, MAX_STATEMENTS, Problem};
 pub use self::condition::{Condition, ConditionError};
+pub use self::effect::Effect;
 pub use self::pattern::{LevelPattern, MAX_LEVELS, PatternError, ResourcePattern, TopicPattern, variable};
-pub use self::statement::{Effect, Statement, Who, WhoError};
+pub use self::statement::{Statement, Who, WhoError};
 
 /// The built-in policy `static`: statements, found by principal and then level by level.
 #[derive(Debug)]

@@ -2,6 +2,7 @@ use std::error::Error;
 use std::fmt;
 
 use super::condition::Condition;
+use super::effect::Effect;
 use super::pattern::ResourcePattern;
 use crate::query::Action;
 
@@ -20,15 +21,6 @@ pub struct Statement {
     pub resources: Vec<ResourcePattern>,
     /// What else must hold: all of them.
     pub conditions: Vec<Condition>,
-}
-
-/// What a statement says where it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// It may pass, unless another statement denies it.
-    Allow,
-    /// It must not pass, whatever other statements say.
-    Deny,
 }
 
 /// Whom a statement speaks of.
