@@ -17,7 +17,7 @@ criterion_main!(benches);
 
 fn open_and_seal(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("a record of 64 bytes with a connection id, opened and sealed");
-    for suite in SUITES {
+    for suite in Suite::ALL {
         let keys = key_block(suite, &[1; 48], &[2; 32], &[3; 32]);
         let mut datagram = Vec::new();
         keys.client.seal(&HEAD, &[b'x'; 64], &mut datagram).expect("a short plaintext");
@@ -39,16 +39,6 @@ fn answer(keys: &Keys, datagram: &mut [u8], out: &mut Vec<u8>) {
     let (_, payload) = keys.client.open(datagram, &record).expect("an authentic record");
     keys.server.seal(&HEAD, &datagram[payload], out).expect("a short plaintext");
 }
-
-const SUITES: [Suite; 7] = [
-    Suite::Aes128Ccm,
-    Suite::Aes128Ccm8,
-    Suite::Aes128Gcm,
-    Suite::Aes256Ccm,
-    Suite::Aes256Ccm8,
-    Suite::Aes256Gcm,
-    Suite::ChaCha20Poly1305,
-];
 
 const HEAD: Head<'static> =
     Head { content_type: ContentType::ApplicationData, epoch: 1, sequence: 7, cid: &[9; 8] };

@@ -1,5 +1,7 @@
 //! Cipher suites that records can be protected with.
 
+use std::marker::PhantomData;
+
 use aes::{Aes128Enc, Aes256Enc};
 use ccm::Ccm;
 use ccm::aead::array::typenum::Unsigned;
@@ -29,18 +31,20 @@ pub enum Suite {
 }
 
 impl Suite {
+    /// Every one there is.
+    pub const ALL: [Self; 7] = [
+        Self::Aes128Ccm,
+        Self::Aes128Ccm8,
+        Self::Aes128Gcm,
+        Self::Aes256Ccm,
+        Self::Aes256Ccm8,
+        Self::Aes256Gcm,
+        Self::ChaCha20Poly1305,
+    ];
+
     /// The suite that IANA gave this number: of PSK, ECDHE_PSK, ECDHE_ECDSA and ECDHE_RSA, those with an AEAD.
     pub fn from_number(number: u16) -> Option<Self> {
-        Some(match number {
-            0xc0a4 | 0xc0ac | 0xd005 => Self::Aes128Ccm,
-            0xc0a8 | 0xc0ae | 0xd003 => Self::Aes128Ccm8,
-            0x00a8 | 0xc02b | 0xc02f | 0xd001 => Self::Aes128Gcm,
-            0xc0a5 | 0xc0ad => Self::Aes256Ccm,
-            0xc0a9 | 0xc0af => Self::Aes256Ccm8,
-            0x00a9 | 0xc02c | 0xc030 | 0xd002 => Self::Aes256Gcm,
-            0xcca8 | 0xcca9 | 0xccab | 0xccac => Self::ChaCha20Poly1305,
-            _ => return None,
-        })
+        CIPHER_SUITES.iter().find(|row| row.0 == number).map(|row| row.2)
     }
 
     pub(crate) fn key_length(self) -> usize {
@@ -71,78 +75,102 @@ impl Suite {
 
     /// Encrypts `text` but its end, where the tag comes.
     pub(crate) fn seal(self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
-        match self {
-            Self::Aes128Ccm => ccm_seal::<Ccm<Aes128Enc, U16, U12>>(key, nonce, associated, text),
-            Self::Aes128Ccm8 => ccm_seal::<Ccm<Aes128Enc, U8, U12>>(key, nonce, associated, text),
-            Self::Aes128Gcm => ring_seal(&aead::AES_128_GCM, key, nonce, associated, text),
-            Self::Aes256Ccm => ccm_seal::<Ccm<Aes256Enc, U16, U12>>(key, nonce, associated, text),
-            Self::Aes256Ccm8 => ccm_seal::<Ccm<Aes256Enc, U8, U12>>(key, nonce, associated, text),
-            Self::Aes256Gcm => ring_seal(&aead::AES_256_GCM, key, nonce, associated, text),
-            Self::ChaCha20Poly1305 => ring_seal(&aead::CHACHA20_POLY1305, key, nonce, associated, text),
-        }
+        self.aead().seal(key, nonce, associated, text)
     }
 
     /// Decrypts `text` but its end, the tag; what is not authentic is lost.
     pub(crate) fn open(self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
+        self.aead().open(key, nonce, associated, text)
+    }
+
+    fn aead(self) -> &'static dyn Aead {
         match self {
-            Self::Aes128Ccm => ccm_open::<Ccm<Aes128Enc, U16, U12>>(key, nonce, associated, text),
-            Self::Aes128Ccm8 => ccm_open::<Ccm<Aes128Enc, U8, U12>>(key, nonce, associated, text),
-            Self::Aes128Gcm => ring_open(&aead::AES_128_GCM, key, nonce, associated, text),
-            Self::Aes256Ccm => ccm_open::<Ccm<Aes256Enc, U16, U12>>(key, nonce, associated, text),
-            Self::Aes256Ccm8 => ccm_open::<Ccm<Aes256Enc, U8, U12>>(key, nonce, associated, text),
-            Self::Aes256Gcm => ring_open(&aead::AES_256_GCM, key, nonce, associated, text),
-            Self::ChaCha20Poly1305 => ring_open(&aead::CHACHA20_POLY1305, key, nonce, associated, text),
+            Self::Aes128Ccm => &CcmOf::<Ccm<Aes128Enc, U16, U12>>(PhantomData),
+            Self::Aes128Ccm8 => &CcmOf::<Ccm<Aes128Enc, U8, U12>>(PhantomData),
+            Self::Aes128Gcm => &AES_128_GCM,
+            Self::Aes256Ccm => &CcmOf::<Ccm<Aes256Enc, U16, U12>>(PhantomData),
+            Self::Aes256Ccm8 => &CcmOf::<Ccm<Aes256Enc, U8, U12>>(PhantomData),
+            Self::Aes256Gcm => &AES_256_GCM,
+            Self::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         }
     }
 }
 
-fn ccm_seal<A>(key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()>
+/// What a server is known by; clients may be known otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Credential {
+    /// A certificate, with ECDHE.
+    Certificate,
+    /// A key that both have, with ECDHE or alone.
+    Psk,
+}
+
+impl Credential {
+    /// That of the cipher suite with this number.
+    #[cfg(feature = "openssl")]
+    pub(crate) fn of(number: u16) -> Option<Self> {
+        CIPHER_SUITES.iter().find(|row| row.0 == number).map(|row| row.1)
+    }
+
+    /// What OpenSSL calls the cipher suites that it has for one.
+    #[cfg(feature = "openssl")]
+    pub(crate) fn names(self) -> impl Iterator<Item = &'static str> {
+        CIPHER_SUITES.iter().filter(move |row| row.1 == self).filter_map(|row| row.3)
+    }
+}
+
+/// Encrypts and decrypts in place, as a suite does.
+trait Aead {
+    fn seal(&self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()>;
+    fn open(&self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()>;
+}
+
+/// AES in CCM by one of RustCrypto's types: ring has none.
+struct CcmOf<A>(PhantomData<A>);
+
+/// All else.
+struct ByRing(&'static Algorithm);
+
+impl<A> Aead for CcmOf<A>
 where
     A: KeyInit + AeadInOut + AeadCore<NonceSize = U12>,
 {
-    let cipher = A::new_from_slice(key).ok()?;
-    let (text, room) = text.split_at_mut_checked(text.len().checked_sub(A::TagSize::USIZE)?)?;
-    let tag = cipher.encrypt_inout_detached(&nonce.into(), associated, text.into()).ok()?;
-    room.copy_from_slice(&tag);
-    Some(())
+    fn seal(&self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
+        let cipher = A::new_from_slice(key).ok()?;
+        let (text, room) = text.split_at_mut_checked(text.len().checked_sub(A::TagSize::USIZE)?)?;
+        let tag = cipher.encrypt_inout_detached(&nonce.into(), associated, text.into()).ok()?;
+        room.copy_from_slice(&tag);
+        Some(())
+    }
+
+    fn open(&self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
+        let cipher = A::new_from_slice(key).ok()?;
+        let (text, tag) = text.split_at_mut_checked(text.len().checked_sub(A::TagSize::USIZE)?)?;
+        let tag = (&*tag).try_into().ok()?;
+        cipher.decrypt_inout_detached(&nonce.into(), associated, text.into(), tag).ok()
+    }
 }
 
-fn ccm_open<A>(key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()>
-where
-    A: KeyInit + AeadInOut + AeadCore<NonceSize = U12>,
-{
-    let cipher = A::new_from_slice(key).ok()?;
-    let (text, tag) = text.split_at_mut_checked(text.len().checked_sub(A::TagSize::USIZE)?)?;
-    let tag = (&*tag).try_into().ok()?;
-    cipher.decrypt_inout_detached(&nonce.into(), associated, text.into(), tag).ok()
+impl Aead for ByRing {
+    fn seal(&self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
+        let cipher = LessSafeKey::new(UnboundKey::new(self.0, key).ok()?);
+        let (text, room) = text.split_at_mut_checked(text.len().checked_sub(MAX_TAG_LENGTH)?)?;
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = cipher.seal_in_place_separate_tag(nonce, Aad::from(associated), text).ok()?;
+        room.copy_from_slice(tag.as_ref());
+        Some(())
+    }
+
+    fn open(&self, key: &[u8], nonce: [u8; 12], associated: &[u8], text: &mut [u8]) -> Option<()> {
+        let cipher = LessSafeKey::new(UnboundKey::new(self.0, key).ok()?);
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        cipher.open_in_place(nonce, Aad::from(associated), text).ok().map(drop)
+    }
 }
 
-fn ring_seal(
-    algorithm: &'static Algorithm,
-    key: &[u8],
-    nonce: [u8; 12],
-    associated: &[u8],
-    text: &mut [u8],
-) -> Option<()> {
-    let cipher = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
-    let (text, room) = text.split_at_mut_checked(text.len().checked_sub(MAX_TAG_LENGTH)?)?;
-    let nonce = Nonce::assume_unique_for_key(nonce);
-    let tag = cipher.seal_in_place_separate_tag(nonce, Aad::from(associated), text).ok()?;
-    room.copy_from_slice(tag.as_ref());
-    Some(())
-}
-
-fn ring_open(
-    algorithm: &'static Algorithm,
-    key: &[u8],
-    nonce: [u8; 12],
-    associated: &[u8],
-    text: &mut [u8],
-) -> Option<()> {
-    let cipher = LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?);
-    let nonce = Nonce::assume_unique_for_key(nonce);
-    cipher.open_in_place(nonce, Aad::from(associated), text).ok().map(drop)
-}
+static AES_128_GCM: ByRing = ByRing(&aead::AES_128_GCM);
+static AES_256_GCM: ByRing = ByRing(&aead::AES_256_GCM);
+static CHACHA20_POLY1305: ByRing = ByRing(&aead::CHACHA20_POLY1305);
 
 /// The longest key that a suite has.
 pub(crate) const MAX_KEY_LENGTH: usize = 32;
@@ -152,42 +180,46 @@ pub(crate) const NONCE_LENGTH: usize = 12;
 
 const MAX_TAG_LENGTH: usize = 16;
 
+/// Cipher suites with an AEAD, by their numbers at IANA, with OpenSSL's names of those that it has.
+const CIPHER_SUITES: [(u16, Credential, Suite, Option<&str>); 22] = [
+    (0x00a8, Credential::Psk, Suite::Aes128Gcm, Some("PSK-AES128-GCM-SHA256")),
+    (0x00a9, Credential::Psk, Suite::Aes256Gcm, Some("PSK-AES256-GCM-SHA384")),
+    (0xc0a4, Credential::Psk, Suite::Aes128Ccm, Some("PSK-AES128-CCM")),
+    (0xc0a5, Credential::Psk, Suite::Aes256Ccm, Some("PSK-AES256-CCM")),
+    (0xc0a8, Credential::Psk, Suite::Aes128Ccm8, Some("PSK-AES128-CCM8")),
+    (0xc0a9, Credential::Psk, Suite::Aes256Ccm8, Some("PSK-AES256-CCM8")),
+    (0xccab, Credential::Psk, Suite::ChaCha20Poly1305, Some("PSK-CHACHA20-POLY1305")),
+    // with ECDHE
+    (0xccac, Credential::Psk, Suite::ChaCha20Poly1305, Some("ECDHE-PSK-CHACHA20-POLY1305")),
+    (0xd001, Credential::Psk, Suite::Aes128Gcm, None),
+    (0xd002, Credential::Psk, Suite::Aes256Gcm, None),
+    (0xd003, Credential::Psk, Suite::Aes128Ccm8, None),
+    (0xd005, Credential::Psk, Suite::Aes128Ccm, None),
+    (0xc02b, Credential::Certificate, Suite::Aes128Gcm, Some("ECDHE-ECDSA-AES128-GCM-SHA256")),
+    (0xc02c, Credential::Certificate, Suite::Aes256Gcm, Some("ECDHE-ECDSA-AES256-GCM-SHA384")),
+    (0xc0ac, Credential::Certificate, Suite::Aes128Ccm, Some("ECDHE-ECDSA-AES128-CCM")),
+    (0xc0ad, Credential::Certificate, Suite::Aes256Ccm, Some("ECDHE-ECDSA-AES256-CCM")),
+    (0xc0ae, Credential::Certificate, Suite::Aes128Ccm8, Some("ECDHE-ECDSA-AES128-CCM8")),
+    (0xc0af, Credential::Certificate, Suite::Aes256Ccm8, Some("ECDHE-ECDSA-AES256-CCM8")),
+    (0xcca9, Credential::Certificate, Suite::ChaCha20Poly1305, Some("ECDHE-ECDSA-CHACHA20-POLY1305")),
+    (0xc02f, Credential::Certificate, Suite::Aes128Gcm, Some("ECDHE-RSA-AES128-GCM-SHA256")),
+    (0xc030, Credential::Certificate, Suite::Aes256Gcm, Some("ECDHE-RSA-AES256-GCM-SHA384")),
+    (0xcca8, Credential::Certificate, Suite::ChaCha20Poly1305, Some("ECDHE-RSA-CHACHA20-POLY1305")),
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn suites_with_an_aead_are_known() {
-        for (number, suite) in KNOWN {
+    fn every_suite_has_numbers_and_every_number_one_suite() {
+        for suite in Suite::ALL {
+            assert!(CIPHER_SUITES.iter().any(|row| row.2 == suite), "{suite:?}");
+        }
+        for (number, _, suite, _) in CIPHER_SUITES {
             assert_eq!(Suite::from_number(number), Some(suite), "{number:#06x}");
         }
         let count = (0..=u16::MAX).filter(|number| Suite::from_number(*number).is_some()).count();
-        assert_eq!(count, KNOWN.len());
+        assert_eq!(count, CIPHER_SUITES.len());
     }
-
-    /// As IANA lists them, in the order of PSK, ECDHE_PSK, ECDHE_ECDSA and ECDHE_RSA.
-    const KNOWN: [(u16, Suite); 22] = [
-        (0x00a8, Suite::Aes128Gcm),
-        (0x00a9, Suite::Aes256Gcm),
-        (0xc0a4, Suite::Aes128Ccm),
-        (0xc0a5, Suite::Aes256Ccm),
-        (0xc0a8, Suite::Aes128Ccm8),
-        (0xc0a9, Suite::Aes256Ccm8),
-        (0xccab, Suite::ChaCha20Poly1305),
-        (0xd001, Suite::Aes128Gcm),
-        (0xd002, Suite::Aes256Gcm),
-        (0xd003, Suite::Aes128Ccm8),
-        (0xd005, Suite::Aes128Ccm),
-        (0xccac, Suite::ChaCha20Poly1305),
-        (0xc02b, Suite::Aes128Gcm),
-        (0xc02c, Suite::Aes256Gcm),
-        (0xc0ac, Suite::Aes128Ccm),
-        (0xc0ad, Suite::Aes256Ccm),
-        (0xc0ae, Suite::Aes128Ccm8),
-        (0xc0af, Suite::Aes256Ccm8),
-        (0xcca9, Suite::ChaCha20Poly1305),
-        (0xc02f, Suite::Aes128Gcm),
-        (0xc030, Suite::Aes256Gcm),
-        (0xcca8, Suite::ChaCha20Poly1305),
-    ];
 }

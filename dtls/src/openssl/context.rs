@@ -11,6 +11,7 @@ use ::openssl::x509::X509;
 use super::handshake::{connection_id_of, write_key};
 use super::settings::{ClientAuth, EngineSettings, Fault, Psk, Resumption};
 use super::trust::{Trust, is_acceptable};
+use crate::suite::Credential;
 
 /// What contexts are made of, checked.
 pub(super) struct Material {
@@ -69,10 +70,11 @@ impl Material {
         Ok(builder.build())
     }
 
+    /// All that have an AEAD; which of them, the client prefers.
     fn ciphers(&self) -> String {
-        let by_certificate = self.certificate.is_some().then_some(CERTIFICATE_CIPHERS);
-        let by_key = (self.psk == Psk::On).then_some(PSK_CIPHERS);
-        [by_certificate, by_key].into_iter().flatten().collect::<Vec<_>>().join(":")
+        let certificate = self.certificate.as_ref().map(|_| Credential::Certificate);
+        let key = (self.psk == Psk::On).then_some(Credential::Psk);
+        certificate.into_iter().chain(key).flat_map(Credential::names).collect::<Vec<_>>().join(":")
     }
 
     fn ask_for_certificates(&self, builder: &mut SslContextBuilder) -> Result<(), ErrorStack> {
@@ -147,16 +149,6 @@ fn set_resumption(builder: &mut SslContextBuilder, resumption: Resumption) -> Re
     }
     builder.set_session_id_context(b"mgate")
 }
-
-/// With an AEAD and forward secrecy; which of them, the client prefers.
-const CERTIFICATE_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:\
-    ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES128-CCM:ECDHE-ECDSA-AES256-CCM:\
-    ECDHE-ECDSA-AES128-CCM8:ECDHE-ECDSA-AES256-CCM8:\
-    ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305";
-
-/// With an AEAD; devices that can afford forward secrecy choose the first.
-const PSK_CIPHERS: &str = "ECDHE-PSK-CHACHA20-POLY1305:PSK-AES128-GCM-SHA256:PSK-AES256-GCM-SHA384:\
-    PSK-CHACHA20-POLY1305:PSK-AES128-CCM:PSK-AES256-CCM:PSK-AES128-CCM8:PSK-AES256-CCM8";
 
 const SIGNATURES: &str = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:\
     rsa_pss_rsae_sha256:rsa_pss_rsae_sha384:rsa_pss_rsae_sha512:RSA+SHA256:RSA+SHA384:RSA+SHA512";

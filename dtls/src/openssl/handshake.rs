@@ -18,7 +18,7 @@ use crate::engine::{
 };
 use crate::keys::{Keys, key_block};
 use crate::record::{ContentType, Head, Record, records};
-use crate::suite::Suite;
+use crate::suite::{Credential, Suite};
 
 /// A handshake: OpenSSL's, and what it must not see.
 pub(super) struct SslHandshake {
@@ -213,7 +213,7 @@ impl SslHandshake {
     }
 
     fn is_psk(&self) -> bool {
-        self.suite.is_some_and(|suite| PSK_SUITES.contains(&suite))
+        self.suite.and_then(Credential::of) == Some(Credential::Psk)
     }
 }
 
@@ -344,7 +344,3 @@ const AFTER_OWN_FINISHED: &str = "TWFIN";
 
 /// Where a ServerHello has its session id: behind the header, the version and the random bytes.
 const SESSION_ID: usize = 12 + 2 + 32;
-
-/// Those of PSK and ECDHE_PSK, by their numbers at IANA.
-const PSK_SUITES: [u16; 12] =
-    [0x00a8, 0x00a9, 0xc0a4, 0xc0a5, 0xc0a8, 0xc0a9, 0xccab, 0xccac, 0xd001, 0xd002, 0xd003, 0xd005];

@@ -31,8 +31,8 @@ pub(crate) fn check_client_hello(message: &[u8]) -> bool {
 pub(crate) fn check_records(input: &[u8]) -> usize {
     let Some((&[options, cid_length, change], datagram)) = input.split_first_chunk() else { return 0 };
     let cid_length = usize::from(cid_length % 21);
-    let keys = keys(SUITES[usize::from(options) % SUITES.len()]);
-    let content_type = TYPES[usize::from(options) / SUITES.len() % TYPES.len()];
+    let keys = keys(Suite::ALL[usize::from(options) % Suite::ALL.len()]);
+    let content_type = TYPES[usize::from(options) / Suite::ALL.len() % TYPES.len()];
     check_sealed(&keys, content_type, datagram.split_at(cid_length.min(datagram.len())), change);
     check_opened(&keys, datagram, cid_length)
 }
@@ -94,16 +94,6 @@ fn keys(suite: Suite) -> Keys {
     let bytes_from = |first: u8| std::array::from_fn(|at| first + at as u8);
     key_block(suite, &std::array::from_fn(|at| at as u8), &bytes_from(0xc0), &bytes_from(0x50))
 }
-
-const SUITES: [Suite; 7] = [
-    Suite::Aes128Ccm,
-    Suite::Aes128Ccm8,
-    Suite::Aes128Gcm,
-    Suite::Aes256Ccm,
-    Suite::Aes256Ccm8,
-    Suite::Aes256Gcm,
-    Suite::ChaCha20Poly1305,
-];
 
 const TYPES: [ContentType; 3] = [ContentType::ApplicationData, ContentType::Alert, ContentType::Handshake];
 
