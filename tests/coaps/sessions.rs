@@ -64,6 +64,9 @@ fn client_that_moved_is_found_by_its_connection_id_and_told_what_it_observes() {
             assert_eq!(again, way, "it is the same session");
             let ping = device.receive_ping();
             device.reject(ping);
+            // what comes behind the rejection shows that it was heard before the upstream says more
+            device.send(&get(20 + round, "time"));
+            assert_eq!(receive_from(&upstream).0, get(20 + round, "time"));
             upstream.send_to(&[0x60, 0x45, 0, 10 + round as u8], way).unwrap();
             assert_eq!(device.receive(), [0x60, 0x45, 0, 10 + round as u8]);
             upstream.send_to(&[0x51, 0x45, 1, round as u8, 7, 0x61, 2, 0xff, b'b'], way).unwrap();
