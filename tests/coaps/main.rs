@@ -7,6 +7,7 @@ mod libraries;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
+mod webrtc;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
