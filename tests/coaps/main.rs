@@ -3,6 +3,7 @@
 #![cfg(feature = "dtls")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod device;
 mod libraries;
 mod sessions;
 #[path = "../support/mod.rs"]

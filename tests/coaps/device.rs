@@ -1,0 +1,130 @@
+//! The program in `examples/coaps_device`.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::process::Command;
+
+use coap_lite::{ContentFormat, MessageType, Packet};
+
+use crate::support::coap::{receive_from, upstream};
+use crate::support::process::{Lines, Process};
+use crate::support::{Files, Mgate, manifest};
+use crate::{KEY, hex, port_of};
+
+#[test]
+fn example_device_publishes_to_its_channel() {
+    let files = files().with_certificates();
+    let mut config = fs::read_to_string(manifest("examples/coaps_device/mgate.toml")).unwrap();
+    config = config.replace("127.0.0.1:5684", "127.0.0.1:0").replace("../readings.toml", "readings.toml");
+    let tls =
+        "tls = { cert = 'localhost.pem', key = 'localhost.key', client_ca = 'ca.pem' }\n[authn.certs]\n";
+    config = config.replacen("[authn.keys]", &format!("{tls}type = 'x509'\n[authn.keys]"), 1);
+    let mgate = Mgate::start(&files, &config.replace("[\"keys\"]", "['keys', 'certs']"));
+    for credential in [&["--psk", "devices.psk"][..], &["--certificate", "dev-1.pem", "dev-1.key", "ca.pem"]]
+    {
+        let before = mgate.log.count("uptime");
+        let (mut device, said) = start(&files, &mgate, &[credential, &["--count", "2"]].concat());
+        assert!(device.wait().success(), "{}", said.text());
+        assert_eq!(said.lines(), ["answered: 2.04", "answered: 2.04"]);
+        mgate.log.wait_for_times("uptime", before + 2);
+    }
+    let (mut device, said) = start(&files, &mgate, &["--psk", "devices.psk", "--count", "1", "--observe"]);
+    assert!(device.wait().success());
+    assert_eq!(said.lines(), ["observing: 4.05", "answered: 2.04"], "there is nothing to hear");
+}
+
+#[test]
+fn example_device_sends_again_what_nobody_answered_and_hears_what_it_observes() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_upstream(0, &upstream));
+    let (mut device, said) = start(&files, &mgate, &["--psk", "devices.psk", "--count", "1", "--observe"]);
+    let (observe, way) = receive(&upstream);
+    assert_eq!(observe.get_observe_value(), Some(Ok(0)));
+    answer(&upstream, way, &observe, "2.05", |answer| answer.set_observe_value(1));
+    let (first, _) = receive(&upstream);
+    let (again, way) = receive(&upstream);
+    assert_eq!(again.to_bytes(), first.to_bytes());
+    assert_eq!(first.get_content_format(), Some(ContentFormat::ApplicationSenmlJSON));
+    assert!(String::from_utf8_lossy(&first.payload).starts_with(r#"[{"n":"uptime","u":"s","v":"#));
+    // a notification comes first, and the answer by itself
+    let mut told = Packet::new();
+    told.header.set_type(MessageType::Confirmable);
+    told.header.set_code("2.05");
+    told.header.message_id = 0x1234;
+    told.set_token(observe.get_token().to_vec());
+    told.set_observe_value(2);
+    told.payload = b"news".to_vec();
+    upstream.send_to(&told.to_bytes().unwrap(), way).unwrap();
+    assert_eq!(receive_from(&upstream).0, [0x60, 0, 0x12, 0x34]);
+    let [high, low] = first.header.message_id.to_be_bytes();
+    upstream.send_to(&[0x60, 0, high, low], way).unwrap();
+    answer(&upstream, way, &first, "2.04", |answer| {
+        answer.header.set_type(MessageType::Confirmable);
+        answer.header.message_id = 0x5678;
+    });
+    assert_eq!(receive(&upstream).0.header.message_id, 0x5678);
+    assert!(device.wait().success(), "{}", said.text());
+    assert_eq!(said.lines(), ["observing: 2.05", "heard: 2.05 news", "answered: 2.04"]);
+}
+
+#[test]
+fn example_device_goes_on_when_its_gateway_is_back() {
+    let (files, upstream) = (files(), upstream());
+    let mut mgate = Mgate::start(&files, &with_upstream(0, &upstream));
+    let port = mgate.address().port();
+    let (mut device, said) = start(&files, &mgate, &["--psk", "devices.psk", "--count", "2"]);
+    let (first, way) = receive(&upstream);
+    answer(&upstream, way, &first, "2.04", |_| ());
+    let (unanswered, _) = receive(&upstream);
+    assert!(device.is_running());
+    mgate.terminate();
+    assert!(mgate.wait().success());
+    let _mgate = Mgate::start(&files, &with_upstream(port, &upstream));
+    let (second, way) = receive(&upstream);
+    assert_eq!(second.payload, unanswered.payload, "nothing is lost");
+    answer(&upstream, way, &second, "2.04", |_| ());
+    assert!(device.wait().success(), "{}", said.text());
+    assert_eq!(said.lines(), ["answered: 2.04", "answered: 5.03", "answered: 2.04"]);
+}
+
+/// Starts the device, in the folder with its files.
+fn start(files: &Files, mgate: &Mgate, arguments: &[&str]) -> (Process, Lines) {
+    let test = std::env::current_exe().unwrap();
+    let program = test.ancestors().nth(2).unwrap().join("examples/coaps_device");
+    assert!(program.exists(), "it is not built: run scripts/test, or cargo build --example coaps_device");
+    let mut command = Command::new(program);
+    let url = format!("coaps://{}/channels/dev-1/messages", mgate.address());
+    command.current_dir(files.path(".")).args(["--interval", "0"]).args(arguments).arg(url);
+    Process::start_with_stdout(&mut command)
+}
+
+fn files() -> Files {
+    let readings = fs::read_to_string(manifest("examples/readings.toml")).unwrap();
+    let key = format!("dev-1:{}\n", hex(KEY.as_bytes()));
+    Files::new(&[("readings.toml", &readings), ("devices.psk", &key)])
+}
+
+fn with_upstream(port: u16, upstream: &UdpSocket) -> String {
+    format!(
+        "[[route]]\nname = 'devices'\nlisten = 'coaps://127.0.0.1:{port}'\nupstream = 'coap://127.0.0.1:{}'\n\
+         authn = ['keys']\npolicies = ['own-channel']\ncoap = {{ profile = 'messages' }}\n\
+         [policy.own-channel]\ntype = 'static'\nfile = 'readings.toml'\n\
+         [authn.keys]\ntype = 'psk'\nfile = 'devices.psk'\n",
+        port_of(upstream)
+    )
+}
+
+fn receive(upstream: &UdpSocket) -> (Packet, SocketAddr) {
+    let (message, way) = receive_from(upstream);
+    (Packet::from_bytes(&message).unwrap(), way)
+}
+
+fn answer(upstream: &UdpSocket, way: SocketAddr, request: &Packet, code: &str, change: impl Fn(&mut Packet)) {
+    let mut answer = Packet::new();
+    answer.header.set_type(MessageType::Acknowledgement);
+    answer.header.set_code(code);
+    answer.header.message_id = request.header.message_id;
+    answer.set_token(request.get_token().to_vec());
+    change(&mut answer);
+    upstream.send_to(&answer.to_bytes().unwrap(), way).unwrap();
+}
