@@ -7,14 +7,15 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use mgate_certs::Issued;
 use mgate_dtls::openssl::{Engine, EngineSettings, Resumption};
 use mgate_dtls::{
-    CloseReason, ContentType, DtlsEndpoint, Event, HandshakeFault, Refusal, SendFault, SessionId, Settings,
-    records, shard_of,
+    CloseReason, ContentType, DtlsEndpoint, Event, HandshakeFault, Identity, Refusal, SendFault, SessionId,
+    Settings, records, shard_of,
 };
 
 use support::device::{Device, Options, plain_record};
-use support::pki::{Pki, wait_until};
+use support::pki::{Below, Pki, wait_until};
 use support::{Server, address, psk};
 
 #[test]
@@ -292,9 +293,7 @@ fn a_session_is_resumed_by_ticket_and_by_id_and_its_identity_is_known() {
                 let options = Options { cid, takes_tickets, ..options.clone() };
                 let mut device = Device::new(options.clone(), address(1), server.now);
                 server.connect(&mut device);
-                let Some(Event::Connected { identity: before, .. }) = server.last_connected().cloned() else {
-                    panic!("{:?}", server.events);
-                };
+                let before = identity_of(&server);
                 assert!(before.psk.is_some() != (before.certificates.len() == 1));
                 // one with a certificate in it would make the next hello too long
                 assert_eq!(device.has_ticket(), takes_tickets && before.psk.is_some());
@@ -312,6 +311,22 @@ fn a_session_is_resumed_by_ticket_and_by_id_and_its_identity_is_known() {
             }
         }
     }
+}
+
+#[test]
+fn a_session_that_is_resumed_has_all_certificates_of_its_client() {
+    let below = Below::new();
+    let mut server = Server::new(&below.server(), Settings::default());
+    let options = Options::certificate(below.client("device 1"));
+    let mut device = Device::new(options.clone(), address(1), server.now);
+    server.connect(&mut device);
+    let before = identity_of(&server);
+    assert_eq!(before.certificates.len(), 2, "its own, and that of who signed it");
+    let earlier = Some(device.earlier());
+    let mut device = Device::new(Options { earlier, ..options }, address(2), server.now);
+    server.connect(&mut device);
+    assert!(device.is_resumed);
+    assert_eq!(identity_of(&server), before);
 }
 
 #[test]
@@ -347,10 +362,16 @@ fn another_engine_knows_no_earlier_session() {
 
 #[test]
 fn a_session_whose_certificate_has_expired_is_not_resumed() {
-    let pki = Pki::new();
-    let mut server = Server::new(&pki.server(), Settings::default());
-    for takes_tickets in [false, true] {
-        let (mut device, end) = connect_with_short_certificate(&pki, &mut server, takes_tickets);
+    let (pki, below) = (Pki::new(), Below::new());
+    let own = |time| pki.client_for("device 1", time);
+    let of_authority = |time| below.client_for("device 1", time);
+    for (takes_tickets, engine, issue) in [
+        (false, pki.server(), &own as &dyn Fn(Duration) -> (Issued, SystemTime)),
+        (true, pki.server(), &own),
+        (false, below.server(), &of_authority),
+    ] {
+        let mut server = Server::new(&engine, Settings::default());
+        let (mut device, end) = connect_with_short_certificate(issue, &mut server, takes_tickets);
         wait_until(end);
         let earlier = Some(device.earlier());
         device = Device::new(Options { earlier, ..device.options }, address(2), server.now);
@@ -418,12 +439,12 @@ fn no_number_of_a_record_is_used_twice() {
 
 /// Connects a device whose certificate ends as soon as the machine is fast enough for; and when that is.
 fn connect_with_short_certificate(
-    pki: &Pki,
+    issue: &dyn Fn(Duration) -> (Issued, SystemTime),
     server: &mut Server,
     takes_tickets: bool,
 ) -> (Device, SystemTime) {
     for seconds in [1, 2, 4, 8, 16] {
-        let (own, end) = pki.client_for("device 1", Duration::from_secs(seconds));
+        let (own, end) = issue(Duration::from_secs(seconds));
         let options = Options { takes_tickets, ..Options::certificate(own) };
         let mut device = Device::new(options, address(1), server.now);
         device.start(server.now);
@@ -453,6 +474,13 @@ fn moves(server: &Server) -> Vec<std::net::SocketAddr> {
         _ => None,
     };
     server.events.iter().filter_map(moved).collect()
+}
+
+fn identity_of(server: &Server) -> Identity {
+    match server.last_connected() {
+        Some(Event::Connected { identity, .. }) => identity.clone(),
+        _ => panic!("{:?}", server.events),
+    }
 }
 
 fn session_of(server: &Server) -> SessionId {

@@ -131,6 +131,23 @@ fn keys_and_certificates_serve_at_one_place() {
 }
 
 #[test]
+fn who_has_what_the_other_one_cannot_use_is_refused_at_once() {
+    let pki = Pki::new();
+    for (engine, options) in
+        [(pki.server(), Options::psk("device 1")), (psk(), Options::certificate(pki.client("device 1")))]
+    {
+        let mut server = Server::new(&engine, Settings::default());
+        let mut device = Device::new(options, address(1), server.now);
+        device.start(server.now);
+        server.converse(&mut device);
+        assert_eq!(device.alerts, [[2, 40]]);
+        assert_eq!(failures(&server), [HandshakeFault::Refused(Refusal("no shared cipher".to_owned()))]);
+        assert!(!server.events.iter().any(|event| matches!(event, Event::KeyWanted { .. })));
+        assert_eq!(server.statistics().handshakes_pending, 0);
+    }
+}
+
+#[test]
 fn certificates_that_are_not_good_are_refused() {
     let (pki, other) = (Pki::new(), Pki::new());
     let as_server = pki.authority.issue_server(&["device.example"], valid()).unwrap();

@@ -435,10 +435,11 @@ impl Device {
 
     fn answer_with_certificate(&mut self, issued: &Issued) -> Vec<u8> {
         if self.is_asked {
-            let der =
-                openssl::x509::X509::from_pem(issued.certificate.pem.as_bytes()).unwrap().to_der().unwrap();
+            let chain = openssl::x509::X509::stack_from_pem(issued.certificate.pem.as_bytes()).unwrap();
             let prefixed = |bytes: &[u8]| [&(bytes.len() as u32).to_be_bytes()[1..], bytes].concat();
-            self.add_message(CERTIFICATE, &prefixed(&prefixed(&der)));
+            let chain: Vec<_> =
+                chain.iter().map(|certificate| prefixed(&certificate.to_der().unwrap())).collect();
+            self.add_message(CERTIFICATE, &prefixed(&chain.concat()));
         }
         let random = SystemRandom::new();
         let own = agreement::EphemeralPrivateKey::generate(&agreement::X25519, &random).unwrap();

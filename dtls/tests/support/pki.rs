@@ -9,6 +9,7 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::rsa::Rsa;
 use openssl::x509::{X509Builder, X509NameBuilder};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 /// An authority, and certificates of it.
 pub(crate) struct Pki {
@@ -45,6 +46,63 @@ impl Pki {
     pub(crate) fn client(&self, name: &str) -> Issued {
         self.authority.issue_client(name, &[San::dns("device.example").unwrap()], valid()).unwrap()
     }
+}
+
+/// An authority below another one, which alone is trusted.
+pub(crate) struct Below {
+    top: Issuer<'static, KeyPair>,
+    top_pem: String,
+    authority: Authority,
+}
+
+impl Below {
+    pub(crate) fn new() -> Self {
+        let (key, params) = (KeyPair::generate().unwrap(), authority("top", 1, valid_until()));
+        let top_pem = params.self_signed(&key).unwrap().pem();
+        let top = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let pem = authority("below", 0, valid_until()).signed_by(&key, &top).unwrap().pem();
+        Self { top, top_pem, authority: Authority::load(&pem, &key.serialize_pem()).unwrap() }
+    }
+
+    pub(crate) fn server(&self) -> EngineSettings {
+        EngineSettings { authorities: vec![self.top_pem.clone().into_bytes()], ..Pki::new().server() }
+    }
+
+    /// A certificate with that of the authority behind it.
+    pub(crate) fn client(&self, name: &str) -> Issued {
+        self.client_until(name, valid_until())
+    }
+
+    /// A certificate whose authority soon ends, and when that has ended for everybody who counts whole seconds.
+    #[expect(clippy::disallowed_methods, reason = "OpenSSL reads the clock, too")]
+    pub(crate) fn client_for(&self, name: &str, time: Duration) -> (Issued, SystemTime) {
+        let end = SystemTime::now() + time;
+        (self.client_until(name, end), end + Duration::from_secs(2))
+    }
+
+    fn client_until(&self, name: &str, end: SystemTime) -> Issued {
+        let mut issued = self.authority.issue_client(name, &[], valid()).unwrap();
+        let key = KeyPair::from_pem(self.authority.key().pem()).unwrap();
+        let authority = authority("below", 0, end).signed_by(&key, &self.top).unwrap();
+        issued.certificate.pem.push_str(&authority.pem());
+        issued
+    }
+}
+
+/// What makes an authority that may have so many others below it.
+fn authority(name: &str, below: u8, end: SystemTime) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(below));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    (params.not_before, params.not_after) = ((end - DAY).into(), end.into());
+    params
+}
+
+#[expect(clippy::disallowed_methods, reason = "OpenSSL reads the clock, too")]
+fn valid_until() -> SystemTime {
+    SystemTime::now() + DAY / 2
 }
 
 #[expect(clippy::disallowed_methods, reason = "OpenSSL reads the clock, too")]
