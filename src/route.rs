@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use mgate_dtls::Statistics;
 use mgate_policies::Scope;
 use mgate_proxy::coap::relay::shard::Shard;
 use mgate_proxy::gate::{Gate, Limits, Observer};
@@ -193,6 +194,14 @@ impl Steering {
 
     pub(crate) fn admission(&self) -> &Admission {
         &self.admission
+    }
+
+    /// What was counted of DTLS, where peers speak it.
+    pub(crate) fn statistics(&self) -> Option<Statistics> {
+        match &self.sender {
+            Sender::Coap(sender) => sender.borrow().endpoint().statistics(),
+            Sender::Http(..) | Sender::Mqtt(_) => None,
+        }
     }
 
     /// What the sessions of each route ask, as it is now.

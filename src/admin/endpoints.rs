@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use mgate_dtls::Statistics;
 use mgate_policies::{Scope, Standing};
 use serde_json::{Map, Value, json};
 use time::OffsetDateTime;
@@ -79,9 +80,27 @@ fn health(control: &Control) -> Value {
 fn json_routes(Steered { address, steering }: &Steered) -> Vec<Value> {
     let policy = |Standing { policy, is_enforced }: &Standing| json!({ "name": policy.name(), "enforced": is_enforced });
     let (address, connections) = (address.to_string(), steering.admission().connections());
+    let dtls = steering.statistics();
     steering.with_gates(|gate| {
         let policies = gate.policies.iter().map(policy).collect::<Vec<_>>();
-        json!({ "name": *gate.route, "address": address, "connections": connections, "policies": policies })
+        let mut route =
+            json!({ "name": *gate.route, "address": address, "connections": connections, "policies": policies });
+        if let Some(dtls) = &dtls {
+            route["dtls"] = json_dtls(dtls);
+        }
+        route
+    })
+}
+
+fn json_dtls(counted: &Statistics) -> Value {
+    json!({
+        "cookies_sent": counted.cookies_sent,
+        "handshakes_done": counted.handshakes_done,
+        "handshakes_failed": counted.handshakes_failed,
+        "handshakes_refused": counted.handshakes_refused,
+        "records_forged": counted.records_forged,
+        "records_replayed": counted.records_replayed,
+        "records_stray": counted.records_stray,
     })
 }
 

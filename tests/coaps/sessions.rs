@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mgate_dtls::ContentType;
+use serde_json::json;
 
 use crate::support::coap::{descriptors, receive_from, upstream};
 use crate::support::dtls::{Begin, DtlsClient, Handshake, socket, socket_at, spoofed_hello};
@@ -104,9 +105,10 @@ fn client_that_moved_gets_three_times_its_bytes_until_it_shows_where_it_is() {
 }
 
 #[test]
-fn forged_and_repeated_records_change_nothing_and_are_told_of() {
+fn forged_and_repeated_records_change_nothing_and_are_counted() {
     let (files, upstream) = (files(), upstream());
-    let mgate = Mgate::start(&files, &with_keys(port_of(&upstream), ""));
+    let config = with_keys(port_of(&upstream), "");
+    let mgate = Mgate::start(&files, &format!("{config}[admin]\nlisten = 'http://127.0.0.1:0'\n"));
     let mut device = DtlsClient::connect(mgate.address(), DEV_1);
     let record = device.seal(ContentType::ApplicationData, &get(1, "time"));
     for _ in 0..3 {
@@ -123,6 +125,19 @@ fn forged_and_repeated_records_change_nothing_and_are_told_of() {
     device.send(&get(3, "time"));
     assert_eq!(receive_from(&upstream).0, get(3, "time"));
     mgate.log.wait_for("records of DTLS that are not authentic are dropped");
+    let counted = || mgate.admin().get("/healthz").1["routes"][0]["dtls"].clone();
+    let expected = json!({
+        "cookies_sent": 1,
+        "handshakes_done": 1,
+        "handshakes_failed": 0,
+        "handshakes_refused": 0,
+        "records_forged": 1,
+        "records_replayed": 2,
+        "records_stray": 3,
+    });
+    assert_eq!(counted(), expected);
+    mgate.reload();
+    assert_eq!(counted(), expected, "it counts on");
 }
 
 #[test]

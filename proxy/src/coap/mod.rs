@@ -2,6 +2,7 @@
 
 mod challenge;
 pub mod codec;
+mod counts;
 pub mod encode;
 pub mod message;
 pub mod relay;
@@ -11,10 +12,11 @@ mod table;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_dtls::{CID_LENGTH, HandshakeEngine, Settings};
+use mgate_dtls::{CID_LENGTH, HandshakeEngine, Settings, Statistics};
 
 use crate::gate::Gate;
 use challenge::Challenges;
+use counts::Counts;
 
 /// What all CoAP sessions of one route share.
 pub struct Endpoint {
@@ -27,6 +29,7 @@ pub struct Endpoint {
     /// How their peers speak DTLS, if they do.
     pub dtls: Option<Dtls>,
     challenges: Challenges,
+    counts: Arc<Counts>,
 }
 
 /// Where a route leads.
@@ -113,7 +116,8 @@ impl Options {
 impl Endpoint {
     /// An endpoint without sessions.
     pub fn new(gate: Gate, options: Options, upstream: Option<Upstream>) -> Self {
-        Self { gate, options, upstream, dtls: None, challenges: Challenges::default() }
+        let (challenges, counts) = Default::default();
+        Self { gate, options, upstream, dtls: None, challenges, counts }
     }
 
     /// The same where peers speak DTLS.
@@ -121,9 +125,15 @@ impl Endpoint {
         Self { dtls, ..self }
     }
 
-    /// Another endpoint for the same sessions: what peers have yet to show stays good.
+    /// Another endpoint for the same sessions: what peers have yet to show stays good, and what was counted counts.
     pub fn renewed(&self, gate: Gate, options: Options, upstream: Option<Upstream>) -> Self {
-        Self { gate, options, upstream, dtls: None, challenges: self.challenges.clone() }
+        let (challenges, counts) = (self.challenges.clone(), Arc::clone(&self.counts));
+        Self { gate, options, upstream, dtls: None, challenges, counts }
+    }
+
+    /// What all its sockets have counted of DTLS, where peers speak it; but for what is at the moment.
+    pub fn statistics(&self) -> Option<Statistics> {
+        self.dtls.as_ref().map(|_| self.counts.read())
     }
 
     /// Whether what is published goes to the mirror and nowhere else.

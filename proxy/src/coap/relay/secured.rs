@@ -10,7 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use mgate_dtls::{
     DtlsEndpoint, Endpoint, Event, HandshakeEngine, HandshakeId, Identity, Outbox, SessionId, Settings,
-    shard_of,
+    Statistics, shard_of,
 };
 use mgate_policies::{BoxFuture, Now};
 use tracing::{debug, warn};
@@ -34,8 +34,8 @@ pub(super) struct Secured {
     came: Vec<u8>,
     /// Keys that are looked for.
     searches: FuturesUnordered<BoxFuture<'static, (HandshakeId, Option<Psk>)>>,
-    /// How many records that are not authentic were told of.
-    told: u64,
+    /// What the route knows of that the endpoint counted.
+    counted: Statistics,
 }
 
 impl Secured {
@@ -49,7 +49,7 @@ impl Secured {
             out: Outbox::new(),
             came: Vec::new(),
             searches: FuturesUnordered::new(),
-            told: 0,
+            counted: Statistics::default(),
         })
     }
 
@@ -162,7 +162,7 @@ impl Relay {
             let Some(event) = secured.endpoint.poll_event() else { break };
             self.take_dtls_event(event, came);
         }
-        self.tell_of_forgeries();
+        self.count();
     }
 
     fn take_dtls_event(&mut self, event: Event, came: Option<(Way, &[u8])>) {
@@ -262,13 +262,16 @@ impl Relay {
         }
     }
 
-    /// Told as often as it doubles: there may be a flood of them.
-    fn tell_of_forgeries(&mut self) {
+    /// Lets the route know what was counted. Forged records are told of as often as they double: there may be a flood.
+    fn count(&mut self) {
         let Some(secured) = &mut self.secured else { return };
-        let count = secured.endpoint.statistics().records_forged;
-        if count > 0 && count >= secured.told.saturating_mul(2) && count != secured.told {
-            secured.told = count;
+        let now = secured.endpoint.statistics();
+        if now == secured.counted {
+            return;
+        }
+        if let Some(count) = self.endpoint.counts.add(&secured.counted, &now) {
             warn!(route = %self.endpoint.gate.route, count, "records of DTLS that are not authentic are dropped");
         }
+        secured.counted = now;
     }
 }
