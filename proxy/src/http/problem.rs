@@ -29,7 +29,7 @@ pub(super) enum Problem {
     Expectation,
     /// The client may not do this.
     Forbidden,
-    /// The head has too many headers.
+    /// The head has too many headers, or bytes.
     HeadTooLarge,
     /// The method has no meaning here.
     Method,
@@ -41,6 +41,8 @@ pub(super) enum Problem {
     NotImplemented,
     /// The client sends too slowly.
     Slow,
+    /// The target is too long.
+    TargetTooLong,
     /// The request carries too much.
     TooLarge,
     /// Faster, or more, than the client may; it may come again after so many seconds.
@@ -53,6 +55,8 @@ pub(super) enum Problem {
     UpgradeRequired,
     /// The upstream did not answer in time.
     UpstreamSlow,
+    /// A version of HTTP that is not spoken here.
+    Version,
     /// The route does not go by this name.
     WrongHost,
 }
@@ -84,12 +88,14 @@ impl Problem {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::MqttElsewhere | Self::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UpgradeRequired => StatusCode::UPGRADE_REQUIRED,
             Self::UpstreamSlow => StatusCode::GATEWAY_TIMEOUT,
+            Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::WrongHost => StatusCode::MISDIRECTED_REQUEST,
         }
     }
@@ -157,18 +163,20 @@ impl Problem {
             Self::BadRequest => "bad request",
             Self::Expectation => "unknown expectation",
             Self::Forbidden => "not authorized",
-            Self::HeadTooLarge => "there are too many headers",
+            Self::HeadTooLarge => "the head is too large",
             Self::Method => "this takes messages alone",
             Self::MqttElsewhere => "this route takes no MQTT over WebSocket",
             Self::NotFound => "there is nothing here",
             Self::NotImplemented => "not implemented",
             Self::Slow => "the request took too long",
+            Self::TargetTooLong => "the target is too long",
             Self::TooLarge => "the request carries too much",
             Self::TooMany(_) => "too many requests",
             Self::Unavailable => "no decision to be had",
             Self::UnsupportedMediaType => "messages of this type are not taken",
             Self::UpgradeRequired => "this takes WebSockets of version 13",
             Self::UpstreamSlow => "the upstream did not answer in time",
+            Self::Version => "unknown version of HTTP",
             Self::WrongHost => "unknown host",
         }
     }

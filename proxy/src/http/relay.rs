@@ -2,8 +2,11 @@
 
 mod body;
 mod connection;
+mod downstream;
 mod exchange;
+mod handed;
 mod identities;
+mod incoming;
 mod patient;
 mod rates;
 mod upstream;

@@ -15,8 +15,8 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// The stream, and what ends its connection: nothing else lets go of what a peer does not take of a stream.
-    pub(crate) fn new(upgraded: Upgraded, give_up: impl FnOnce() + Send + 'static) -> Self {
-        Self { io: TokioIo::new(upgraded), give_up: Some(Box::new(give_up)) }
+    pub(crate) fn new(io: TokioIo<Upgraded>, give_up: impl FnOnce() + Send + 'static) -> Self {
+        Self { io, give_up: Some(Box::new(give_up)) }
     }
 
     /// Looks whether the peer is gone.

@@ -2,7 +2,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use httparse::{EMPTY_HEADER, Status};
 
-use super::head::fields;
+use super::head::{Source, fields};
 use super::{AnswerError, Framing, MAX_HEAD_BYTES, MAX_LINES};
 
 /// Finds the parts of a body in what comes, and its end.
@@ -143,7 +143,7 @@ impl Decoder {
         match httparse::parse_headers(&input[..end], &mut lines) {
             Ok(Status::Complete((length, _))) if length > MAX_HEAD_BYTES => Err(AnswerError::TooLarge),
             Ok(Status::Complete((length, lines))) => {
-                let trailers = fields(lines).ok_or(AnswerError::Trailers)?;
+                let trailers = fields(&Source::of(&input[..length]), lines).ok_or(AnswerError::Trailers)?;
                 input.advance(length);
                 self.state = State::Over;
                 Ok((!trailers.is_empty()).then_some(Part::Trailers(trailers)))

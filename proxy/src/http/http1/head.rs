@@ -1,6 +1,6 @@
 use std::mem::MaybeUninit;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
 use httparse::{ParserConfig, Status};
@@ -67,19 +67,39 @@ impl Head {
         };
         let status = read.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(AnswerError::Head)?;
         let version = if read.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-        let headers = fields(read.headers).ok_or(AnswerError::Head)?;
+        let headers = fields(&Source::of(&input[..length]), read.headers).ok_or(AnswerError::Head)?;
         let framing = framing(status, version, &headers, method)?;
         let may_stay = stays(version, &headers, framing) && status != StatusCode::SWITCHING_PROTOCOLS;
         Ok(Some((Self { status, headers, framing, may_stay }, length)))
     }
 }
 
+/// A copy of what came, all parts of which share its memory.
+pub(super) struct Source {
+    copy: Bytes,
+    /// Where that stands of which it is one.
+    address: usize,
+}
+
+impl Source {
+    pub(super) fn of(input: &[u8]) -> Self {
+        Self { copy: Bytes::copy_from_slice(input), address: input.as_ptr().addr() }
+    }
+
+    /// The same part of it as `part` is of the original.
+    pub(super) fn part(&self, part: &[u8]) -> Bytes {
+        let start = part.as_ptr().addr() - self.address;
+        self.copy.slice(start..start + part.len())
+    }
+}
+
 /// The lines of a head, or trailers, with names in small letters.
-pub(super) fn fields(lines: &[httparse::Header<'_>]) -> Option<HeaderMap> {
+pub(super) fn fields(source: &Source, lines: &[httparse::Header<'_>]) -> Option<HeaderMap> {
     let mut headers = HeaderMap::with_capacity(lines.len());
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
-        headers.try_append(name, HeaderValue::from_bytes(line.value).ok()?).ok()?;
+        let value = HeaderValue::from_maybe_shared(source.part(line.value)).ok()?;
+        headers.try_append(name, value).ok()?;
     }
     Some(headers)
 }
@@ -124,13 +144,13 @@ fn stays(version: Version, headers: &HeaderMap, framing: Framing) -> bool {
 }
 
 /// The value of a header that is there once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.as_bytes())
 }
 
-fn number(digits: &[u8]) -> Option<u64> {
+pub(super) fn number(digits: &[u8]) -> Option<u64> {
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }

@@ -1,3 +1,5 @@
+use std::error::Error;
+use std::fmt;
 use std::io::{IoSlice, Write as _};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -7,30 +9,40 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::http::headers::tokens;
 
-/// What of a request is still to be written.
+/// What of a request, or of an answer, is still to be written.
 #[derive(Debug)]
 pub(in crate::http) struct Outbox {
     /// Head, sizes of chunks, and parts of the body that are not worth a slice of their own.
-    small: BytesMut,
+    pub(super) small: BytesMut,
     /// A part of the body behind that.
     large: Bytes,
     /// What follows that.
     last: BytesMut,
-    coding: Coding,
+    pub(super) coding: Coding,
 }
 
 /// How the body is written.
 #[derive(Debug, PartialEq, Eq)]
-enum Coding {
+pub(super) enum Coding {
     /// Behind it, these fields may stand.
     Chunked(Vec<HeaderName>),
     /// So many bytes are missing.
     Length(u64),
+    /// As it is, until the connection ends.
+    UntilClose,
 }
 
 /// A body that is not as long as the head says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::http) struct WrongLength;
+
+impl fmt::Display for WrongLength {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the body is not as long as the head says")
+    }
+}
+
+impl Error for WrongLength {}
 
 impl Outbox {
     /// Nothing is to be written.
@@ -61,6 +73,7 @@ impl Outbox {
                 let _ = write!((&mut self.small).writer(), "{length:x}\r\n");
             }
             Coding::Length(left) => *left = left.checked_sub(length as u64).ok_or(WrongLength)?,
+            Coding::UntilClose => {}
         }
         if length <= SMALL_BYTES {
             self.small.put_slice(&data);
@@ -75,7 +88,7 @@ impl Outbox {
     /// Ends the body.
     pub(in crate::http) fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), WrongLength> {
         match std::mem::replace(&mut self.coding, Coding::Length(0)) {
-            Coding::Length(0) => Ok(()),
+            Coding::Length(0) | Coding::UntilClose => Ok(()),
             Coding::Length(_) => Err(WrongLength),
             Coding::Chunked(announced) => {
                 let end = if self.last.is_empty() { &mut self.small } else { &mut self.last };
@@ -138,13 +151,17 @@ fn coding(parts: &Parts, body_bytes: Option<u64>, output: &mut BytesMut) -> Codi
         }
         (None, None) => {
             output.put_slice(b"transfer-encoding: chunked\r\n");
-            let names = parts.headers.get_all(TRAILER).iter().flat_map(tokens);
-            Coding::Chunked(names.filter_map(|name| name.parse().ok()).collect())
+            Coding::Chunked(announced(&parts.headers))
         }
     }
 }
 
-fn write_fields<'a>(
+/// The trailers that a head announces.
+pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers.get_all(TRAILER).iter().flat_map(tokens).filter_map(|name| name.parse().ok()).collect()
+}
+
+pub(super) fn write_fields<'a>(
     fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
     output: &mut BytesMut,
 ) {
@@ -156,7 +173,7 @@ fn write_fields<'a>(
 }
 
 /// Room for most heads.
-const HEAD_BYTES: usize = 1024;
+pub(super) const HEAD_BYTES: usize = 1024;
 /// The most bytes of a part that are copied.
 const SMALL_BYTES: usize = 4 * 1024;
 const MOST_SMALL_BYTES: usize = 16 * 1024;

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body_util::Full;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::body::{Body, Frame, Incoming as Stream, SizeHint};
 use mgate_policies::BoxFuture;
 use tokio::time::{Instant, Sleep};
 
 use super::connection::InFlight;
+use super::incoming::Incoming;
 use super::upstream::{Lease, Passing};
 use super::websocket::Place;
 use crate::background::sleep_until;
@@ -66,7 +66,7 @@ pub(super) enum Source {
     /// From one that is shared, or used no more.
     Other {
         /// What it brings.
-        incoming: Incoming,
+        incoming: Stream,
         /// The place on it.
         _lease: Option<Lease>,
     },
@@ -86,7 +86,7 @@ pub(super) struct Content {
 enum Kind {
     Download(Box<Download>),
     Upload(Upload),
-    Whole(Full<Bytes>),
+    Whole(Bytes),
 }
 
 /// A body that is told to a client, while its request counts.
@@ -125,7 +125,7 @@ impl Body for Upload {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came> {
-        let came = Pin::new(&mut self.incoming).poll_frame(cx).map_err(|_| BodyError::Broken);
+        let came = Pin::new(&mut self.incoming).poll_frame(cx);
         let Poll::Ready(came) = self.awaited.judge(came, cx) else {
             self.note(true, None);
             return Poll::Pending;
@@ -193,8 +193,7 @@ impl Source {
         match self {
             Self::Alone(lease) => lease.poll_frame(cx),
             Self::Passing(passing) => passing.poll_frame(cx),
-            Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
-            Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Self::Whole(bytes) => Poll::Ready(part_of(bytes)),
             Self::Other { incoming, .. } => Pin::new(incoming).poll_frame(cx).map_err(|_| BodyError::Broken),
         }
     }
@@ -219,7 +218,7 @@ impl Content {
     }
 
     /// That of an answer in place of a WebSocket, whose place it keeps.
-    pub(super) fn in_place(incoming: Incoming, timeout: Duration, place: Place) -> Self {
+    pub(super) fn in_place(incoming: Stream, timeout: Duration, place: Place) -> Self {
         let body = Download {
             _place: Some(place),
             ..Download::new(Source::Other { incoming, _lease: None }, timeout)
@@ -246,7 +245,7 @@ impl Content {
     }
 
     pub(super) fn whole(bytes: Bytes) -> Self {
-        Self { body: Kind::Whole(Full::new(bytes)), revoked: None }
+        Self { body: Kind::Whole(bytes), revoked: None }
     }
 }
 
@@ -263,7 +262,7 @@ impl Body for Content {
         match &mut self.body {
             Kind::Download(body) => Pin::new(&mut **body).poll_frame(cx),
             Kind::Upload(body) => Pin::new(body).poll_frame(cx),
-            Kind::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+            Kind::Whole(bytes) => Poll::Ready(part_of(bytes)),
         }
     }
 
@@ -271,7 +270,7 @@ impl Body for Content {
         match &self.body {
             Kind::Download(body) => body.is_end_stream(),
             Kind::Upload(body) => body.is_end_stream(),
-            Kind::Whole(body) => body.is_end_stream(),
+            Kind::Whole(bytes) => bytes.is_empty(),
         }
     }
 
@@ -279,7 +278,7 @@ impl Body for Content {
         match &self.body {
             Kind::Download(body) => body.size_hint(),
             Kind::Upload(body) => body.size_hint(),
-            Kind::Whole(body) => body.size_hint(),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }
@@ -287,6 +286,14 @@ impl Body for Content {
 impl Answer {
     pub(super) fn new(content: Content, in_flight: InFlight) -> Self {
         Self { content, in_flight }
+    }
+
+    /// All of it, if it is here.
+    pub(super) fn take_whole(&mut self) -> Option<Bytes> {
+        match &mut self.content.body {
+            Kind::Whole(bytes) => Some(std::mem::take(bytes)),
+            _ => None,
+        }
     }
 }
 
@@ -337,7 +344,12 @@ impl fmt::Display for BodyError {
 impl Error for BodyError {}
 
 /// The next part of a body, if there is one.
-type Came = Option<Result<Frame<Bytes>, BodyError>>;
+pub(super) type Came = Option<Result<Frame<Bytes>, BodyError>>;
+
+/// All that is left of what is here.
+pub(super) fn part_of(bytes: &mut Bytes) -> Came {
+    (!bytes.is_empty()).then(|| Ok(Frame::data(std::mem::take(bytes))))
+}
 
 /// The same part of a body; trailers lose what must not go on.
 fn cleaned(frame: Frame<Bytes>, clean: fn(&mut HeaderMap)) -> Frame<Bytes> {

@@ -1,13 +1,14 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use http::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::body::Incoming as Stream;
+use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mgate_policies::BoxFuture;
@@ -15,11 +16,14 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::downstream::Downstream;
 use super::exchange;
 use super::identities::Identities;
+use super::incoming::Incoming;
 use super::patient::Patient;
 use super::websocket::GoOver;
 use crate::background::{sleep_until, timeout};
+use crate::http::http1::Bounds;
 use crate::http::session::Peer;
 use crate::http::{Endpoint, Routes};
 use crate::signal::Signal;
@@ -36,6 +40,8 @@ pub(super) struct Connection {
     shares: Mutex<BTreeMap<usize, Arc<Semaphore>>>,
     /// What becomes of it behind the last request of HTTP/1.1.
     pub(super) go_over: GoOver,
+    /// Whether it has no request behind the one that it has.
+    is_ending: AtomicBool,
     in_flight: AtomicUsize,
     /// Told when none is left of these.
     rested: Notify,
@@ -81,6 +87,7 @@ pub async fn serve(
         reading: AsyncMutex::default(),
         shares: Mutex::default(),
         go_over: GoOver::default(),
+        is_ending: AtomicBool::new(false),
         in_flight: AtomicUsize::new(0),
         rested: Notify::new(),
         rest: Mutex::new((Instant::now(), false)),
@@ -89,39 +96,49 @@ pub async fn serve(
         _kept: kept,
     });
     let routes = connection.routes();
-    let (options, limits) = (&routes.leader().options, &routes.leader().gate.limits);
+    let limits = &routes.leader().gate.limits;
     let speaks_http2 = accepted.stream.speaks(ALPN_HTTP2);
-    let io = TokioIo::new(Patient::new(accepted.stream, limits.stall_timeout));
-    let shared = Arc::clone(&connection);
-    let service = service_fn(move |request: Request<Incoming>| {
-        let connection = Arc::clone(&shared);
-        // boxed: a connection without a request needs no room for it, and all use the same room in turn
-        Box::pin(async move { Ok::<_, Infallible>(exchange::answer(connection, request).await) })
-    });
+    let io = Patient::new(accepted.stream, limits.stall_timeout);
     if speaks_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        let (streams, window_bytes) = streams(&routes);
-        builder
-            .max_concurrent_streams(streams)
-            .max_header_list_size(options.header_bytes.try_into().unwrap_or(u32::MAX))
-            .enable_connect_protocol()
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(window_bytes)
-            .max_send_buf_size(WINDOW_BYTES as usize);
-        drop(routes);
-        let served = builder.serve_connection(io, service);
-        drive(&connection, served, http2::Connection::graceful_shutdown).await;
+        serve_streams(&connection, routes, io).await;
         // the upstreams of its WebSockets hear that they are over
         let _ = timeout(GOODBYES, connection.rested()).await;
-        None
-    } else {
-        let mut builder = http1::Builder::new();
-        builder.max_headers(options.headers).max_header_size(options.header_bytes).max_buf_size(BUFFER_BYTES);
-        drop(routes);
-        let served = builder.serve_connection(io, service).with_upgrades();
-        drive(&connection, served, http1::UpgradeableConnection::graceful_shutdown).await;
-        connection.go_over.finish().await
+        return None;
     }
+    let options = &routes.leader().options;
+    let bounds = Bounds { bytes: options.header_bytes, headers: options.headers };
+    drop(routes);
+    let served = Downstream::new(Arc::clone(&connection), io, bounds).serve();
+    let handed = drive(&connection, served, |_| connection.end()).await.flatten();
+    // what waits for a connection that is gone keeps it
+    let next = connection.go_over.take();
+    Some(next?.begin(handed?).await.0)
+}
+
+/// Serves one of HTTP/2 until it ends.
+async fn serve_streams(connection: &Arc<Connection>, routes: Arc<Routes>, io: Patient) {
+    let options = &routes.leader().options;
+    let shared = Arc::clone(connection);
+    let service = service_fn(move |request: Request<Stream>| {
+        let connection = Arc::clone(&shared);
+        let (parts, stream) = request.into_parts();
+        // boxed: a stream without a request needs no room for it
+        Box::pin(async move {
+            Ok::<_, Infallible>(exchange::answer(connection, parts, Incoming::Stream(stream)).await)
+        })
+    });
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let (streams, window_bytes) = streams(&routes);
+    builder
+        .max_concurrent_streams(streams)
+        .max_header_list_size(options.header_bytes.try_into().unwrap_or(u32::MAX))
+        .enable_connect_protocol()
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(window_bytes)
+        .max_send_buf_size(WINDOW_BYTES as usize);
+    drop(routes);
+    let served = builder.serve_connection(TokioIo::new(io), service);
+    drive(connection, served, http2::Connection::graceful_shutdown).await;
 }
 
 impl Connection {
@@ -165,6 +182,16 @@ impl Connection {
     /// Ends a connection of HTTP/2, as nothing else lets go of what a client does not take of one stream.
     pub(super) fn give_up(&self) {
         self.given_up.notify_one();
+    }
+
+    /// Has no request behind the one that it has.
+    fn end(&self) {
+        self.is_ending.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has no request behind the one that it has.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Relaxed)
     }
 
     fn is_idle(&self) -> bool {
@@ -254,18 +281,18 @@ impl Drop for InFlight {
     }
 }
 
-/// Moves a connection on until it ends; where it is to end, lets it do so in its own words.
-async fn drive<C: Future<Output = hyper::Result<()>>>(
+/// Moves a connection on until it ends; where it is to end, lets it do so in its own words. Returns what it came to.
+async fn drive<T, E: fmt::Display, C: Future<Output = Result<T, E>>>(
     connection: &Connection,
     served: C,
     shut_down: impl FnOnce(Pin<&mut C>),
-) {
+) -> Option<T> {
     let mut served = pin!(served);
     let ended = tokio::select! {
         biased;
         ended = served.as_mut() => Some(ended),
         overdue = connection.overdue() => match overdue {
-            Overdue::Stuck => return,
+            Overdue::Stuck => return None,
             Overdue::Tired => None,
         },
         () = stopped(connection.signal.clone()) => None,
@@ -276,14 +303,12 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
             shut_down(served.as_mut());
             tokio::select! {
                 ended = served.as_mut() => Some(ended),
-                () = connection.stuck() => return,
+                () = connection.stuck() => return None,
                 () = connection.quiet() => None,
             }
         }
     };
-    if let Some(Err(error)) = ended {
-        debug!(peer = %connection.peer.address, %error, "a connection ended");
-    }
+    ended?.inspect_err(|error| debug!(peer = %connection.peer.address, %error, "a connection ended")).ok()
 }
 
 /// Requests at a time, and how much of all of them may be on its way.
@@ -314,8 +339,6 @@ const MAX_STREAMS: u32 = 64;
 /// The same, where those that wait for their turn are to leave room for the one that is read.
 const MAX_MESSAGES: u32 = 16;
 const WINDOW_BYTES: u32 = 64 * 1024;
-/// More than any head: what is behind it is kept there too.
-const BUFFER_BYTES: usize = 256 * 1024;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Longer than a WebSocket takes to end.
 const GOODBYES: Duration = Duration::from_secs(12);

@@ -5,18 +5,18 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use http::header::CONNECTION;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::body::{Answer, BodyError, Content, Progress, Upload};
 use super::connection::Connection;
+use super::incoming::Incoming;
 use super::upstream::UpstreamError;
+use super::websocket::HandOver;
 use crate::background::{sleep_until, timeout, timeout_at};
 use crate::gate::{
     Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
@@ -33,10 +33,12 @@ use crate::signal::Signal;
 pub(super) use guest::Arriving;
 
 /// Answers one request: with what the upstream says, or with what keeps it from being asked.
-pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Answer> {
+pub(super) async fn answer(
+    connection: Arc<Connection>,
+    mut parts: Parts,
+    incoming: Incoming,
+) -> Response<Answer> {
     let in_flight = connection.begin();
-    let could_go_over = connection.go_over.expect(&request);
-    let (mut parts, incoming) = request.into_parts();
     let response = if let Some(response) = guest::answer(&connection, &mut parts) {
         response
     } else {
@@ -45,12 +47,7 @@ pub(super) async fn answer(connection: Arc<Connection>, request: Request<Incomin
             Err(problem) => refuse(problem, "", &connection),
         }
     };
-    let mut response = response.map(|body| Answer::new(body, in_flight));
-    if could_go_over && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        // what follows in the connection may be of the other protocol
-        response.headers_mut().entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
-    }
-    response
+    response.map(|body| Answer::new(body, in_flight))
 }
 
 /// One request and its answer.
@@ -108,7 +105,7 @@ impl Exchange {
         let headers = std::mem::take(&mut parts.headers);
         let forwarded = head.forward(headers, &self.connection.peer, &self.endpoint.options);
         if head.target.websocket.is_some() {
-            let handed_over = parts.extensions.remove();
+            let handed_over = HandOver::of(&mut parts);
             // boxed: others need no room for it
             return Box::pin(self.open(&head, client, forwarded, handed_over)).await;
         }
@@ -456,7 +453,8 @@ fn problem_of(error: BodyError) -> Problem {
     }
 }
 
-fn refuse(problem: Problem, route: &str, connection: &Connection) -> Response<Content> {
+/// The answer to a request that goes no further, with word of it for operators.
+pub(super) fn refuse(problem: Problem, route: &str, connection: &Connection) -> Response<Content> {
     let (peer, status) = (connection.peer.address, problem.status().as_u16());
     debug!(route, %peer, status, reason = problem.detail(), "not answered");
     problem.response().map(Content::whole)

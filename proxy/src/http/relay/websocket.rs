@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as TaskContext, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Request, Version};
+use http::Version;
+use http::request::Parts;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use mgate_policies::{BoxFuture, Cause, Client, Decision, Now};
@@ -23,6 +24,8 @@ use crate::http::websocket::{Context, Session};
 use crate::listener::Permit;
 use crate::polling::poll_once;
 
+pub(super) use super::handed::Handed;
+
 /// Places for the WebSockets of a route.
 pub(in crate::http) struct Places {
     most: usize,
@@ -35,7 +38,15 @@ pub(super) struct Place(Arc<AtomicUsize>);
 
 /// What becomes of a connection of HTTP/1.1 when it is no longer one.
 #[derive(Default)]
-pub(super) struct GoOver(Mutex<(Option<OnUpgrade>, Option<Next>)>);
+pub(super) struct GoOver(Mutex<Option<Next>>);
+
+/// How the client's side of a request is handed over.
+pub(super) enum HandOver {
+    /// With its connection of HTTP/1.1, behind the answer.
+    Connection,
+    /// As a stream of HTTP/2.
+    Stream(OnUpgrade),
+}
 
 /// What becomes of the client's side.
 pub(super) enum Next {
@@ -77,7 +88,7 @@ struct Relay {
 /// The connection of one side.
 enum Wire {
     Open {
-        io: TokioIo<Upgraded>,
+        io: Handed,
         needs_flush: bool,
     },
     /// The peer hears the last words; or has not, when this says so.
@@ -109,42 +120,36 @@ impl Drop for Place {
     }
 }
 
-impl GoOver {
-    /// Looks whether a request could be the last one of its connection.
-    pub(super) fn expect<B>(&self, request: &Request<B>) -> bool {
-        let handed_over = request.extensions().get().filter(|_| request.version() < Version::HTTP_2);
-        let could_go_over = handed_over.is_some();
-        lock(&self.0).0 = handed_over.cloned();
-        could_go_over
-    }
-
-    /// Goes on when the client's side is handed over: here a stream of HTTP/2, a connection in [`GoOver::finish`].
-    pub(super) fn hand_over(&self, handed_over: OnUpgrade, next: Next) {
-        if let (Some(_), awaited) = &mut *lock(&self.0) {
-            *awaited = Some(next);
-            return;
+impl HandOver {
+    /// That of a request which asks for a WebSocket.
+    pub(super) fn of(parts: &mut Parts) -> Option<Self> {
+        match parts.version < Version::HTTP_2 {
+            true => Some(Self::Connection),
+            false => parts.extensions.remove().map(Self::Stream),
         }
+    }
+}
+
+impl GoOver {
+    /// Goes on when the client's side is handed over: a stream of HTTP/2 here, a connection with [`GoOver::take`].
+    pub(super) fn hand_over(&self, handed_over: HandOver, next: Next) {
+        let HandOver::Stream(stream) = handed_over else {
+            *lock(&self.0) = Some(next);
+            return;
+        };
         let in_flight = next.connection().begin();
         tokio::spawn(async move {
-            if let Ok(client) = handed_over.await {
-                let (serving, _permit) = next.begin(client).await;
+            if let Ok(client) = stream.await {
+                let (serving, _permit) = next.begin(Handed::Upgraded(TokioIo::new(client))).await;
                 serving.await;
             }
             drop(in_flight);
         });
     }
 
-    /// What serves the connection from now on; of one that became nothing else, hears the client out.
-    pub(super) async fn finish(&self) -> Option<BoxFuture<'static, ()>> {
-        let (handed_over, next) = std::mem::take(&mut *lock(&self.0));
-        let client = handed_over?.await.ok()?;
-        match next {
-            Some(next) => Some(next.begin(client).await.0),
-            None => {
-                finish(TokioIo::new(client)).await;
-                None
-            }
-        }
+    /// What the connection becomes, if it becomes anything else.
+    pub(super) fn take(&self) -> Option<Next> {
+        lock(&self.0).take()
     }
 }
 
@@ -157,7 +162,7 @@ impl Next {
     }
 
     /// What serves the client's side, and what is to be kept until that has ended.
-    async fn begin(self, client: Upgraded) -> (BoxFuture<'static, ()>, Option<Permit>) {
+    pub(super) async fn begin(self, client: Handed) -> (BoxFuture<'static, ()>, Option<Permit>) {
         match self {
             Self::Guest(arriving) => arriving.begin(client).await,
             Self::WebSocket(relaying) => (Box::pin(relaying.run(client)), None),
@@ -167,18 +172,19 @@ impl Next {
 
 impl Relaying {
     /// Relays until both sides are done.
-    async fn run(self, downstream: Upgraded) {
+    async fn run(self, downstream: Handed) {
         let Self { connection, route, epoch, client, topic, upstream, revoked, place: _place } = self;
         let routes = connection.routes();
         let context = Context { endpoint: routes.endpoint(route), now: Now::read() };
         let session = Session::new(client, topic, &context);
+        let upstream = Handed::Upgraded(TokioIo::new(upstream));
         let mut relay = Relay {
             stopped: Some(Box::pin(stopped(connection.signal.clone()))),
             connection,
             route,
             epoch,
             session,
-            wires: [downstream, upstream].map(|io| Wire::Open { io: TokioIo::new(io), needs_flush: false }),
+            wires: [downstream, upstream].map(|io| Wire::Open { io, needs_flush: false }),
             decisions: [None, None],
             revoked: Some(revoked),
             timer: None,
@@ -335,7 +341,7 @@ impl Wire {
 }
 
 /// Says that no more comes, and hears the peer out; says whether it took all that was left.
-async fn finish(mut io: TokioIo<Upgraded>) -> bool {
+async fn finish(mut io: Handed) -> bool {
     timeout(LAST_WORDS, io.shutdown()).await.is_ok()
 }
 

@@ -3,14 +3,11 @@ use std::sync::Arc;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
 use http::request::Parts;
 use http::{HeaderValue, Response, Version};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use mgate_policies::BoxFuture;
 
 use super::super::body::Content;
 use super::super::connection::Connection;
-use super::super::patient::Patient;
-use super::super::websocket::Next;
+use super::super::websocket::{HandOver, Handed, Next};
 use super::refuse;
 use crate::http::Guest;
 use crate::http::problem::Problem;
@@ -51,7 +48,7 @@ fn take(
     let host = HeaderValue::from_str(target.host.as_str()).map_err(|_| Problem::BadHost)?;
     check_origin(&parts.headers, &guest.websocket.origins, &host)?;
     let upgrade = Upgrade::of(&parts.uri, &parts.headers).map_err(|_| Problem::BadAuthorization)?;
-    let handed_over = parts.extensions.remove::<OnUpgrade>();
+    let handed_over = HandOver::of(parts);
     let (Some(asked), Some(handed_over)) = (&target.websocket, handed_over) else {
         return Err(Problem::BadRequest);
     };
@@ -74,7 +71,7 @@ impl Arriving {
     /// What serves the client from now on, and what is to be kept until that has ended.
     pub(in crate::http::relay) async fn begin(
         self,
-        client: Upgraded,
+        client: Handed,
     ) -> (BoxFuture<'static, ()>, Option<Permit>) {
         let Self { connection, guest, upgrade, permit } = self;
         let (stream, rest) = stream_of(client, &connection);
@@ -91,12 +88,12 @@ impl Arriving {
 }
 
 /// The connection of HTTP/1.1 as it was accepted, with what came behind the request; or a stream of HTTP/2.
-fn stream_of(client: Upgraded, connection: &Arc<Connection>) -> (Stream, Vec<u8>) {
-    match client.downcast::<TokioIo<Patient>>() {
-        Ok(parts) => (parts.io.into_inner().into_stream(), parts.read_buf.into()),
-        Err(client) => {
+fn stream_of(client: Handed, connection: &Arc<Connection>) -> (Stream, Vec<u8>) {
+    match client {
+        Handed::Connection(io, rest) => (io.into_stream(), rest.into()),
+        Handed::Upgraded(io) => {
             let connection = Arc::clone(connection);
-            (Stream::Tunnel(Box::new(Tunnel::new(client, move || connection.give_up()))), Vec::new())
+            (Stream::Tunnel(Box::new(Tunnel::new(io, move || connection.give_up()))), Vec::new())
         }
     }
 }

@@ -3,12 +3,12 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::Upgraded;
 use mgate_policies::{Action, BoxFuture, Client, Now};
 
 use super::super::body::Content;
 use super::super::upstream::{Upstream, UpstreamError};
-use super::super::websocket::{Next, Place, Relaying};
+use super::super::websocket::{HandOver, Next, Place, Relaying};
 use super::Exchange;
 use crate::background::timeout;
 use crate::gate::SessionEvent;
@@ -26,7 +26,7 @@ impl Exchange {
         head: &Arc<Head>,
         client: Arc<Client>,
         mut forwarded: Parts,
-        handed_over: Option<OnUpgrade>,
+        handed_over: Option<HandOver>,
     ) -> Result<Response<Content>, Problem> {
         let (Some(asked), Some(handed_over)) = (&head.target.websocket, handed_over) else {
             return Err(Problem::BadRequest);

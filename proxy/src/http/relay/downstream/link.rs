@@ -1,0 +1,345 @@
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use hyper::body::Frame;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+
+use super::super::body::{BodyError, Came};
+use super::super::patient::Patient;
+use crate::http::http1::{Bounds, Decoder, Framing, Outbox, Part, RequestError, RequestHead};
+
+/// The bytes of a connection. Who drives it shares it with the body of the request that it has, as that may be wanted by
+/// another task.
+pub(super) struct Link {
+    io: Patient,
+    needs_flush: bool,
+    /// What came and was not taken yet.
+    input: BytesMut,
+    /// How much of that was looked at and is no whole head.
+    seen: usize,
+    decoder: Decoder,
+    reader: Reader,
+    /// Whether the client sends the body only when it is told to go on.
+    expects_continue: bool,
+    /// What it is told before the answer.
+    interim: &'static [u8],
+    /// Who drives the connection, if that waits for somebody else to read the body.
+    driver: Option<Waker>,
+}
+
+/// Who reads what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    /// The handle of the body.
+    Body,
+    /// Who drives the connection.
+    Driver,
+    /// Nobody does any more: what comes can no longer be understood, or nothing does.
+    Nobody,
+}
+
+/// What is left of the body of a request when its answer begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing, or so little that it is read and forgotten.
+    Little,
+    /// More than is read for nothing.
+    Much,
+    /// What somebody still reads.
+    Wanted,
+}
+
+/// The body of a request, whose bytes are read when they are asked for.
+pub(in crate::http::relay) struct Rest {
+    link: Arc<Mutex<Link>>,
+    /// How many bytes are to come, where that is known.
+    left: Option<u64>,
+    is_over: bool,
+}
+
+impl Link {
+    pub(super) fn new(io: Patient) -> Self {
+        Self {
+            io,
+            needs_flush: false,
+            input: BytesMut::new(),
+            seen: 0,
+            decoder: Decoder::new(Framing::Empty),
+            reader: Reader::Driver,
+            expects_continue: false,
+            interim: b"",
+            driver: None,
+        }
+    }
+
+    /// The connection, and what came behind the last request.
+    pub(super) fn into_parts(self) -> (Patient, BytesMut) {
+        (self.io, self.input)
+    }
+
+    /// The next request; `None` where no more come.
+    pub(super) fn poll_request(
+        &mut self,
+        bounds: Bounds,
+        is_ending: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<Result<RequestHead, RequestError>>>> {
+        loop {
+            // a head is looked at again only where another line of it came
+            if self.input[self.seen..].contains(&b'\n') || self.input.len() >= bounds.bytes {
+                self.seen = 0;
+                if let Some(taken) = RequestHead::take(&mut self.input, bounds).transpose() {
+                    return Poll::Ready(Ok(Some(taken)));
+                }
+            }
+            if is_ending && self.input.is_empty() {
+                return Poll::Ready(Ok(None));
+            }
+            self.seen = self.input.len();
+            match ready!(self.poll_read(SHORT_BYTES, cx))? {
+                true => {}
+                false if self.input.iter().all(u8::is_ascii_whitespace) => return Poll::Ready(Ok(None)),
+                false => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+    }
+
+    /// The body of the request that was taken last: if it is short and here, all of it.
+    pub(super) fn begin_body(link: &Arc<Mutex<Self>>, head: &RequestHead) -> Result<Bytes, Rest> {
+        let mut this = lock(link);
+        this.decoder = Decoder::new(head.framing);
+        let left = this.decoder.left();
+        if let Some(length) = left.and_then(|left| usize::try_from(left).ok())
+            && length <= this.input.len().min(MOST_WHOLE_BYTES)
+        {
+            // copied, so that there is room for what comes next in the same place
+            let body = Bytes::copy_from_slice(&this.input[..length]);
+            this.input.advance(length);
+            this.decoder = Decoder::new(Framing::Empty);
+            return Ok(body);
+        }
+        (this.reader, this.expects_continue) = (Reader::Body, head.expects_continue);
+        drop(this);
+        Err(Rest { link: Arc::clone(link), left, is_over: false })
+    }
+
+    /// Waits until the client is gone; what comes of the next request meanwhile is kept.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.reader == Reader::Body {
+            self.awake_by(cx);
+            return Poll::Pending;
+        }
+        if self.reader == Reader::Nobody || !self.input.is_empty() || !self.decoder.is_over() {
+            return Poll::Pending;
+        }
+        match ready!(self.poll_read(SHORT_BYTES, cx)) {
+            Ok(true) => Poll::Pending,
+            Ok(false) => Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => Poll::Ready(error),
+        }
+    }
+
+    /// Begins with the answer; says what is left of the body.
+    pub(super) fn begin_answer(&mut self) -> Left {
+        match self.reader {
+            Reader::Body => Left::Wanted,
+            Reader::Nobody => Left::Much,
+            Reader::Driver => {
+                self.forget();
+                let is_little = self.decoder.is_over()
+                    || (!self.expects_continue
+                        && self.decoder.left().is_some_and(|left| left <= MOST_FORGOTTEN));
+                if is_little { Left::Little } else { Left::Much }
+            }
+        }
+    }
+
+    /// Writes what is to be written.
+    pub(super) fn poll_write(&mut self, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            ready!(self.poll_interim(cx))?;
+        }
+        while !outbox.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &outbox.slices()))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => outbox.advance(count),
+            }
+            self.needs_flush = true;
+        }
+        if self.needs_flush {
+            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            self.needs_flush = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until nothing is left of a body; says whether another request may follow.
+    pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        loop {
+            match self.reader {
+                Reader::Nobody => return Poll::Ready(false),
+                Reader::Body => {
+                    self.awake_by(cx);
+                    return Poll::Pending;
+                }
+                Reader::Driver => {}
+            }
+            if self.begin_answer() == Left::Much {
+                return Poll::Ready(false);
+            }
+            if self.decoder.is_over() {
+                self.expects_continue = false;
+                return Poll::Ready(true);
+            }
+            if !matches!(ready!(self.poll_read(SHORT_BYTES, cx)), Ok(true)) {
+                return Poll::Ready(false);
+            }
+        }
+    }
+
+    /// Gives up what it took to read the last request, if that is much.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > SHORT_BYTES {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Says that no more comes, and hears the client out.
+    pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
+        loop {
+            match self.decoder.take(&mut self.input) {
+                Ok(Some(part)) => {
+                    self.expects_continue = false;
+                    return Poll::Ready(Some(Ok(match part {
+                        Part::Data(data) => Frame::data(data),
+                        Part::Trailers(trailers) => Frame::trailers(trailers),
+                    })));
+                }
+                Ok(None) if self.decoder.is_over() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(Some(Err(BodyError::Broken))),
+            }
+            if std::mem::take(&mut self.expects_continue) {
+                self.interim = CONTINUE;
+            }
+            if !self.interim.is_empty() && matches!(self.poll_interim(cx), Poll::Ready(Err(_))) {
+                return Poll::Ready(Some(Err(BodyError::Broken)));
+            }
+            if !matches!(ready!(self.poll_read(READ_BYTES, cx)), Ok(true)) {
+                return Poll::Ready(Some(Err(BodyError::Broken)));
+            }
+        }
+    }
+
+    /// Tells the client to go on.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            match ready!(Pin::new(&mut self.io).poll_write(cx, self.interim))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.interim = &self.interim[count..],
+            }
+            self.needs_flush = true;
+        }
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.needs_flush = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Whether anything came; nothing does when the client has closed the connection.
+    fn poll_read(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        // what is taken off the buffer keeps all of it
+        if self.input.capacity() - self.input.len() < ROOM_BYTES {
+            self.input.reserve(bytes);
+        }
+        let read = pin!(self.io.read_buf(&mut self.input));
+        read.poll(cx).map_ok(|count| count > 0)
+    }
+
+    /// Takes what is here of a body that nobody wants.
+    fn forget(&mut self) {
+        loop {
+            match self.decoder.take(&mut self.input) {
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(_) => {
+                    self.reader = Reader::Nobody;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn awake_by(&mut self, cx: &Context<'_>) {
+        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
+            self.driver = Some(cx.waker().clone());
+        }
+    }
+
+    /// Leaves what comes to another one.
+    fn leave_to(&mut self, reader: Reader) {
+        self.reader = reader;
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+}
+
+impl Rest {
+    /// The next part.
+    pub(in crate::http::relay) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        let mut link = lock(&self.link);
+        let came = ready!(link.poll_part(cx));
+        let is_broken = matches!(came, Some(Err(_)));
+        self.left = link.decoder.left();
+        self.is_over = link.decoder.is_over() || is_broken;
+        if self.is_over {
+            link.leave_to(if is_broken { Reader::Nobody } else { Reader::Driver });
+        }
+        Poll::Ready(came)
+    }
+
+    /// How many bytes are to come, where that is known.
+    pub(in crate::http::relay) fn left(&self) -> Option<u64> {
+        self.left
+    }
+
+    /// Whether nothing is to come.
+    pub(in crate::http::relay) fn is_over(&self) -> bool {
+        self.is_over
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        // the next request may have begun
+        if !self.is_over {
+            lock(&self.link).leave_to(Reader::Driver);
+        }
+    }
+}
+
+/// What is shared holds whatever becomes of who else has it.
+pub(super) fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
+    link.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+/// Most requests are shorter.
+const SHORT_BYTES: usize = 4 * 1024;
+/// The most bytes of a body that is handed on whole.
+const MOST_WHOLE_BYTES: usize = 16 * 1024;
+const READ_BYTES: usize = 32 * 1024;
+/// With less room, reading takes too many calls.
+const ROOM_BYTES: usize = 2 * 1024;
+/// The most bytes that are read for nothing, so that the connection can have another request.
+const MOST_FORGOTTEN: u64 = 64 * 1024;
