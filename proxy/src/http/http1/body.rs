@@ -143,7 +143,8 @@ impl Decoder {
         match httparse::parse_headers(&input[..end], &mut lines) {
             Ok(Status::Complete((length, _))) if length > MAX_HEAD_BYTES => Err(AnswerError::TooLarge),
             Ok(Status::Complete((length, lines))) => {
-                let trailers = fields(&Source::of(&input[..length]), lines).ok_or(AnswerError::Trailers)?;
+                let trailers =
+                    fields(&Source::of(&input[..length]), lines, 0).ok_or(AnswerError::Trailers)?;
                 input.advance(length);
                 self.state = State::Over;
                 Ok((!trailers.is_empty()).then_some(Part::Trailers(trailers)))

@@ -67,7 +67,7 @@ impl Head {
         };
         let status = read.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(AnswerError::Head)?;
         let version = if read.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
-        let headers = fields(&Source::of(&input[..length]), read.headers).ok_or(AnswerError::Head)?;
+        let headers = fields(&Source::of(&input[..length]), read.headers, 0).ok_or(AnswerError::Head)?;
         let framing = framing(status, version, &headers, method)?;
         let may_stay = stays(version, &headers, framing) && status != StatusCode::SWITCHING_PROTOCOLS;
         Ok(Some((Self { status, headers, framing, may_stay }, length)))
@@ -93,9 +93,9 @@ impl Source {
     }
 }
 
-/// The lines of a head, or trailers, with names in small letters.
-pub(super) fn fields(source: &Source, lines: &[httparse::Header<'_>]) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(lines.len());
+/// The lines of a head, or trailers, with names in small letters, and room for so many more.
+pub(super) fn fields(source: &Source, lines: &[httparse::Header<'_>], room: usize) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::with_capacity(lines.len() + room);
     for line in lines {
         let name = HeaderName::from_bytes(line.name.as_bytes()).ok()?;
         let value = HeaderValue::from_maybe_shared(source.part(line.value)).ok()?;

@@ -26,6 +26,7 @@ use crate::background::{sleep_until, timeout};
 use crate::http::http1::Bounds;
 use crate::http::session::Peer;
 use crate::http::{Endpoint, Routes};
+use crate::polling::Aside;
 use crate::signal::Signal;
 use crate::transport::{ALPN_HTTP2, Accepted};
 
@@ -58,11 +59,14 @@ pub(super) struct Connection {
 /// A request that is not done yet.
 pub(super) struct InFlight {
     connection: Arc<Connection>,
-    untaken: Arc<Untaken>,
+    /// Once a part of the answer has waited for the client.
+    untaken: Option<Arc<Untaken>>,
 }
 
 /// Why a connection is to end.
 enum Overdue {
+    /// So are all.
+    Stopped,
     /// The client does not take what it asked for.
     Stuck,
     /// It has been without a request for too long.
@@ -70,7 +74,6 @@ enum Overdue {
 }
 
 /// Since when a part of an answer waits for the client; `None` while the next one is awaited.
-#[derive(Default)]
 struct Untaken(Mutex<Option<Instant>>);
 
 /// Serves the requests of one connection until it ends, or until the signal says so or goes away. Returns what serves
@@ -172,11 +175,16 @@ impl Connection {
     /// Counts one more request.
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::SeqCst);
-        let untaken = Arc::new(Untaken::default());
+        InFlight { connection: Arc::clone(self), untaken: None }
+    }
+
+    /// One more answer that has waited for the client since now.
+    fn watch(&self) -> Arc<Untaken> {
+        let untaken = Arc::new(Untaken(Mutex::new(Some(Instant::now()))));
         let mut all = lock(&self.untaken);
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(&untaken));
-        InFlight { connection: Arc::clone(self), untaken }
+        untaken
     }
 
     /// Ends a connection of HTTP/2, as nothing else lets go of what a client does not take of one stream.
@@ -267,8 +275,12 @@ impl Connection {
 
 impl InFlight {
     /// A part of the answer waits for the client, or the next one is awaited.
-    pub(super) fn note(&self, is_untaken: bool) {
-        *lock(&self.untaken.0) = is_untaken.then(Instant::now);
+    pub(super) fn note(&mut self, is_untaken: bool) {
+        match &self.untaken {
+            Some(untaken) => *lock(&untaken.0) = is_untaken.then(Instant::now),
+            None if is_untaken => self.untaken = Some(self.connection.watch()),
+            None => {}
+        }
     }
 }
 
@@ -288,14 +300,21 @@ async fn drive<T, E: fmt::Display, C: Future<Output = Result<T, E>>>(
     shut_down: impl FnOnce(Pin<&mut C>),
 ) -> Option<T> {
     let mut served = pin!(served);
+    // aside: requests come far more often
+    let done = Aside::new(async {
+        tokio::select! {
+            biased;
+            overdue = connection.overdue() => overdue,
+            () = stopped(connection.signal.clone()) => Overdue::Stopped,
+        }
+    });
     let ended = tokio::select! {
         biased;
         ended = served.as_mut() => Some(ended),
-        overdue = connection.overdue() => match overdue {
+        overdue = done => match overdue {
             Overdue::Stuck => return None,
-            Overdue::Tired => None,
+            Overdue::Stopped | Overdue::Tired => None,
         },
-        () = stopped(connection.signal.clone()) => None,
     };
     let ended = match ended {
         Some(ended) => Some(ended),

@@ -15,7 +15,6 @@ use self::link::{Left, Link, lock};
 use super::body::Answer;
 use super::connection::Connection;
 use super::exchange;
-use super::incoming::Incoming;
 use super::patient::Patient;
 use super::websocket::Handed;
 use crate::http::http1::{Asked, Bounds, Outbox, RequestError, RequestHead};
@@ -49,6 +48,8 @@ struct Telling {
     is_over: bool,
     /// Whether the head waits one turn for the first part of the body, to go with it.
     is_held: bool,
+    /// Whether the client may have heard anything.
+    has_begun: bool,
     /// Why the rest does not come.
     failed: Option<io::Error>,
 }
@@ -69,7 +70,7 @@ impl Downstream {
             match next {
                 Next::End => break,
                 Next::HandOver => return Ok(self.hand_over()),
-                Next::Request => self.link().rest(),
+                Next::Request => {}
             }
         }
         poll_fn(|cx| self.link().poll_close(cx)).await?;
@@ -83,9 +84,12 @@ impl Downstream {
     /// Answers one request.
     async fn exchange(&mut self, head: RequestHead) -> io::Result<Next> {
         let asked = Asked::of(&head.parts, head.may_stay);
-        let incoming = Link::begin_body(&self.link, &head).map_or_else(Incoming::Rest, Incoming::Whole);
+        let incoming = Link::begin_body(&self.link, &head);
         // boxed: a connection without a request needs no room for it, and all use the same room in turn
-        let mut answering = Box::pin(exchange::answer(Arc::clone(&self.connection), head.parts, incoming));
+        let room = Box::new_uninit();
+        let answering = exchange::answer(Arc::clone(&self.connection), head.parts, incoming);
+        // written to where it stays: it is large
+        let mut answering = Box::into_pin(Box::write(room, answering));
         let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
             Poll::Pending => self.link().poll_gone(cx).map(Err),
@@ -102,7 +106,12 @@ impl Downstream {
         asked.may_stay &= left != Left::Much && !self.connection.is_ending();
         let body_bytes = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
         let stays = self.outbox.begin_answer(&head, &asked, body_bytes, Now::read());
-        let mut telling = Telling { is_over: !asked.allows_body(head.status), is_held: true, failed: None };
+        let mut telling = Telling {
+            is_over: !asked.allows_body(head.status),
+            is_held: true,
+            has_begun: false,
+            failed: None,
+        };
         if !telling.is_over
             && let Some(bytes) = body.take_whole()
         {
@@ -114,8 +123,12 @@ impl Downstream {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Next::HandOver);
         }
-        // what somebody wants of the body is not cut off
-        let may_follow = (stays || left == Left::Wanted) && poll_fn(|cx| self.link().poll_rest(cx)).await;
+        let may_follow = match left {
+            Left::Nothing => true,
+            // what somebody wants of the body is not cut off
+            _ if stays || left == Left::Wanted => poll_fn(|cx| self.link().poll_rest(cx)).await,
+            _ => false,
+        };
         Ok(if stays && may_follow { Next::Request } else { Next::End })
     }
 
@@ -133,6 +146,12 @@ impl Downstream {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
+            if !telling.has_begun
+                && let Some(error) = telling.failed.take()
+            {
+                return Poll::Ready(Err(error));
+            }
+            telling.has_begun = true;
             ready!(lock(&self.link).poll_write(&mut self.outbox, cx))?;
             if let Some(error) = telling.failed.take() {
                 return Poll::Ready(Err(error));

@@ -8,6 +8,7 @@ use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::super::body::{BodyError, Came};
+use super::super::incoming::Incoming;
 use super::super::patient::Patient;
 use crate::http::http1::{Bounds, Decoder, Framing, Outbox, Part, RequestError, RequestHead};
 
@@ -44,10 +45,11 @@ enum Reader {
 /// What is left of the body of a request when its answer begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// Nothing, or so little that it is read and forgotten.
+    /// So little that it is read and forgotten.
     Little,
     /// More than is read for nothing.
     Much,
+    Nothing,
     /// What somebody still reads.
     Wanted,
 }
@@ -95,8 +97,14 @@ impl Link {
                     return Poll::Ready(Ok(Some(taken)));
                 }
             }
-            if is_ending && self.input.is_empty() {
-                return Poll::Ready(Ok(None));
+            if self.input.is_empty() {
+                if is_ending {
+                    return Poll::Ready(Ok(None));
+                }
+                // what it took to read the last request, if that is much
+                if self.input.capacity() > SHORT_BYTES {
+                    self.input = BytesMut::new();
+                }
             }
             self.seen = self.input.len();
             match ready!(self.poll_read(SHORT_BYTES, cx))? {
@@ -108,7 +116,7 @@ impl Link {
     }
 
     /// The body of the request that was taken last: if it is short and here, all of it.
-    pub(super) fn begin_body(link: &Arc<Mutex<Self>>, head: &RequestHead) -> Result<Bytes, Rest> {
+    pub(super) fn begin_body(link: &Arc<Mutex<Self>>, head: &RequestHead) -> Incoming {
         let mut this = lock(link);
         this.decoder = Decoder::new(head.framing);
         let left = this.decoder.left();
@@ -119,11 +127,11 @@ impl Link {
             let body = Bytes::copy_from_slice(&this.input[..length]);
             this.input.advance(length);
             this.decoder = Decoder::new(Framing::Empty);
-            return Ok(body);
+            return Incoming::Whole(body);
         }
         (this.reader, this.expects_continue) = (Reader::Body, head.expects_continue);
         drop(this);
-        Err(Rest { link: Arc::clone(link), left, is_over: false })
+        Incoming::Rest(Rest { link: Arc::clone(link), left, is_over: false })
     }
 
     /// Waits until the client is gone; what comes of the next request meanwhile is kept.
@@ -149,10 +157,12 @@ impl Link {
             Reader::Nobody => Left::Much,
             Reader::Driver => {
                 self.forget();
-                let is_little = self.decoder.is_over()
-                    || (!self.expects_continue
-                        && self.decoder.left().is_some_and(|left| left <= MOST_FORGOTTEN));
-                if is_little { Left::Little } else { Left::Much }
+                match self.decoder.left() {
+                    _ if self.reader == Reader::Nobody => Left::Much,
+                    Some(0) => Left::Nothing,
+                    Some(left) if left <= MOST_FORGOTTEN && !self.expects_continue => Left::Little,
+                    _ => Left::Much,
+                }
             }
         }
     }
@@ -187,23 +197,14 @@ impl Link {
                 }
                 Reader::Driver => {}
             }
-            if self.begin_answer() == Left::Much {
-                return Poll::Ready(false);
-            }
-            if self.decoder.is_over() {
-                self.expects_continue = false;
-                return Poll::Ready(true);
+            match self.begin_answer() {
+                Left::Nothing => return Poll::Ready(true),
+                Left::Much => return Poll::Ready(false),
+                Left::Little | Left::Wanted => {}
             }
             if !matches!(ready!(self.poll_read(SHORT_BYTES, cx)), Ok(true)) {
                 return Poll::Ready(false);
             }
-        }
-    }
-
-    /// Gives up what it took to read the last request, if that is much.
-    pub(super) fn rest(&mut self) {
-        if self.input.is_empty() && self.input.capacity() > SHORT_BYTES {
-            self.input = BytesMut::new();
         }
     }
 
