@@ -15,6 +15,8 @@ mod corpus;
 mod decode;
 #[path = "harness/mutate.rs"]
 mod mutate;
+#[path = "harness/requests.rs"]
+mod requests;
 #[path = "harness/session/mod.rs"]
 mod session;
 #[path = "harness/topics.rs"]
@@ -53,18 +55,12 @@ fn changed_packets_keep_what_decoding_promises() {
 
 #[test]
 fn changed_answers_keep_what_reading_promises() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds/http_response");
-    let read = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read(entry.expect("an entry").path());
-    let seeds: Vec<_> = folder.read_dir().expect("seeds").map(|entry| read(entry).expect("a seed")).collect();
-    assert!(!seeds.is_empty());
-    let mut chance = Chance::new(1);
-    for seed in &seeds {
-        answers::check(seed);
-    }
-    for _ in 0..5_000 {
-        let (seed, other) = (chance.pick(&seeds), chance.pick(&seeds));
-        answers::check(&mutate(seed, other, &mut chance));
-    }
+    check_changed("http_response", answers::check);
+}
+
+#[test]
+fn changed_requests_keep_what_reading_promises() {
+    check_changed("http_request", requests::check);
 }
 
 #[test]
@@ -175,6 +171,22 @@ fn what_was_found_before_stays_mended() {
         + replay("coap_session", |story| _ = coap::check_session(story))
         + replay("websocket_session", |story| _ = websocket::check(story));
     assert!(sessions + others > 0, "no input was found");
+}
+
+/// Checks what one fuzz target starts from, and what chance makes of that.
+fn check_changed(target: &str, check: impl Fn(&[u8])) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds").join(target);
+    let read = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read(entry.expect("an entry").path());
+    let seeds: Vec<_> = folder.read_dir().expect("seeds").map(|entry| read(entry).expect("a seed")).collect();
+    assert!(!seeds.is_empty());
+    let mut chance = Chance::new(1);
+    for seed in &seeds {
+        check(seed);
+    }
+    for _ in 0..5_000 {
+        let (seed, other) = (chance.pick(&seeds), chance.pick(&seeds));
+        check(&mutate(seed, other, &mut chance));
+    }
 }
 
 /// Checks the inputs that one fuzz target once failed with; says how many there are.

@@ -167,7 +167,7 @@ fn stays(parts: &Parts, special: Special) -> bool {
 }
 
 /// For the headers that are put in before a request goes on.
-const ROOM: usize = 8;
+const ROOM: usize = 6;
 /// More are not in one URI.
 const MAX_TARGET_BYTES: usize = u16::MAX as usize - 1;
 

@@ -48,7 +48,7 @@ struct Telling {
     is_over: bool,
     /// Whether the head waits one turn for the first part of the body, to go with it.
     is_held: bool,
-    /// Whether the client may have heard anything.
+    /// Whether the client may have heard something, or is to.
     has_begun: bool,
     /// Why the rest does not come.
     failed: Option<io::Error>,
@@ -86,10 +86,7 @@ impl Downstream {
         let asked = Asked::of(&head.parts, head.may_stay);
         let incoming = Link::begin_body(&self.link, &head);
         // boxed: a connection without a request needs no room for it, and all use the same room in turn
-        let room = Box::new_uninit();
-        let answering = exchange::answer(Arc::clone(&self.connection), head.parts, incoming);
-        // written to where it stays: it is large
-        let mut answering = Box::into_pin(Box::write(room, answering));
+        let mut answering = Box::pin(exchange::answer(Arc::clone(&self.connection), head.parts, incoming));
         let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {
             Poll::Ready(response) => Poll::Ready(Ok(response)),
             Poll::Pending => self.link().poll_gone(cx).map(Err),
@@ -170,6 +167,7 @@ impl Downstream {
         while !telling.is_over && self.outbox.has_room() {
             let came = ready!(Pin::new(&mut *body).poll_frame(cx));
             telling.is_over = !matches!(&came, Some(Ok(frame)) if frame.is_data()) || body.is_end_stream();
+            telling.has_begun |= matches!(came, Some(Ok(_)));
             let put = match came {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => self.put(data, telling.is_over),
