@@ -144,7 +144,7 @@ fn stays(version: Version, headers: &HeaderMap, framing: Framing) -> bool {
 }
 
 /// The value of a header that is there once.
-pub(super) fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     values.next().is_none().then(|| value.as_bytes())

@@ -3,12 +3,12 @@ use std::mem::MaybeUninit;
 use bytes::{Buf, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use httparse::{Header, ParserConfig, Status};
 
-use super::head::{Source, fields, number, only};
+use super::head::{Source, fields, number};
 use super::{Framing, MAX_LINES, RequestError};
-use crate::http::headers::{has_token, tokens};
+use crate::http::headers::has_token;
 
 /// The head of a request.
 #[derive(Debug)]
@@ -77,11 +77,10 @@ impl RequestHead {
         Ok(Some((Self::of(parts, Special::of(read.headers))?, length)))
     }
 
-    fn of(mut parts: Parts, special: Special) -> Result<Self, RequestError> {
-        let framing = framing(&mut parts, special)?;
+    fn of(mut parts: Parts, special: Special<'_>) -> Result<Self, RequestError> {
+        let (framing, is_clear) = framing(&mut parts, special)?;
         // where two things say where the body ends, nothing behind it is believed
-        let is_ambiguous = special.has_coding && special.has_length;
-        let may_stay = stays(&parts, special) && !is_ambiguous;
+        let may_stay = stays(&parts, special) && is_clear;
         let expects = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
         let expects_continue = special.has_expect
             && framing != Framing::Empty
@@ -91,28 +90,37 @@ impl RequestHead {
     }
 }
 
-/// Which headers that say something about the connection there are: most heads have one or two of them, and looking them
-/// up takes longer.
+/// What headers say about the frame of a request: looking for each of them in a map takes longer.
 #[derive(Clone, Copy, Default)]
-struct Special {
-    has_coding: bool,
+struct Special<'a> {
+    coding: Said<'a>,
+    length: Said<'a>,
     has_connection: bool,
     has_expect: bool,
-    has_length: bool,
     has_upgrade: bool,
 }
 
-impl Special {
-    fn of(lines: &[Header<'_>]) -> Self {
+/// What one header says.
+#[derive(Clone, Copy, Default)]
+enum Said<'a> {
+    #[default]
+    Nothing,
+    Once(&'a [u8]),
+    Often,
+}
+
+impl<'a> Special<'a> {
+    fn of(lines: &[Header<'a>]) -> Self {
         let mut special = Self::default();
         for line in lines {
             let is = |name: &HeaderName| line.name.eq_ignore_ascii_case(name.as_str());
-            match line.name.len() {
-                6 => special.has_expect |= is(&EXPECT),
-                7 => special.has_upgrade |= is(&UPGRADE),
-                10 => special.has_connection |= is(&CONNECTION),
-                14 => special.has_length |= is(&CONTENT_LENGTH),
-                17 => special.has_coding |= is(&TRANSFER_ENCODING),
+            // most are none of these
+            match (line.name.len(), line.name.as_bytes().first().map_or(0, u8::to_ascii_lowercase)) {
+                (6, b'e') => special.has_expect |= is(&EXPECT),
+                (7, b'u') => special.has_upgrade |= is(&UPGRADE),
+                (10, b'c') => special.has_connection |= is(&CONNECTION),
+                (14, b'c') if is(&CONTENT_LENGTH) => special.length = special.length.and(line.value),
+                (17, b't') if is(&TRANSFER_ENCODING) => special.coding = special.coding.and(line.value),
                 _ => {}
             }
         }
@@ -120,32 +128,38 @@ impl Special {
     }
 }
 
-/// Where the body ends. RFC 9112 §6.3
-fn framing(parts: &mut Parts, special: Special) -> Result<Framing, RequestError> {
-    let length = match special.has_length {
-        true => only(&parts.headers, &CONTENT_LENGTH).and_then(number).ok_or(RequestError::Length)?,
-        false => 0,
-    };
-    if special.has_coding {
-        check_coding(parts.version, &parts.headers)?;
-        // of the two, the length is wrong
-        parts.headers.remove(CONTENT_LENGTH);
-        return Ok(Framing::Chunked);
+impl<'a> Said<'a> {
+    fn and(self, value: &'a [u8]) -> Self {
+        if matches!(self, Self::Nothing) { Self::Once(value) } else { Self::Often }
     }
-    Ok(if length == 0 { Framing::Empty } else { Framing::Length(length) })
+}
+
+/// Where the body ends, and whether only one thing says so. RFC 9112 §6.3
+fn framing(parts: &mut Parts, special: Special<'_>) -> Result<(Framing, bool), RequestError> {
+    let length = match special.length {
+        Said::Nothing => None,
+        Said::Once(length) => Some(number(length).ok_or(RequestError::Length)?),
+        Said::Often => return Err(RequestError::Length),
+    };
+    match special.coding {
+        Said::Nothing => {
+            let length = length.filter(|length| *length > 0);
+            return Ok((length.map_or(Framing::Empty, Framing::Length), true));
+        }
+        Said::Once(coding) if parts.version == Version::HTTP_11 => check_coding(coding)?,
+        Said::Once(_) | Said::Often => return Err(RequestError::TransferEncoding),
+    }
+    // of the two, the length is wrong
+    parts.headers.remove(CONTENT_LENGTH);
+    Ok((Framing::Chunked, length.is_none()))
 }
 
 /// Looks whether the body comes in chunks and nothing else. RFC 9112 §6.1
-fn check_coding(version: Version, headers: &HeaderMap) -> Result<(), RequestError> {
-    let Some(coding) = only(headers, &TRANSFER_ENCODING) else { return Err(RequestError::TransferEncoding) };
-    if version == Version::HTTP_10 {
-        return Err(RequestError::TransferEncoding);
-    }
+fn check_coding(coding: &[u8]) -> Result<(), RequestError> {
+    let last = coding.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
     if coding.eq_ignore_ascii_case(b"chunked") {
-        return Ok(());
-    }
-    let last = headers.get(TRANSFER_ENCODING).and_then(|value| tokens(value).last());
-    if last.is_some_and(|last| last.eq_ignore_ascii_case("chunked")) {
+        Ok(())
+    } else if last.eq_ignore_ascii_case(b"chunked") {
         Err(RequestError::Coding)
     } else {
         Err(RequestError::TransferEncoding)
@@ -153,7 +167,7 @@ fn check_coding(version: Version, headers: &HeaderMap) -> Result<(), RequestErro
 }
 
 /// RFC 9112 §9.3; what follows a request for another protocol may be of that one.
-fn stays(parts: &Parts, special: Special) -> bool {
+fn stays(parts: &Parts, special: Special<'_>) -> bool {
     let is_old = parts.version == Version::HTTP_10;
     let asks_for_another = parts.method == Method::CONNECT || special.has_upgrade;
     if asks_for_another && !is_old {

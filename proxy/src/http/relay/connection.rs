@@ -65,7 +65,7 @@ pub(super) struct InFlight {
 
 /// Why a connection is to end.
 enum Overdue {
-    /// So are all.
+    /// All that are of its listener do.
     Stopped,
     /// The client does not take what it asked for.
     Stuck,

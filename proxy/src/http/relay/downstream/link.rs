@@ -329,7 +329,7 @@ impl Drop for Rest {
     }
 }
 
-/// What is shared holds whatever becomes of who else has it.
+/// The link, whatever became of who else has it.
 pub(super) fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
     link.lock().unwrap_or_else(PoisonError::into_inner)
 }
