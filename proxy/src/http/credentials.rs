@@ -1,5 +1,7 @@
 //! What a request shows of who sends it.
 
+use std::borrow::Cow;
+
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Uri};
 
@@ -19,11 +21,11 @@ pub(super) struct Shown {
 
 impl Shown {
     /// What a request shows, and its query without that; `names` are those of credentials in a query.
-    pub(super) fn read(
-        uri: &Uri,
+    pub(super) fn read<'a>(
+        uri: &'a Uri,
         headers: &HeaderMap,
         names: &[String],
-    ) -> Result<(Self, Option<String>), Problem> {
+    ) -> Result<(Self, Option<Cow<'a, str>>), Problem> {
         let (in_query, rest) = split_query(uri.query(), names)?;
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let authorization = match (given.next(), given.next(), in_query.as_slice()) {
@@ -71,7 +73,10 @@ impl Shown {
 type Pairs = Vec<(String, String)>;
 
 /// The pairs of a query that are credentials, and all others as they stand; `None` for a query without others.
-fn split_query(query: Option<&str>, names: &[String]) -> Result<(Pairs, Option<String>), Problem> {
+fn split_query<'a>(
+    query: Option<&'a str>,
+    names: &[String],
+) -> Result<(Pairs, Option<Cow<'a, str>>), Problem> {
     let Some(query) = query else { return Ok((Vec::new(), None)) };
     let (mut shown, mut rest) = (Vec::new(), Vec::new());
     for pair in query.split('&') {
@@ -81,8 +86,11 @@ fn split_query(query: Option<&str>, names: &[String]) -> Result<(Pairs, Option<S
             None => rest.push(pair),
         }
     }
-    let has_rest = shown.is_empty() || !rest.is_empty();
-    Ok((shown, has_rest.then(|| rest.join("&"))))
+    if shown.is_empty() {
+        return Ok((shown, Some(query.into())));
+    }
+    let rest = (!rest.is_empty()).then(|| rest.join("&").into());
+    Ok((shown, rest))
 }
 
 /// Schemes that mean nothing alone.
@@ -152,6 +160,7 @@ mod tests {
         }
         let request = request.body(()).unwrap();
         let names = ["auth", "authorization"].map(str::to_owned);
-        Shown::read(request.uri(), request.headers(), &names)
+        let (shown, rest) = Shown::read(request.uri(), request.headers(), &names)?;
+        Ok((shown, rest.map(Cow::into_owned)))
     }
 }

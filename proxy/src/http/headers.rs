@@ -1,8 +1,8 @@
 //! Headers as they go on: without those of this connection, and with word of where the request came from.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, FORWARDED, HOST, TE, TRAILER,
+    TRANSFER_ENCODING, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 
@@ -10,8 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 #[derive(Clone)]
 pub(super) struct Origin<'a> {
     /// The address of the peer.
-    pub(super) ip: &'a str,
+    pub(super) ip: &'a HeaderValue,
     pub(super) is_encrypted: bool,
+    /// Its [`element`], which says the same and names the host.
+    pub(super) element: HeaderValue,
     /// Whether the peer is a proxy whose word counts.
     pub(super) is_trusted: bool,
     /// Whether the upstream is to see the `Authorization`.
@@ -58,9 +60,17 @@ fn clean(headers: &mut HeaderMap, origin: &Origin<'_>) {
 
 /// Whether a header may not go on as it came.
 fn does_not_pass(name: &HeaderName) -> bool {
+    let is_special = matches!(name.as_str(), "authorization" | "cookie" | "expect") || is_hop_by_hop(name);
     let bytes = name.as_str().as_bytes();
-    let is_known = SPECIAL.contains(name) || HOP_BY_HOP.contains(name);
-    is_known || is_override(bytes) || is_forwarding(bytes)
+    is_special || is_override(bytes) || is_forwarding(bytes)
+}
+
+/// What `Forwarded` says of a request. RFC 7239 §4
+pub(super) fn element(ip: &HeaderValue, host: &HeaderValue, is_encrypted: bool) -> HeaderValue {
+    let [ip, host] = [ip, host].map(|value| value.to_str().unwrap_or_default());
+    let (open, close) = if ip.contains(':') { ("\"[", "]\"") } else { ("", "") };
+    let text = ["for=", open, ip, close, ";host=\"", host, "\";proto=", proto(is_encrypted)].concat();
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("for=unknown"))
 }
 
 /// Makes trailers of a request those that the upstream gets: they say nothing that its head could not.
@@ -93,7 +103,7 @@ pub(super) fn has_token(value: &HeaderValue, token: &str) -> bool {
 /// RFC 9110 §7.6.1
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // most messages have none
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    if !headers.keys().any(is_hop_by_hop) {
         return;
     }
     let named: Vec<HeaderName> =
@@ -106,9 +116,13 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named.iter().filter(|name| **name != CONTENT_LENGTH) {
         headers.remove(name);
     }
-    for name in &HOP_BY_HOP {
+    for name in HOP_BY_HOP {
         headers.remove(name);
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
 }
 
 /// RFC 9113 §8.2.3: HTTP/2 may cut them into pieces, HTTP/1.1 may not.
@@ -152,28 +166,32 @@ fn is_same(name: &[u8], known: &str) -> bool {
 
 /// RFC 7239 §4, and what was there before it.
 fn tell_origin(headers: &mut HeaderMap, origin: &Origin<'_>) {
-    let proto = if origin.is_encrypted { "https" } else { "http" };
-    let host = origin.host.to_str().unwrap_or_default();
-    let ip = origin.ip;
-    let (open, close) = if ip.contains(':') { ("\"[", "]\"") } else { ("", "") };
-    append(headers, FORWARDED, ["for=", open, ip, close, ";host=\"", host, "\";proto=", proto].concat());
-    append(headers, X_FORWARDED_FOR, ip.to_owned());
+    append(headers, FORWARDED, origin.element.clone());
+    append(headers, X_FORWARDED_FOR, origin.ip.clone());
     headers.entry(X_FORWARDED_HOST).or_insert_with(|| origin.host.clone());
-    headers.entry(X_FORWARDED_PROTO).or_insert_with(|| HeaderValue::from_static(proto));
-    if let Some(prefix) = origin.prefix.as_ref().and_then(|prefix| prefix.to_str().ok()) {
-        append(headers, X_FORWARDED_PREFIX, prefix.to_owned());
+    let proto = || HeaderValue::from_static(proto(origin.is_encrypted));
+    headers.entry(X_FORWARDED_PROTO).or_insert_with(proto);
+    if let Some(prefix) = &origin.prefix {
+        append(headers, X_FORWARDED_PREFIX, prefix.clone());
     }
 }
 
+fn proto(is_encrypted: bool) -> &'static str {
+    if is_encrypted { "https" } else { "http" }
+}
+
 /// Adds an element to a list that stands in one line.
-fn append(headers: &mut HeaderMap, name: HeaderName, element: String) {
-    let mut list = element;
-    if headers.contains_key(&name) {
-        let known = headers.get_all(&name).iter().filter_map(|value| value.to_str().ok());
-        list = known.chain([&*list]).collect::<Vec<_>>().join(", ");
-    }
-    if let Ok(value) = HeaderValue::try_from(list) {
-        headers.insert(name, value);
+fn append(headers: &mut HeaderMap, name: HeaderName, element: HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(list) => {
+            list.insert(element);
+        }
+        Entry::Occupied(mut list) => {
+            let texts = list.iter().chain([&element]).filter_map(|value| value.to_str().ok());
+            if let Ok(joined) = HeaderValue::try_from(texts.collect::<Vec<_>>().join(", ")) {
+                list.insert(joined);
+            }
+        }
     }
 }
 
@@ -182,20 +200,17 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-static HOP_BY_HOP: [HeaderName; 9] = [
-    CONNECTION,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "http2-settings",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
 ];
-
-/// Of requests, beside those of the connection.
-static SPECIAL: [HeaderName; 3] = [AUTHORIZATION, COOKIE, EXPECT];
 
 const X_FORWARDED: &str = "x-forwarded-";
 
@@ -332,7 +347,9 @@ mod tests {
     #[test]
     fn word_of_trusted_proxies_is_kept_and_added_to() {
         let mut headers = headers(LIES);
-        let origin = Origin { is_trusted: true, ip: "2001:db8::7", ..origin(&HOST_VALUE) };
+        let ip = HeaderValue::from_static("2001:db8::7");
+        let element = element(&ip, &HOST_VALUE, true);
+        let origin = Origin { is_trusted: true, ip: &ip, element, ..origin(&HOST_VALUE) };
         towards_upstream(&mut headers, &origin);
         assert_eq!(
             headers["forwarded"],
@@ -366,8 +383,9 @@ mod tests {
 
     fn origin(host: &HeaderValue) -> Origin<'_> {
         Origin {
-            ip: "192.0.2.1",
+            ip: &IP,
             is_encrypted: true,
+            element: element(&IP, host, true),
             is_trusted: false,
             forwards_authorization: false,
             host,
@@ -387,6 +405,7 @@ mod tests {
         headers
     }
 
+    static IP: HeaderValue = HeaderValue::from_static("192.0.2.1");
     static HOST_VALUE: HeaderValue = HeaderValue::from_static("gate.example");
 
     const LIES: &[(&str, &str)] = &[

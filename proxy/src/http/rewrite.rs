@@ -15,6 +15,11 @@ pub struct Rewriting {
 }
 
 impl Rewriting {
+    /// Whether paths go on as they come.
+    pub(super) fn changes_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The path as the upstream gets it, byte for byte what came from where the route's own path ends.
     pub(super) fn inward(&self, path: &str, place: &Place) -> String {
         let inward = format!("{}{}", self.upstream_path, self.rest(path, place));
@@ -39,7 +44,7 @@ impl Rewriting {
 
     /// Has an answer lead where clients find it: what it says of this host and the upstream's paths.
     pub(super) fn redirect(&self, headers: &mut HeaderMap, place: &Place, host: &HeaderValue) {
-        if *self == Self::default() {
+        if self.changes_nothing() {
             return;
         }
         let host = host.to_str().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! One request: what its head means, what is asked about it, and what of it goes on. It does no input or output.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -9,7 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use mgate_policies::{Action, Client, Protocol, Query, RequestPath, Resource, TopicFilter, TopicName};
 
 use super::credentials::Shown;
-use super::headers::{Origin, towards_upstream};
+use super::headers::{Origin, element, towards_upstream};
 use super::messages;
 use super::path;
 use super::problem::Problem;
@@ -22,20 +23,29 @@ use crate::transport::Accepted;
 pub(super) struct Peer {
     pub(super) address: std::net::SocketAddr,
     /// That of its address as it is told to others.
-    ip: Box<str>,
+    ip: HeaderValue,
     pub(super) certificate: Option<Vec<u8>>,
     pub(super) is_encrypted: bool,
+    /// The host that its first request named, and what others are told of such a request.
+    first: OnceLock<(HeaderValue, HeaderValue)>,
 }
 
 /// Whom and what a request is for, by which its route is found.
 pub(super) struct Target {
     /// That of HTTP/1.1, for what HTTP/2 says otherwise.
     pub(super) method: Method,
-    pub(super) host: Authority,
+    pub(super) host: Host,
     /// Decoded.
     pub(super) path: Box<str>,
     /// What it asks for, if that is a WebSocket.
     pub(super) websocket: Option<Asked>,
+}
+
+/// The host that a request names.
+pub(super) struct Host {
+    /// As it was named.
+    pub(super) text: HeaderValue,
+    authority: Authority,
 }
 
 /// What the head of a request means.
@@ -43,7 +53,6 @@ pub(super) struct Head {
     pub(super) target: Target,
     /// Path and query as they go on.
     forwarded: PathAndQuery,
-    host: HeaderValue,
     version: Version,
     pub(super) shown: Shown,
     /// Of the body, where it is said.
@@ -53,8 +62,10 @@ pub(super) struct Head {
 impl Peer {
     pub(super) fn of(accepted: &mut Accepted) -> Self {
         let Accepted { peer, is_encrypted, .. } = *accepted;
-        let ip = peer.ip().to_canonical().to_string().into();
-        Self { address: peer, ip, certificate: accepted.certificate.take(), is_encrypted }
+        let ip = peer.ip().to_canonical().to_string();
+        let ip = HeaderValue::try_from(ip).unwrap_or(HeaderValue::from_static("unknown"));
+        let certificate = accepted.certificate.take();
+        Self { address: peer, ip, certificate, is_encrypted, first: OnceLock::new() }
     }
 
     /// What an authenticator is shown.
@@ -69,6 +80,13 @@ impl Peer {
             peer: self.address,
             protocol: Protocol::Http,
         }
+    }
+
+    /// What others are told of a request for a host; nearly all name the same.
+    fn element(&self, host: &HeaderValue) -> HeaderValue {
+        let tell = || element(&self.ip, host, self.is_encrypted);
+        let (first, element) = self.first.get_or_init(|| (host.clone(), tell()));
+        if first == host { element.clone() } else { tell() }
     }
 }
 
@@ -92,7 +110,17 @@ impl Target {
         if self.websocket.as_ref().is_some_and(Asked::offers_mqtt) {
             return Err(Problem::MqttElsewhere);
         }
-        routes.find(self.host.host(), &self.path)
+        routes.find(self.host.authority.host(), &self.path)
+    }
+}
+
+impl Host {
+    fn read(text: &HeaderValue) -> Result<Self, Problem> {
+        let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        let authority: Option<Authority> = text.to_str().ok().and_then(|text| text.parse().ok());
+        let is_host = |one: &Authority| !one.host().is_empty() && one.as_str().bytes().all(is_good);
+        let authority = authority.filter(is_host).ok_or(Problem::BadHost)?;
+        Ok(Self { text: text.clone(), authority })
     }
 }
 
@@ -100,23 +128,12 @@ impl Head {
     /// Reads the head of a request, or says what keeps it from being one for its route.
     pub(super) fn read(parts: &Parts, target: Target, options: &Options) -> Result<Self, Problem> {
         let (shown, query) = Shown::read(&parts.uri, &parts.headers, &options.query_credentials)?;
-        let path = options.rewriting.inward(parts.uri.path(), &options.place);
-        let forwarded = match query {
-            Some(query) => format!("{path}?{query}"),
-            None => path,
-        };
+        let forwarded = forwarded(&parts.uri, query.as_deref(), options)?;
         let content_length = match parts.headers.get(CONTENT_LENGTH) {
             Some(length) => Some(number(length).ok_or(Problem::BadRequest)?),
             None => None,
         };
-        let head = Self {
-            host: HeaderValue::from_str(target.host.as_str()).map_err(|_| Problem::BadHost)?,
-            target,
-            forwarded: forwarded.parse().map_err(|_| Problem::BadPath)?,
-            version: parts.version,
-            shown,
-            content_length,
-        };
+        let head = Self { target, forwarded, version: parts.version, shown, content_length };
         head.check_length(options)?;
         head.check_websocket(&parts.headers, options)?;
         head.check_profile(&parts.headers, options)?;
@@ -164,12 +181,14 @@ impl Head {
 
     /// The head as the upstream gets it.
     pub(super) fn forward(&self, mut headers: HeaderMap, peer: &Peer, options: &Options) -> Parts {
+        let host = &self.target.host.text;
         let origin = Origin {
             ip: &peer.ip,
             is_encrypted: peer.is_encrypted,
+            element: peer.element(host),
             is_trusted: options.trusted.iter().any(|block| block.contains(peer.address.ip())),
             forwards_authorization: options.forward_authorization,
-            host: &self.host,
+            host,
             version: self.version,
             prefix: options.rewriting.prefix(&options.place),
         };
@@ -183,7 +202,7 @@ impl Head {
 
     /// Has an answer of the upstream lead where the client finds it.
     pub(super) fn redirect(&self, headers: &mut HeaderMap, options: &Options) {
-        options.rewriting.redirect(headers, &options.place, &self.host);
+        options.rewriting.redirect(headers, &options.place, &self.target.host.text);
     }
 
     fn check_length(&self, options: &Options) -> Result<(), Problem> {
@@ -196,7 +215,7 @@ impl Head {
             return Ok(());
         }
         self.websocket_topic(options)?;
-        check_origin(headers, &options.origins, &self.host)
+        check_origin(headers, &options.origins, &self.target.host.text)
     }
 
     /// A message is checked before anybody is asked: what is refused later was published already.
@@ -262,29 +281,36 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The host that a request names, once and nowhere else. RFC 9112 §3.2
-fn host(uri: &Uri, headers: &HeaderMap) -> Result<Authority, Problem> {
+fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Problem> {
     let mut given = headers.get_all(HOST).iter();
     let header = match (given.next(), given.next()) {
         (None, _) => None,
-        (Some(host), None) => Some(authority(host)?),
+        (Some(host), None) => Some(Host::read(host)?),
         (Some(_), Some(_)) => return Err(Problem::BadHost),
     };
     match (uri.authority(), header) {
-        (Some(target), Some(header)) if *target != header => Err(Problem::BadHost),
-        (Some(target), _) => check_authority(target.clone()),
+        (Some(target), Some(header)) if *target != header.authority => Err(Problem::BadHost),
+        (Some(target), _) => {
+            Host::read(&HeaderValue::from_str(target.as_str()).map_err(|_| Problem::BadHost)?)
+        }
         (None, header) => header.ok_or(Problem::BadHost),
     }
 }
 
-fn authority(host: &HeaderValue) -> Result<Authority, Problem> {
-    let authority = host.to_str().ok().and_then(|host| host.parse().ok()).ok_or(Problem::BadHost)?;
-    check_authority(authority)
-}
-
-fn check_authority(authority: Authority) -> Result<Authority, Problem> {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    let is_host = !authority.host().is_empty() && authority.as_str().bytes().all(is_good);
-    if is_host { Ok(authority) } else { Err(Problem::BadHost) }
+/// Path and query as they go on, of which the latter is `query`.
+fn forwarded(uri: &Uri, query: Option<&str>, options: &Options) -> Result<PathAndQuery, Problem> {
+    let is_kept = |target: &&PathAndQuery| target.query() == query && target.as_str().starts_with('/');
+    if options.rewriting.changes_nothing()
+        && let Some(target) = uri.path_and_query().filter(is_kept)
+    {
+        return Ok(target.clone());
+    }
+    let path = options.rewriting.inward(uri.path(), &options.place);
+    let forwarded = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    forwarded.parse().map_err(|_| Problem::BadPath)
 }
 
 fn number(value: &HeaderValue) -> Option<u64> {

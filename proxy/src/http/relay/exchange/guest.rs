@@ -26,9 +26,9 @@ pub(in crate::http::relay) struct Arriving {
 
 /// Answers a request for a WebSocket that is for a guest; `None` where it is for none.
 pub(super) fn answer(connection: &Arc<Connection>, parts: &mut Parts) -> Option<Response<Content>> {
-    let protocol = sub_protocol(&parts.headers)?;
     let routes = connection.routes();
     let guest = routes.guest(parts.uri.path())?;
+    let protocol = sub_protocol(&parts.headers)?;
     let target = match Target::read(parts, routes.leader().options.headers) {
         Ok(target) if target.websocket.is_none() => return None,
         read => read,
@@ -45,8 +45,7 @@ fn take(
     target: &Target,
     protocol: &'static str,
 ) -> Result<Response<Content>, Problem> {
-    let host = HeaderValue::from_str(target.host.as_str()).map_err(|_| Problem::BadHost)?;
-    check_origin(&parts.headers, &guest.websocket.origins, &host)?;
+    check_origin(&parts.headers, &guest.websocket.origins, &target.host.text)?;
     let upgrade = Upgrade::of(&parts.uri, &parts.headers).map_err(|_| Problem::BadAuthorization)?;
     let handed_over = HandOver::of(parts);
     let (Some(asked), Some(handed_over)) = (&target.websocket, handed_over) else {
