@@ -111,9 +111,11 @@ impl Topics {
             return None;
         }
         let any = self.any.as_deref().filter(|_| reach == Reach::Everything);
-        let variables = self.variables.iter().filter(|(name, _)| ask.is_value(name, level, reach));
-        let literal = self.literals.get(level).into_iter();
-        literal.chain(any).chain(variables.map(|(_, below)| below)).find_map(|below| below.enter(rest, ask))
+        let variables = || self.variables.iter().filter(|(name, _)| ask.is_value(name, level, reach));
+        let literal = self.literals.get(level).and_then(|below| below.enter(rest, ask));
+        literal
+            .or_else(|| any.and_then(|below| below.enter(rest, ask)))
+            .or_else(|| variables().find_map(|(_, below)| below.enter(rest, ask)))
     }
 
     fn enter<'a>(&self, rest: Option<&str>, ask: &Ask<'a>) -> Option<&'a Rule> {
