@@ -1,5 +1,7 @@
 //! Headers as they go on: without those of this connection, and with word of where the request came from.
 
+use std::borrow::Cow;
+
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, Entry, FORWARDED, HOST, TE, TRAILER,
     TRANSFER_ENCODING, VIA,
@@ -13,7 +15,7 @@ pub(super) struct Origin<'a> {
     pub(super) ip: &'a HeaderValue,
     pub(super) is_encrypted: bool,
     /// Its [`element`], which says the same and names the host.
-    pub(super) element: HeaderValue,
+    pub(super) element: &'a HeaderValue,
     /// Whether the peer is a proxy whose word counts.
     pub(super) is_trusted: bool,
     /// Whether the upstream is to see the `Authorization`.
@@ -54,15 +56,18 @@ fn clean(headers: &mut HeaderMap, origin: &Origin<'_>) {
     if !origin.forwards_authorization {
         headers.remove(AUTHORIZATION);
     }
-    remove_all(headers, |name| is_override(name) || (!origin.is_trusted && is_forwarding(name)));
+    remove_all(headers, |name| {
+        let name = &*dashed(name);
+        is_override(name) || (!origin.is_trusted && is_forwarding(name))
+    });
     join_cookies(headers);
 }
 
 /// Whether a header may not go on as it came.
 fn does_not_pass(name: &HeaderName) -> bool {
-    let is_special = matches!(name.as_str(), "authorization" | "cookie" | "expect") || is_hop_by_hop(name);
-    let bytes = name.as_str().as_bytes();
-    is_special || is_override(bytes) || is_forwarding(bytes)
+    let name = &*dashed(name);
+    let is_special = matches!(name, "authorization" | "cookie" | "expect");
+    is_special || is_hop_by_hop(name) || is_override(name) || is_forwarding(name)
 }
 
 /// What `Forwarded` says of a request. RFC 7239 §4
@@ -76,7 +81,7 @@ pub(super) fn element(ip: &HeaderValue, host: &HeaderValue, is_encrypted: bool) 
 /// Makes trailers of a request those that the upstream gets: they say nothing that its head could not.
 pub(super) fn trailers_towards_upstream(trailers: &mut HeaderMap) {
     remove_hop_by_hop(trailers);
-    remove_all(trailers, |name| is_override(name) || is_forwarding(name));
+    remove_all(trailers, |name| is_override(&dashed(name)) || is_forwarding(&dashed(name)));
     for name in [AUTHORIZATION, CONTENT_LENGTH, COOKIE, HOST, VIA] {
         trailers.remove(name);
     }
@@ -103,7 +108,7 @@ pub(super) fn has_token(value: &HeaderValue, token: &str) -> bool {
 /// RFC 9110 §7.6.1
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     // most messages have none
-    if !headers.keys().any(is_hop_by_hop) {
+    if !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
         return;
     }
     let named: Vec<HeaderName> =
@@ -116,13 +121,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     for name in named.iter().filter(|name| **name != CONTENT_LENGTH) {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
-        headers.remove(name);
-    }
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(&name.as_str())
+    remove_all(headers, |name| is_hop_by_hop(name.as_str()));
 }
 
 /// RFC 9113 §8.2.3: HTTP/2 may cut them into pieces, HTTP/1.1 may not.
@@ -140,28 +139,68 @@ pub(super) fn tokens(value: &HeaderValue) -> impl Iterator<Item = &str> {
     value.to_str().unwrap_or_default().split(',').map(str::trim).filter(|token| !token.is_empty())
 }
 
-fn remove_all(headers: &mut HeaderMap, is_bad: impl Fn(&[u8]) -> bool) {
-    let bad: Vec<HeaderName> =
-        headers.keys().filter(|name| is_bad(name.as_str().as_bytes())).cloned().collect();
+fn remove_all(headers: &mut HeaderMap, is_bad: impl Fn(&HeaderName) -> bool) {
+    let bad: Vec<HeaderName> = headers.keys().filter(|name| is_bad(name)).cloned().collect();
     for name in bad {
         headers.remove(name);
     }
 }
 
-/// What is authorized is this method and this path: nobody may say another one behind our back.
-fn is_override(name: &[u8]) -> bool {
-    OVERRIDES.iter().any(|known| is_same(name, known))
+/// A name as those read it who take `_` for `-`, as some upstreams do.
+fn dashed(name: &HeaderName) -> Cow<'_, str> {
+    match name.as_str() {
+        name if name.contains('_') => name.replace('_', "-").into(),
+        name => name.into(),
+    }
 }
 
-fn is_forwarding(name: &[u8]) -> bool {
-    let is_prefixed = name.get(..X_FORWARDED.len()).is_some_and(|prefix| is_same(prefix, X_FORWARDED));
-    is_prefixed || FORWARDING.iter().any(|known| is_same(name, known))
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection"
+            | "http2-settings"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
 }
 
-/// Whether a name is a known one for those who take `_` for `-`, as some upstreams do.
-fn is_same(name: &[u8], known: &str) -> bool {
-    let is_same = |(given, known): (&u8, u8)| *given == known || (*given == b'_' && known == b'-');
-    name.len() == known.len() && name.iter().zip(known.bytes()).all(is_same)
+/// What is authorized is this method and this path: nobody may say another one behind our back. CGI takes `Proxy` for
+/// `HTTP_PROXY`.
+fn is_override(name: &str) -> bool {
+    matches!(
+        name,
+        "proxy"
+            | "x-http-method"
+            | "x-http-method-override"
+            | "x-method-override"
+            | "x-original-method"
+            | "x-original-url"
+            | "x-rewrite-url"
+    )
+}
+
+fn is_forwarding(name: &str) -> bool {
+    name.starts_with("x-forwarded-")
+        || matches!(
+            name,
+            "client-cert"
+                | "client-cert-chain"
+                | "client-ip"
+                | "forwarded"
+                | "true-client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-forwarded"
+                | "x-original-forwarded-for"
+                | "x-original-host"
+                | "x-original-uri"
+                | "x-real-ip"
+        )
 }
 
 /// RFC 7239 §4, and what was there before it.
@@ -199,46 +238,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
-
-const X_FORWARDED: &str = "x-forwarded-";
-
-const FORWARDING: [&str; 12] = [
-    "client-cert",
-    "client-cert-chain",
-    "client-ip",
-    "forwarded",
-    "true-client-ip",
-    "x-client-ip",
-    "x-cluster-client-ip",
-    "x-forwarded",
-    "x-original-forwarded-for",
-    "x-original-host",
-    "x-original-uri",
-    "x-real-ip",
-];
-
-/// What some upstreams do by it is not what was asked about; CGI takes `Proxy` for `HTTP_PROXY`.
-const OVERRIDES: [&str; 7] = [
-    "proxy",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
-    "x-original-method",
-    "x-original-url",
-    "x-rewrite-url",
-];
 
 #[cfg(test)]
 mod tests {
@@ -305,6 +304,7 @@ mod tests {
     fn word_of_strangers_is_replaced() {
         let mut headers = headers(LIES);
         towards_upstream(&mut headers, &origin(&HOST_VALUE));
+        assert_eq!(headers["forwarded"], element(&IP, &HOST_VALUE, true));
         assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"gate.example\";proto=https");
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["x-forwarded-host"], "gate.example");
@@ -349,7 +349,7 @@ mod tests {
         let mut headers = headers(LIES);
         let ip = HeaderValue::from_static("2001:db8::7");
         let element = element(&ip, &HOST_VALUE, true);
-        let origin = Origin { is_trusted: true, ip: &ip, element, ..origin(&HOST_VALUE) };
+        let origin = Origin { is_trusted: true, ip: &ip, element: &element, ..origin(&HOST_VALUE) };
         towards_upstream(&mut headers, &origin);
         assert_eq!(
             headers["forwarded"],
@@ -385,7 +385,7 @@ mod tests {
         Origin {
             ip: &IP,
             is_encrypted: true,
-            element: element(&IP, host, true),
+            element: &ELEMENT,
             is_trusted: false,
             forwards_authorization: false,
             host,
@@ -406,6 +406,7 @@ mod tests {
     }
 
     static IP: HeaderValue = HeaderValue::from_static("192.0.2.1");
+    static ELEMENT: HeaderValue = HeaderValue::from_static("for=192.0.2.1;host=\"gate.example\";proto=https");
     static HOST_VALUE: HeaderValue = HeaderValue::from_static("gate.example");
 
     const LIES: &[(&str, &str)] = &[

@@ -1,7 +1,7 @@
 //! One request: what its head means, what is asked about it, and what of it goes on. It does no input or output.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
@@ -26,15 +26,15 @@ pub(super) struct Peer {
     ip: HeaderValue,
     pub(super) certificate: Option<Vec<u8>>,
     pub(super) is_encrypted: bool,
-    /// The host that its first request named, and what others are told of such a request.
-    first: OnceLock<(HeaderValue, HeaderValue)>,
+    /// The host that its first request named; nearly all name the same.
+    first: OnceLock<Arc<Host>>,
 }
 
 /// Whom and what a request is for, by which its route is found.
 pub(super) struct Target {
     /// That of HTTP/1.1, for what HTTP/2 says otherwise.
     pub(super) method: Method,
-    pub(super) host: Host,
+    pub(super) host: Arc<Host>,
     /// Decoded.
     pub(super) path: Box<str>,
     /// What it asks for, if that is a WebSocket.
@@ -45,7 +45,10 @@ pub(super) struct Target {
 pub(super) struct Host {
     /// As it was named.
     pub(super) text: HeaderValue,
-    authority: Authority,
+    /// Without a port.
+    name: Box<str>,
+    /// What others are told of a request for it.
+    element: HeaderValue,
 }
 
 /// What the head of a request means.
@@ -82,17 +85,20 @@ impl Peer {
         }
     }
 
-    /// What others are told of a request for a host; nearly all name the same.
-    fn element(&self, host: &HeaderValue) -> HeaderValue {
-        let tell = || element(&self.ip, host, self.is_encrypted);
-        let (first, element) = self.first.get_or_init(|| (host.clone(), tell()));
-        if first == host { element.clone() } else { tell() }
+    /// The host that a request names so.
+    fn host(&self, text: &HeaderValue) -> Result<Arc<Host>, Problem> {
+        if let Some(first) = self.first.get().filter(|first| first.text == *text) {
+            return Ok(Arc::clone(first));
+        }
+        let host = Arc::new(Host::read(text.to_str().map_err(|_| Problem::BadHost)?, self)?);
+        self.first.get_or_init(|| Arc::clone(&host));
+        Ok(host)
     }
 }
 
 impl Target {
     /// Finds it in the head of a request, which has so many headers at the most; or says why there is none.
-    pub(super) fn read(parts: &Parts, headers: usize) -> Result<Self, Problem> {
+    pub(super) fn read(parts: &Parts, peer: &Peer, headers: usize) -> Result<Self, Problem> {
         if parts.headers.len() > headers {
             return Err(Problem::HeadTooLarge);
         }
@@ -101,7 +107,7 @@ impl Target {
         let method = if websocket.is_some() { Method::GET } else { parts.method.clone() };
         check_method(&method)?;
         check_framing(&parts.headers)?;
-        let host = host(&parts.uri, &parts.headers)?;
+        let host = host(&parts.uri, &parts.headers, peer)?;
         Ok(Self { method, host, path: path::decoded(parts.uri.path())?, websocket })
     }
 
@@ -110,17 +116,20 @@ impl Target {
         if self.websocket.as_ref().is_some_and(Asked::offers_mqtt) {
             return Err(Problem::MqttElsewhere);
         }
-        routes.find(self.host.authority.host(), &self.path)
+        routes.find(&self.host.name, &self.path)
     }
 }
 
 impl Host {
-    fn read(text: &HeaderValue) -> Result<Self, Problem> {
+    fn read(text: &str, peer: &Peer) -> Result<Self, Problem> {
         let is_good = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        let authority: Option<Authority> = text.to_str().ok().and_then(|text| text.parse().ok());
-        let is_host = |one: &Authority| !one.host().is_empty() && one.as_str().bytes().all(is_good);
-        let authority = authority.filter(is_host).ok_or(Problem::BadHost)?;
-        Ok(Self { text: text.clone(), authority })
+        let authority: Authority = text.parse().map_err(|_| Problem::BadHost)?;
+        let name = authority.host().into();
+        let text = HeaderValue::from_str(text).map_err(|_| Problem::BadHost)?;
+        if authority.host().is_empty() || !text.as_bytes().iter().all(|byte| is_good(*byte)) {
+            return Err(Problem::BadHost);
+        }
+        Ok(Self { name, element: element(&peer.ip, &text, peer.is_encrypted), text })
     }
 }
 
@@ -185,7 +194,7 @@ impl Head {
         let origin = Origin {
             ip: &peer.ip,
             is_encrypted: peer.is_encrypted,
-            element: peer.element(host),
+            element: &self.target.host.element,
             is_trusted: options.trusted.iter().any(|block| block.contains(peer.address.ip())),
             forwards_authorization: options.forward_authorization,
             host,
@@ -281,19 +290,22 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The host that a request names, once and nowhere else. RFC 9112 §3.2
-fn host(uri: &Uri, headers: &HeaderMap) -> Result<Host, Problem> {
+fn host(uri: &Uri, headers: &HeaderMap, peer: &Peer) -> Result<Arc<Host>, Problem> {
     let mut given = headers.get_all(HOST).iter();
     let header = match (given.next(), given.next()) {
-        (None, _) => None,
-        (Some(host), None) => Some(Host::read(host)?),
-        (Some(_), Some(_)) => return Err(Problem::BadHost),
+        (header, None) => header,
+        (_, Some(_)) => return Err(Problem::BadHost),
     };
     match (uri.authority(), header) {
-        (Some(target), Some(header)) if *target != header.authority => Err(Problem::BadHost),
-        (Some(target), _) => {
-            Host::read(&HeaderValue::from_str(target.as_str()).map_err(|_| Problem::BadHost)?)
+        (None, None) => Err(Problem::BadHost),
+        (None, Some(header)) => peer.host(header),
+        (Some(target), header) => {
+            let is_other = |header: &HeaderValue| header.to_str().map_or(true, |header| target != header);
+            if header.is_some_and(is_other) {
+                return Err(Problem::BadHost);
+            }
+            peer.host(&HeaderValue::from_str(target.as_str()).map_err(|_| Problem::BadHost)?)
         }
-        (None, header) => header.ok_or(Problem::BadHost),
     }
 }
 
@@ -361,6 +373,24 @@ mod tests {
         }
         let request = Request::get("http://one.example/").header(HOST, "other.example");
         assert_eq!(read(request, &options()).err(), Some(Problem::BadHost));
+    }
+
+    #[test]
+    fn each_request_of_a_connection_has_its_own_host() {
+        let peer = peer();
+        for host in ["one.example", "other.example:80", "ONE.example", "one.example", "bad host"] {
+            let parts = Request::get("/").header(HOST, host).body(()).unwrap().into_parts().0;
+            let read = Target::read(&parts, &peer, 1).map(|target| target.host).ok();
+            let Some(read) = read else {
+                assert_eq!(host, "bad host");
+                continue;
+            };
+            assert_eq!(
+                (&*read.name, &read.text),
+                (host.trim_end_matches(":80"), &HeaderValue::from_static(host))
+            );
+            assert_eq!(read.element, format!("for=192.0.2.1;host=\"{host}\";proto=http"));
+        }
     }
 
     #[test]
@@ -462,7 +492,17 @@ mod tests {
 
     fn read(request: http::request::Builder, options: &Options) -> Result<Head, Problem> {
         let parts = request.body(()).unwrap().into_parts().0;
-        Head::read(&parts, Target::read(&parts, options.headers)?, options)
+        Head::read(&parts, Target::read(&parts, &peer(), options.headers)?, options)
+    }
+
+    fn peer() -> Peer {
+        Peer {
+            address: client().peer,
+            ip: HeaderValue::from_static("192.0.2.1"),
+            certificate: None,
+            is_encrypted: false,
+            first: OnceLock::new(),
+        }
     }
 
     fn options() -> Options {

@@ -65,7 +65,7 @@ impl Exchange {
     /// The exchange that a request begins, at the route that it is for.
     fn of(connection: &Arc<Connection>, parts: &Parts) -> Result<(Self, Target), Problem> {
         let (routes, epoch) = connection.routes_and_epoch();
-        let target = Target::read(parts, routes.leader().options.headers)?;
+        let target = Target::read(parts, &connection.peer, routes.leader().options.headers)?;
         let route = target.route(&routes)?;
         let (connection, endpoint) = (Arc::clone(connection), Arc::clone(routes.endpoint(route)));
         Ok((Self { connection, route, endpoint, epoch }, target))

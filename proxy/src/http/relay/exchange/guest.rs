@@ -29,7 +29,7 @@ pub(super) fn answer(connection: &Arc<Connection>, parts: &mut Parts) -> Option<
     let routes = connection.routes();
     let guest = routes.guest(parts.uri.path())?;
     let protocol = sub_protocol(&parts.headers)?;
-    let target = match Target::read(parts, routes.leader().options.headers) {
+    let target = match Target::read(parts, &connection.peer, routes.leader().options.headers) {
         Ok(target) if target.websocket.is_none() => return None,
         read => read,
     };
