@@ -2,7 +2,6 @@ use std::cell::RefCell;
 use std::io::Write as _;
 use std::time::UNIX_EPOCH;
 
-use bytes::{BufMut, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE, TE, TRAILER, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::response::Parts as Answer;
@@ -57,24 +56,24 @@ impl Outbox {
         let is_old = asked.version == Version::HTTP_10;
         let output = &mut self.small;
         output.reserve(HEAD_BYTES);
-        output.put_slice(if is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
-        output.put_slice(answer.status.as_str().as_bytes());
-        output.put_slice(b" ");
-        output.put_slice(answer.status.canonical_reason().unwrap_or_default().as_bytes());
-        output.put_slice(b"\r\n");
+        output.extend_from_slice(if is_old { b"HTTP/1.0 " } else { b"HTTP/1.1 " });
+        output.extend_from_slice(answer.status.as_str().as_bytes());
+        output.extend_from_slice(b" ");
+        output.extend_from_slice(answer.status.canonical_reason().unwrap_or_default().as_bytes());
+        output.extend_from_slice(b"\r\n");
         let said = Said::write(&answer.headers, output);
         self.coding = coding(answer, asked, said.length_of(asked, body_bytes), output);
         let stays = asked.may_stay && self.coding != Coding::UntilClose && !said.ends;
         if stays && is_old {
-            output.put_slice(b"connection: keep-alive\r\n");
+            output.extend_from_slice(b"connection: keep-alive\r\n");
         } else if !stays && !said.ends && answer.status != StatusCode::SWITCHING_PROTOCOLS {
             // RFC 9112 §9.3
-            output.put_slice(b"connection: close\r\n");
+            output.extend_from_slice(b"connection: close\r\n");
         }
         if !said.has_date {
             write_date(now, output);
         }
-        output.put_slice(b"\r\n");
+        output.extend_from_slice(b"\r\n");
         stays
     }
 }
@@ -90,7 +89,7 @@ struct Said {
 
 impl Said {
     /// Writes them, without those that say where the body ends.
-    fn write(headers: &HeaderMap, output: &mut BytesMut) -> Self {
+    fn write(headers: &HeaderMap, output: &mut Vec<u8>) -> Self {
         let mut said = Self { ends: false, has_date: false, length: None };
         for (name, value) in headers {
             match *name {
@@ -115,7 +114,7 @@ impl Said {
 }
 
 /// How the body is written, with the line that says so.
-fn coding(answer: &Answer, asked: &Asked, body_bytes: Option<u64>, output: &mut BytesMut) -> Coding {
+fn coding(answer: &Answer, asked: &Asked, body_bytes: Option<u64>, output: &mut Vec<u8>) -> Coding {
     if !may_have_length(answer.status) {
         return Coding::Length(0);
     }
@@ -133,7 +132,7 @@ fn coding(answer: &Answer, asked: &Asked, body_bytes: Option<u64>, output: &mut 
     if asked.version == Version::HTTP_10 {
         return Coding::UntilClose;
     }
-    output.put_slice(b"transfer-encoding: chunked\r\n");
+    output.extend_from_slice(b"transfer-encoding: chunked\r\n");
     let trailers = answer.headers.get_all(TRAILER).iter().map(|value| (&TRAILER, value));
     write_fields(trailers, output);
     // RFC 9110 §6.5.1
@@ -146,8 +145,8 @@ fn may_have_length(status: StatusCode) -> bool {
     !has_none && !status.is_informational()
 }
 
-fn write_length(length: u64, output: &mut BytesMut) {
-    output.put_slice(b"content-length: ");
+fn write_length(length: u64, output: &mut Vec<u8>) {
+    output.extend_from_slice(b"content-length: ");
     let mut digits = [0; 20];
     let (mut start, mut left) = (digits.len(), length);
     loop {
@@ -158,12 +157,12 @@ fn write_length(length: u64, output: &mut BytesMut) {
             break;
         }
     }
-    output.put_slice(&digits[start..]);
-    output.put_slice(b"\r\n");
+    output.extend_from_slice(&digits[start..]);
+    output.extend_from_slice(b"\r\n");
 }
 
 /// RFC 9110 §6.6.1; it is put into words once a second.
-fn write_date(now: Now, output: &mut BytesMut) {
+fn write_date(now: Now, output: &mut Vec<u8>) {
     let second = now.unix.as_secs();
     LINE.with_borrow_mut(|(told, line)| {
         if *told != second {
@@ -172,7 +171,7 @@ fn write_date(now: Now, output: &mut BytesMut) {
             // writing to memory does not fail
             let _ = write!(line, "date: {}\r\n", HttpDate::from(UNIX_EPOCH + now.unix));
         }
-        output.put_slice(line);
+        output.extend_from_slice(line);
     });
 }
 

@@ -125,13 +125,14 @@ fn framing(
             _ => Err(AnswerError::TransferEncoding),
         };
     }
-    if !headers.contains_key(CONTENT_LENGTH) {
-        return Ok(Framing::UntilClose);
-    }
-    match only(headers, &CONTENT_LENGTH).and_then(number) {
-        Some(0) => Ok(Framing::Empty),
-        Some(length) => Ok(Framing::Length(length)),
-        None => Err(AnswerError::Length),
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(Framing::UntilClose),
+        (Some(length), None) => match number(length.as_bytes()).ok_or(AnswerError::Length)? {
+            0 => Ok(Framing::Empty),
+            length => Ok(Framing::Length(length)),
+        },
+        (Some(_), Some(_)) => Err(AnswerError::Length),
     }
 }
 

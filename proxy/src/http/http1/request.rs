@@ -2,10 +2,9 @@ use std::error::Error;
 use std::fmt;
 use std::io::{IoSlice, Write as _};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRAILER};
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use crate::http::headers::tokens;
 
@@ -13,11 +12,11 @@ use crate::http::headers::tokens;
 #[derive(Debug)]
 pub(in crate::http) struct Outbox {
     /// Head, sizes of chunks, and parts of the body that are not worth a slice of their own.
-    pub(super) small: BytesMut,
+    pub(super) small: Vec<u8>,
     /// A part of the body behind that.
     large: Bytes,
     /// What follows that.
-    last: BytesMut,
+    last: Vec<u8>,
     pub(super) coding: Coding,
 }
 
@@ -47,20 +46,20 @@ impl Error for WrongLength {}
 impl Outbox {
     /// Nothing is to be written.
     pub(in crate::http) fn new() -> Self {
-        Self { small: BytesMut::new(), large: Bytes::new(), last: BytesMut::new(), coding: Coding::Length(0) }
+        Self { small: Vec::new(), large: Bytes::new(), last: Vec::new(), coding: Coding::Length(0) }
     }
 
     /// Begins with the head of a request; the length of its body is said there, where it is known.
-    pub(in crate::http) fn begin(&mut self, parts: &Parts, body_bytes: Option<u64>) {
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
+    pub(in crate::http) fn begin<B>(&mut self, request: &Request<B>, body_bytes: Option<u64>) {
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         let output = &mut self.small;
         output.reserve(HEAD_BYTES);
-        for piece in [parts.method.as_str(), " ", target, " HTTP/1.1\r\n"] {
-            output.put_slice(piece.as_bytes());
+        for piece in [request.method().as_str(), " ", target, " HTTP/1.1\r\n"] {
+            output.extend_from_slice(piece.as_bytes());
         }
-        write_fields(&parts.headers, output);
-        self.coding = coding(parts, body_bytes, output);
-        output.put_slice(b"\r\n");
+        write_fields(request.headers(), output);
+        self.coding = coding(request.headers(), body_bytes, output);
+        output.extend_from_slice(b"\r\n");
     }
 
     /// Adds a part of the body.
@@ -70,16 +69,16 @@ impl Outbox {
             _ if length == 0 => return Ok(()),
             Coding::Chunked(_) => {
                 // writing to memory does not fail
-                let _ = write!((&mut self.small).writer(), "{length:x}\r\n");
+                let _ = write!(self.small, "{length:x}\r\n");
             }
             Coding::Length(left) => *left = left.checked_sub(length as u64).ok_or(WrongLength)?,
             Coding::UntilClose => {}
         }
         if length <= SMALL_BYTES {
-            self.small.put_slice(&data);
-            self.small.put_slice(self.end_of_chunk());
+            self.small.extend_from_slice(&data);
+            self.small.extend_from_slice(self.end_of_chunk());
         } else {
-            self.last.put_slice(self.end_of_chunk());
+            self.last.extend_from_slice(self.end_of_chunk());
             self.large = data;
         }
         Ok(())
@@ -92,10 +91,10 @@ impl Outbox {
             Coding::Length(_) => Err(WrongLength),
             Coding::Chunked(announced) => {
                 let end = if self.last.is_empty() { &mut self.small } else { &mut self.last };
-                end.put_slice(b"0\r\n");
+                end.extend_from_slice(b"0\r\n");
                 let trailers = trailers.into_iter().flatten();
                 write_fields(trailers.filter(|(name, _)| announced.contains(name)), end);
-                end.put_slice(b"\r\n");
+                end.extend_from_slice(b"\r\n");
                 Ok(())
             }
         }
@@ -124,9 +123,9 @@ impl Outbox {
             taken
         };
         let taken = [take(self.small.len()), take(self.large.len()), take(self.last.len())];
-        self.small.advance(taken[0]);
+        self.small.drain(..taken[0]);
         self.large.advance(taken[1]);
-        self.last.advance(taken[2]);
+        self.last.drain(..taken[2]);
     }
 
     pub(in crate::http) fn is_empty(&self) -> bool {
@@ -139,19 +138,19 @@ impl Outbox {
 }
 
 /// How the body is written, with the line that says so.
-fn coding(parts: &Parts, body_bytes: Option<u64>, output: &mut BytesMut) -> Coding {
-    let said = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+fn coding(headers: &HeaderMap, body_bytes: Option<u64>, output: &mut Vec<u8>) -> Coding {
+    let said = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     match (said, body_bytes) {
         (Some(length), _) => Coding::Length(length),
         (None, Some(0)) => Coding::Length(0),
         (None, Some(length)) => {
             // writing to memory does not fail
-            let _ = write!(output.writer(), "content-length: {length}\r\n");
+            let _ = write!(output, "content-length: {length}\r\n");
             Coding::Length(length)
         }
         (None, None) => {
-            output.put_slice(b"transfer-encoding: chunked\r\n");
-            Coding::Chunked(announced(&parts.headers))
+            output.extend_from_slice(b"transfer-encoding: chunked\r\n");
+            Coding::Chunked(announced(headers))
         }
     }
 }
@@ -163,11 +162,11 @@ pub(super) fn announced(headers: &HeaderMap) -> Vec<HeaderName> {
 
 pub(super) fn write_fields<'a>(
     fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
-    output: &mut BytesMut,
+    output: &mut Vec<u8>,
 ) {
     for (name, value) in fields {
         for piece in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            output.put_slice(piece);
+            output.extend_from_slice(piece);
         }
     }
 }
@@ -180,8 +179,6 @@ const MOST_SMALL_BYTES: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
-
     use super::*;
 
     #[test]
@@ -236,7 +233,7 @@ mod tests {
             request = request.header(CONTENT_LENGTH, length);
         }
         let mut outbox = Outbox::new();
-        outbox.begin(&request.body(()).unwrap().into_parts().0, body_bytes);
+        outbox.begin(&request.body(()).unwrap(), body_bytes);
         outbox
     }
 

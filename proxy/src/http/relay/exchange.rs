@@ -72,14 +72,14 @@ impl Exchange {
     }
 
     /// Answers it, and says which pages may read the answer.
-    async fn answer(mut self, parts: Parts, target: Target, incoming: Incoming) -> Response<Content> {
+    async fn answer(mut self, mut parts: Parts, target: Target, incoming: Incoming) -> Response<Content> {
         let origin = origin(&parts.headers);
         if let Some(cors) = &self.endpoint.options.cors
             && is_preflight(&parts.method, &parts.headers)
         {
             return cors.preflight(&cors.page(origin.as_ref())).map(Content::whole);
         }
-        let mut response = match self.run(parts, target, incoming).await {
+        let mut response = match self.run(&mut parts, target, incoming).await {
             Ok(response) => response,
             Err(problem) => refuse(problem, &self.endpoint.gate.route, &self.connection),
         };
@@ -94,18 +94,18 @@ impl Exchange {
 
     async fn run(
         &mut self,
-        mut parts: Parts,
+        parts: &mut Parts,
         target: Target,
         incoming: Incoming,
     ) -> Result<Response<Content>, Problem> {
-        let head = Arc::new(Head::read(&parts, target, &self.endpoint.options)?);
+        let head = Arc::new(Head::read(parts, target, &self.endpoint.options)?);
         let client = self.identify(&head).await?;
         let client = self.identify_again(&head, client).await?;
         self.limit(&client)?;
         let headers = std::mem::take(&mut parts.headers);
         let forwarded = head.forward(headers, &self.connection.peer, &self.endpoint.options);
         if head.target.websocket.is_some() {
-            let handed_over = HandOver::of(&mut parts);
+            let handed_over = HandOver::of(parts);
             // boxed: others need no room for it
             return Box::pin(self.open(&head, client, forwarded, handed_over)).await;
         }
@@ -117,7 +117,7 @@ impl Exchange {
             Profile::Proxy => {
                 self.decide(&head, &client, b"").await?;
                 let progress = upload.progress();
-                let request = Request::from_parts(forwarded, Content::upload(upload));
+                let request = Box::new(Request::from_parts(forwarded, Content::upload(upload)));
                 let revoked = || self.clone().revoked(Arc::clone(&head), Arc::clone(&client));
                 let mut revoked_before = pin!(revoked());
                 let response = tokio::select! {
@@ -261,13 +261,13 @@ impl Exchange {
     /// Takes one message whole: what it carries is asked about too, and handed on only when it was allowed.
     async fn publish(
         &mut self,
-        head: &Head,
+        head: &Arc<Head>,
         client: Arc<Client>,
         forwarded: Parts,
         upload: Upload,
     ) -> Result<Response<Content>, Problem> {
         let payload = self.collect(upload).await?;
-        let client = &*self.identify_again(head, client).await?;
+        let client = &self.identify_again(head, client).await?;
         self.decide(head, client, &payload).await?;
         if self.endpoint.upstream.is_none() {
             self.mirror(head, client, &payload, &forwarded.headers).await?;
@@ -278,7 +278,7 @@ impl Exchange {
             None => HeaderMap::new(),
         };
         let progress = Progress { since: Instant::now(), awaits_client: false, error: None };
-        let request = Request::from_parts(forwarded, Content::whole(payload.clone()));
+        let request = Box::new(Request::from_parts(forwarded, Content::whole(payload.clone())));
         let response = self.forward(head, client, request, &Mutex::new(progress)).await?;
         if response.status().is_success() {
             self.mirror(head, client, &payload, &headers).await?;
@@ -324,9 +324,9 @@ impl Exchange {
     /// Lets the upstream answer.
     async fn forward(
         &self,
-        head: &Head,
-        client: &Client,
-        request: Request<Content>,
+        head: &Arc<Head>,
+        client: &Arc<Client>,
+        request: Box<Request<Content>>,
         progress: &Mutex<Progress>,
     ) -> Result<Response<Content>, Problem> {
         let Some(upstream) = &self.endpoint.upstream else { return Err(Problem::NotFound) };

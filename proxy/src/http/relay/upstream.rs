@@ -5,7 +5,6 @@ mod row;
 mod shared;
 mod upgrade;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,7 +36,7 @@ use crate::transport::{ALPN_HTTP, ALPN_HTTP2, ConnectError, Connector, Stream};
 pub(in crate::http) struct Upstream {
     connector: Connector,
     protocol: UpstreamProtocol,
-    rows: Mutex<HashMap<ThreadId, Arc<Row>>>,
+    rows: Mutex<Vec<(ThreadId, Arc<Row>)>>,
     /// For requests at a time.
     places: Arc<Semaphore>,
 }
@@ -87,7 +86,7 @@ type Answered = Response<Option<Incoming>>;
 struct Failed {
     error: UpstreamError,
     /// The request, if none of it was sent.
-    request: Option<Request<Content>>,
+    request: Option<Box<Request<Content>>>,
     /// Whether the upstream surely did nothing with it.
     is_refused: bool,
 }
@@ -103,7 +102,7 @@ impl Upstream {
     /// only where the upstream surely did nothing with it, or where it is safe; and has no body, if that was begun.
     pub(super) async fn send(
         &self,
-        request: Request<Content>,
+        request: Box<Request<Content>>,
         share: Arc<Semaphore>,
         stall_timeout: Duration,
     ) -> Result<Response<Source>, UpstreamError> {
@@ -132,7 +131,7 @@ impl Upstream {
         row: &Row,
         stall_timeout: Duration,
         mut held: Held,
-        (mut failed, mut again): (Failed, Option<Request<Content>>),
+        (mut failed, mut again): (Failed, Option<Box<Request<Content>>>),
     ) -> Result<(Answered, Held), UpstreamError> {
         for _ in 0..MAX_REPEATS {
             let request = held.unsent(failed, again)?;
@@ -148,7 +147,13 @@ impl Upstream {
 
     /// The connections of this thread.
     fn row(&self) -> Arc<Row> {
-        Arc::clone(lock(&self.rows).entry(thread::current().id()).or_default())
+        let (mut rows, thread) = (lock(&self.rows), thread::current().id());
+        if let Some((_, row)) = rows.iter().find(|(known, _)| *known == thread) {
+            return Arc::clone(row);
+        }
+        let row = Arc::default();
+        rows.push((thread, Arc::clone(&row)));
+        row
     }
 
     /// Makes a connection; of those who want to share one, the first does so for all.
@@ -261,17 +266,17 @@ impl Drop for Lease {
 }
 
 impl Held {
-    async fn send(&mut self, request: Request<Content>) -> Result<Answered, Failed> {
+    async fn send(&mut self, request: Box<Request<Content>>) -> Result<Answered, Failed> {
         match &mut self.by {
             Means::Alone(connection) => match connection.send(request).await {
                 Ok(head) => Ok(answered(head)),
                 Err(error) => Err(Failed { error, request: connection.take_request(), is_refused: false }),
             },
             // boxed: HTTP/1.1 needs no room for it
-            Means::Shared(place) => match Box::pin(place.send(request)).await {
+            Means::Shared(place) => match Box::pin(place.send(*request)).await {
                 Ok(response) => Ok(response.map(Some)),
                 Err(mut error) => {
-                    let request = error.take_message();
+                    let request = error.take_message().map(Box::new);
                     let error = error.into_error();
                     Err(Failed { is_refused: is_refused(&error), request, error: UpstreamError::Http(error) })
                 }
@@ -289,11 +294,12 @@ impl Held {
     fn unsent(
         &self,
         failed: Failed,
-        again: Option<Request<Content>>,
-    ) -> Result<Request<Content>, UpstreamError> {
+        again: Option<Box<Request<Content>>>,
+    ) -> Result<Box<Request<Content>>, UpstreamError> {
         let unsent = failed.request.filter(|_| !self.is_new);
         let has_broken = !self.is_new && failed.error.is_of_the_connection();
-        let may_be = |again: &Request<Content>| failed.is_refused || (is_safe(again.method()) && has_broken);
+        let may_be =
+            |again: &Box<Request<Content>>| failed.is_refused || (is_safe(again.method()) && has_broken);
         unsent.map(in_http1).or(again.filter(may_be)).ok_or(failed.error)
     }
 }
@@ -306,12 +312,12 @@ fn answered(head: Head) -> Answered {
 }
 
 /// The same request; it has no body.
-fn repeat(request: &Request<Content>) -> Request<Content> {
+fn repeat(request: &Request<Content>) -> Box<Request<Content>> {
     let mut again = Request::new(Content::empty());
     again.method_mut().clone_from(request.method());
     again.uri_mut().clone_from(request.uri());
     again.headers_mut().clone_from(request.headers());
-    again
+    Box::new(again)
 }
 
 impl UpstreamError {

@@ -4,8 +4,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::request::Parts;
-use http::{Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use hyper::body::{Body, Frame};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -18,8 +17,11 @@ use crate::http::http1::{AnswerError, Decoder, Framing, Head, MAX_HEAD_BYTES, Ou
 pub(super) struct Alone {
     io: Patient,
     outbox: Outbox,
-    /// The body of the request, until all of it is in the outbox.
-    upload: Option<Content>,
+    /// The request that it has, until all of its body is in the outbox.
+    request: Option<Box<Request<Content>>>,
+    method: Method,
+    /// Whether some of the body is not in the outbox yet.
+    is_uploading: bool,
     /// Whether the head waits one turn for the first part of the body, to go with it.
     is_held: bool,
     needs_flush: bool,
@@ -27,8 +29,6 @@ pub(super) struct Alone {
     broke: Option<io::Error>,
     /// Why no more can be read. That is said once: who read again would find a proper end.
     lost: Option<io::ErrorKind>,
-    /// The request, without its body.
-    request: Parts,
     /// Whether nothing of the request was written, nor of its body taken.
     is_untouched: bool,
     /// What came and was not taken yet.
@@ -45,12 +45,13 @@ impl Alone {
         Self {
             io,
             outbox: Outbox::new(),
-            upload: None,
+            request: None,
+            method: Method::default(),
+            is_uploading: false,
             is_held: false,
             needs_flush: false,
             broke: None,
             lost: None,
-            request: Request::new(()).into_parts().0,
             is_untouched: false,
             input: BytesMut::new(),
             decoder: Decoder::new(Framing::Empty),
@@ -60,7 +61,7 @@ impl Alone {
     }
 
     /// Sends a request and waits for the head of the answer.
-    pub(super) async fn send(&mut self, request: Request<Content>) -> Result<Head, UpstreamError> {
+    pub(super) async fn send(&mut self, request: Box<Request<Content>>) -> Result<Head, UpstreamError> {
         self.begin(request);
         let head = poll_fn(|cx| self.poll_head(cx)).await?;
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -72,11 +73,8 @@ impl Alone {
     }
 
     /// The request that has no answer, if the upstream can have seen nothing of it.
-    pub(super) fn take_request(&mut self) -> Option<Request<Content>> {
-        std::mem::take(&mut self.is_untouched).then(|| {
-            let parts = std::mem::replace(&mut self.request, Request::new(()).into_parts().0);
-            Request::from_parts(parts, self.upload.take().unwrap_or_else(Content::empty))
-        })
+    pub(super) fn take_request(&mut self) -> Option<Box<Request<Content>>> {
+        self.request.take_if(|_| self.is_untouched)
     }
 
     /// The body of the answer, if it is short and all of it has come.
@@ -135,7 +133,7 @@ impl Alone {
     /// Has nothing to do from this tick on; gives up what it took to read the last answer, if that is much.
     pub(super) fn rest(&mut self, tick: u64) {
         self.idle_since = tick;
-        self.upload = None;
+        self.request = None;
         if self.input.capacity() > SHORT_BYTES {
             self.input = BytesMut::new();
         }
@@ -151,13 +149,14 @@ impl Alone {
         let _ = self.io.shutdown().await;
     }
 
-    fn begin(&mut self, request: Request<Content>) {
-        let (parts, body) = request.into_parts();
+    fn begin(&mut self, request: Box<Request<Content>>) {
+        let body = request.body();
         let body_bytes = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
-        self.outbox.begin(&parts, body_bytes);
-        self.upload = Some(body).filter(|_| !self.outbox.is_complete());
-        self.is_held = self.upload.is_some();
-        (self.request, self.is_untouched) = (parts, true);
+        self.outbox.begin(&request, body_bytes);
+        self.is_uploading = !self.outbox.is_complete();
+        self.is_held = self.is_uploading;
+        self.method.clone_from(request.method());
+        (self.request, self.is_untouched) = (Some(request), true);
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, UpstreamError>> {
@@ -171,7 +170,7 @@ impl Alone {
             // a head is looked at again only where another line of it came
             if (known == 0 || self.input[known..].contains(&b'\n') || self.input.len() >= MAX_HEAD_BYTES)
                 && let Some(head) =
-                    Head::take(&mut self.input, &self.request.method).map_err(UpstreamError::Answer)?
+                    Head::take(&mut self.input, &self.method).map_err(UpstreamError::Answer)?
             {
                 return Poll::Ready(Ok(head));
             }
@@ -236,15 +235,18 @@ impl Alone {
         if self.is_untouched || error.kind() == io::ErrorKind::TimedOut {
             return Err(UpstreamError::Io(error));
         }
-        (self.upload, self.outbox, self.needs_flush) = (None, Outbox::new(), false);
+        self.request = None;
+        (self.is_uploading, self.outbox, self.needs_flush) = (false, Outbox::new(), false);
         self.broke = Some(error);
         Ok(())
     }
 
     /// Takes what there is of the body of the request, while there is room for it; says whether to write that.
     fn fill(&mut self, cx: &mut Context<'_>) -> Result<bool, UpstreamError> {
-        while let Some(upload) = self.upload.as_mut().filter(|_| self.outbox.has_room()) {
-            let is_held = std::mem::take(&mut self.is_held);
+        while let Some(request) =
+            self.request.as_mut().filter(|_| self.is_uploading && self.outbox.has_room())
+        {
+            let (upload, is_held) = (request.body_mut(), std::mem::take(&mut self.is_held));
             let Poll::Ready(came) = Pin::new(&mut *upload).poll_frame(cx) else {
                 if is_held {
                     // it may be there already, and is handed over in the next turn
@@ -254,21 +256,16 @@ impl Alone {
             };
             self.is_untouched = false;
             let part = came.transpose().map_err(UpstreamError::Request)?.map(Frame::into_data);
+            self.is_uploading = matches!(part, Some(Ok(_))) && !upload.is_end_stream();
             let outcome = match part {
-                Some(Ok(data)) if !upload.is_end_stream() => self.outbox.push(data),
-                Some(Ok(data)) => {
-                    self.upload = None;
-                    self.outbox.push(data).and_then(|()| self.outbox.end(None))
-                }
-                Some(Err(trailers)) => {
-                    self.upload = None;
-                    self.outbox.end(trailers.trailers_ref())
-                }
-                None => {
-                    self.upload = None;
-                    self.outbox.end(None)
-                }
+                Some(Ok(data)) if self.is_uploading => self.outbox.push(data),
+                Some(Ok(data)) => self.outbox.push(data).and_then(|()| self.outbox.end(None)),
+                Some(Err(trailers)) => self.outbox.end(trailers.trailers_ref()),
+                None => self.outbox.end(None),
             };
+            if !self.is_uploading {
+                self.request = None;
+            }
             outcome.map_err(|WrongLength| UpstreamError::Request(BodyError::Broken))?;
         }
         Ok(true)

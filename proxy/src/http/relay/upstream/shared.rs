@@ -163,7 +163,7 @@ fn in_http2(mut request: Request<Content>, scheme: &Scheme) -> Request<Content> 
 }
 
 /// The request as it was before [`in_http2`].
-pub(super) fn in_http1(mut request: Request<Content>) -> Request<Content> {
+pub(super) fn in_http1(mut request: Box<Request<Content>>) -> Box<Request<Content>> {
     let host = request.uri().authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok());
     if let (Some(host), Some(path)) = (host, request.uri().path_and_query().cloned()) {
         request.headers_mut().insert(HOST, host);

@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -82,8 +81,8 @@ fn acceptor(authority: &Authority) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(builder.with_no_client_auth().with_single_cert(chain, key).unwrap()))
 }
 
-fn request(method: Method, body: Vec<u8>) -> Request<Content> {
-    Request::builder().method(method).uri("/a").body(Content::whole(body.into())).unwrap()
+fn request(method: Method, body: Vec<u8>) -> Box<Request<Content>> {
+    Box::new(Request::builder().method(method).uri("/a").body(Content::whole(body.into())).unwrap())
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
