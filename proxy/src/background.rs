@@ -3,9 +3,10 @@
 //! A runtime that drives timers reads the clock twice each time it wakes, which is for nearly every packet.
 //! The runtime of a worker therefore drives none; those of its tasks are driven in the background.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -35,6 +36,54 @@ pub(crate) fn sleep_until(deadline: Instant) -> Sleep {
     within(|| time::sleep_until(deadline))
 }
 
+/// As [`sleep_until`], and cheaper where it seldom comes to the deadline: the timer is used again.
+pub(crate) fn alarm_at(deadline: Instant) -> Alarm {
+    let unused = UNUSED.with(|unused| unused.borrow_mut().pop());
+    let mut timer = unused.unwrap_or_else(|| Box::pin(sleep_until(deadline)));
+    if timer.deadline() > deadline {
+        timer.as_mut().reset(deadline);
+    }
+    Alarm { timer: Some(timer), deadline }
+}
+
+/// A wait until a deadline. Its timer may go off earlier, for one who waited before: it is then set anew, as to set one
+/// costs more than all else about it.
+pub(crate) struct Alarm {
+    /// Until it is dropped.
+    timer: Option<Pin<Box<Sleep>>>,
+    deadline: Instant,
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.deadline;
+        let Some(timer) = &mut self.timer else { return Poll::Ready(()) };
+        ready!(timer.as_mut().poll(cx));
+        if timer.deadline() < deadline {
+            timer.as_mut().reset(deadline);
+            ready!(timer.as_mut().poll(cx));
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        // a thread whose runtime may be another one tomorrow keeps none
+        if BACKGROUND.try_with(|background| background.get().is_none()).unwrap_or(true) {
+            return;
+        }
+        let _ = UNUSED.try_with(|unused| {
+            let mut unused = unused.borrow_mut();
+            if unused.len() < MAX_UNUSED {
+                unused.extend(self.timer.take());
+            }
+        });
+    }
+}
+
 /// As [`tokio::time::timeout`].
 pub(crate) fn timeout<F: Future>(duration: Duration, future: F) -> Timeout<F> {
     within(|| time::timeout(duration, future))
@@ -47,7 +96,11 @@ pub(crate) fn timeout_at<F: Future>(deadline: Instant, future: F) -> Timeout<F> 
 
 thread_local! {
     static BACKGROUND: OnceCell<Handle> = const { OnceCell::new() };
+    static UNUSED: RefCell<Vec<Pin<Box<Sleep>>>> = const { RefCell::new(Vec::new()) };
 }
+
+/// Timers that a thread keeps.
+const MAX_UNUSED: usize = 64;
 
 #[cfg(test)]
 mod tests {
@@ -71,6 +124,14 @@ mod tests {
         let never = std::future::pending::<()>();
         assert!(runtime.block_on(async { timeout(Duration::from_millis(1), never).await }).is_err());
         runtime.block_on(async { sleep_until(Instant::now() + Duration::from_millis(1)).await });
+        let since = Instant::now();
+        drop(alarm_at(since + Duration::from_millis(5)));
+        for late in [20, 30, 1] {
+            let deadline = Instant::now() + Duration::from_millis(late);
+            runtime.block_on(alarm_at(deadline));
+            assert!(Instant::now() >= deadline, "it had another deadline before");
+        }
+        assert_eq!(UNUSED.with(|unused| unused.borrow().len()), 1);
         let spawned = within(|| tokio::spawn(async { time::sleep(Duration::from_millis(1)).await }));
         runtime.block_on(spawned).unwrap();
         drop(stop);

@@ -17,7 +17,7 @@ use super::connection::Connection;
 use super::incoming::Incoming;
 use super::upstream::UpstreamError;
 use super::websocket::HandOver;
-use crate::background::{sleep_until, timeout, timeout_at};
+use crate::background::{alarm_at, timeout, timeout_at};
 use crate::gate::{
     Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
     no_decision_in_time,
@@ -422,7 +422,7 @@ async fn silent(progress: &Mutex<Progress>, timeout: std::time::Duration) {
     loop {
         let Progress { since, awaits_client, .. } = *lock(progress);
         let until = if awaits_client { Instant::now() } else { since } + timeout;
-        sleep_until(until).await;
+        alarm_at(until).await;
         let Progress { since, awaits_client, .. } = *lock(progress);
         if !awaits_client && since + timeout <= Instant::now() {
             return;
