@@ -4,11 +4,11 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 
-use support::http::{expect, read_head};
+use support::http::{expect, is_closed, read_head};
 use support::peer::{Upstream, tcp};
 use support::{ACL, Files, Mgate};
 
@@ -88,6 +88,23 @@ fn rest_of_a_request_is_not_waited_for_long_after_the_answer() {
     behind.write_all(OK).unwrap();
     assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
     assert!(is_closed(&mut behind));
+}
+
+#[test]
+fn rest_of_a_request_ends_when_rights_are_withdrawn() {
+    for (said, heard) in [
+        ("Content-Length: 2\r\n\r\nok", "ok"),
+        ("Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "2\r\nok\r\n0\r\n\r\n"),
+    ] {
+        let (files, upstream, mgate) = begin();
+        let (mut client, mut behind) = half_sent(&upstream, &mgate);
+        write!(behind, "HTTP/1.1 200 OK\r\n{said}").unwrap();
+        assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+        expect(&mut client, heard);
+        files.write("acl.toml", "version = 1\nstatements = []\n");
+        mgate.reload();
+        assert!(is_closed(&mut behind), "{said}");
+    }
 }
 
 #[test]
@@ -171,14 +188,6 @@ fn head_of_a_request_does_not_wait_for_its_body() {
     expect(&mut behind, "hi");
     behind.write_all(OK).unwrap();
     assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
-}
-
-/// Whether the connection ends here, rather than after a wait in vain.
-fn is_closed(connection: &mut TcpStream) -> bool {
-    match connection.read(&mut [0]) {
-        Ok(count) => count == 0,
-        Err(error) => error.kind() == ErrorKind::ConnectionReset,
-    }
 }
 
 /// Both ends of a request, with half of its body.

@@ -1,6 +1,6 @@
 //! A web server, and clients of HTTP: curl, and bytes by hand.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -149,6 +149,14 @@ pub(crate) fn read_lines_until(reader: &mut impl BufRead, wanted: &str) {
         assert!(reader.read_line(&mut line).unwrap() > 0, "{wanted} did not come: {all}");
         line.make_ascii_lowercase();
         all.push_str(&line);
+    }
+}
+
+/// Whether the connection ends here, rather than after a wait in vain.
+pub(crate) fn is_closed(connection: &mut TcpStream) -> bool {
+    match connection.read(&mut [0]) {
+        Ok(count) => count == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
     }
 }
 

@@ -1,6 +1,7 @@
 mod guest;
 mod websocket;
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,7 +9,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::BodyExt;
-use mgate_policies::{Action, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason};
+use mgate_policies::{
+    Action, BoxFuture, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason,
+};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -252,7 +255,7 @@ impl Exchange {
             match changed {
                 Ok(Ok(())) => {}
                 // nothing changes any more: what is on its way may end
-                Ok(Err(_)) => std::future::pending().await,
+                Ok(Err(_)) => pending().await,
                 Err(_) => return Problem::BadCredentials,
             }
         }
@@ -333,9 +336,17 @@ impl Exchange {
         let limits = &self.endpoint.gate.limits;
         let share = self.connection.share(self.route, &self.endpoint);
         lock(progress).since = Instant::now();
+        // what is whole was asked about with all that it carries
+        let is_whole = request.body().is_whole();
+        let revoked = || -> BoxFuture<'static, Problem> {
+            match is_whole {
+                true => Box::pin(pending()),
+                false => Box::pin(self.clone().revoked(Arc::clone(head), Arc::clone(client))),
+            }
+        };
         let answered = tokio::select! {
             biased;
-            answered = upstream.send(request, share, limits.stall_timeout) => answered,
+            answered = upstream.send(request, share, limits.stall_timeout, revoked) => answered,
             () = silent(progress, limits.upstream_timeout) => Err(UpstreamError::TimedOut),
         };
         let error = match answered {

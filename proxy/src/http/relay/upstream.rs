@@ -18,10 +18,12 @@ use http::uri::Scheme;
 use http::{Request, Response, StatusCode};
 use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::TokioIo;
+use mgate_policies::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::alone::Alone;
 pub(super) use self::passing::Passing;
+use self::passing::Rest;
 use self::row::Row;
 use self::shared::{Place, Shared, in_http1, is_refused};
 use super::body::{BodyError, Content, Source};
@@ -100,11 +102,13 @@ impl Upstream {
 
     /// Sends a request, when it has its place in `share` too, and waits for the head of the answer. It is sent again
     /// only where the upstream surely did nothing with it, or where it is safe; and has no body, if that was begun.
+    /// What is sent of it behind the answer ends when `revoked` does, which is called where there is any.
     pub(super) async fn send(
         &self,
         request: Box<Request<Content>>,
         share: Arc<Semaphore>,
         stall_timeout: Duration,
+        revoked: impl FnOnce() -> BoxFuture<'static, Problem>,
     ) -> Result<Response<Source>, UpstreamError> {
         let closed = |_| UpstreamError::TimedOut;
         // who waits for its share keeps no place from others
@@ -122,7 +126,8 @@ impl Upstream {
         };
         let lease = Lease { held: Some(held), row, _places: [share, place] };
         let status = answered.status();
-        Ok(answered.map(|incoming| lease.source(incoming, status, stall_timeout)))
+        let rest = || Rest { stall_timeout, revoked: revoked() };
+        Ok(answered.map(|incoming| lease.source(incoming, status, rest)))
     }
 
     /// Sends a request once more, or a few times, if it may be.
@@ -213,7 +218,12 @@ impl Upstream {
 
 impl Lease {
     /// Where the body of the answer comes from. The rest of a request that failed already is of no use.
-    fn source(mut self, incoming: Option<Incoming>, status: StatusCode, stall_timeout: Duration) -> Source {
+    fn source(
+        mut self,
+        incoming: Option<Incoming>,
+        status: StatusCode,
+        rest: impl FnOnce() -> Rest,
+    ) -> Source {
         if let Some(incoming) = incoming {
             return Source::Other { incoming, _lease: Some(self) };
         }
@@ -222,11 +232,11 @@ impl Lease {
         match self.alone().and_then(Alone::whole_body) {
             Some(body) => {
                 if is_sending && is_rest_wanted {
-                    tokio::spawn(passing::finish(self, stall_timeout));
+                    tokio::spawn(rest().finish(self));
                 }
                 Source::Whole(body)
             }
-            None if is_sending => Source::Passing(Passing::begin(self, is_rest_wanted, stall_timeout)),
+            None if is_sending => Source::Passing(Passing::begin(self, is_rest_wanted.then(rest))),
             None => Source::Alone(self),
         }
     }

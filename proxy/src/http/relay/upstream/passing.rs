@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Frame;
+use mgate_policies::BoxFuture;
 use tokio::sync::mpsc::{self, Permit, Receiver, Sender};
 
 use super::alone::Alone;
 use super::{Lease, UpstreamError};
 use crate::background::timeout;
+use crate::http::problem::Problem;
 use crate::http::relay::body::BodyError;
 
 /// The body of an answer that came before its request was sent. A task moves both on: a client that writes before it
@@ -18,12 +20,20 @@ pub(in crate::http::relay) struct Passing {
     left: Option<u64>,
 }
 
+/// How the rest of a request is sent whose answer has come.
+pub(super) struct Rest {
+    /// As long as that may take.
+    pub(super) stall_timeout: Duration,
+    /// Done when its client may no longer make it.
+    pub(super) revoked: BoxFuture<'static, Problem>,
+}
+
 impl Passing {
     /// Begins with it; the rest of the request is sent behind the answer too, if somebody wants it.
-    pub(super) fn begin(lease: Lease, is_rest_wanted: bool, stall_timeout: Duration) -> Self {
+    pub(super) fn begin(lease: Lease, rest: Option<Rest>) -> Self {
         let (sender, parts) = mpsc::channel(MOST_PARTS);
         let left = lease.left();
-        tokio::spawn(run(lease, sender, is_rest_wanted, stall_timeout));
+        tokio::spawn(run(lease, sender, rest));
         Self { parts, left }
     }
 
@@ -43,21 +53,27 @@ impl Passing {
     }
 }
 
-/// Sends the rest of a request whose answer has come, as long as that may take.
-pub(super) async fn finish(mut lease: Lease, stall_timeout: Duration) {
-    if let Some(connection) = lease.alone() {
-        // without it, the connection is closed
-        let _ = timeout(stall_timeout, connection.finish()).await;
+impl Rest {
+    /// Sends it; if that comes to no end, the connection is closed.
+    pub(super) async fn finish(self, mut lease: Lease) {
+        if let Some(connection) = lease.alone() {
+            tokio::select! {
+                biased;
+                _ = self.revoked => {}
+                _ = timeout(self.stall_timeout, connection.finish()) => {}
+            }
+        }
     }
 }
 
-async fn run(mut lease: Lease, sender: Sender<Came>, is_rest_wanted: bool, stall_timeout: Duration) {
+async fn run(mut lease: Lease, sender: Sender<Came>, rest: Option<Rest>) {
     let Some(connection) = lease.alone() else { return };
     let outcome = pass(connection, &sender).await;
     drop(sender);
     // who knows the length does not wait for the end
-    if outcome.is_ok() && is_rest_wanted && lease.left() == Some(0) {
-        finish(lease, stall_timeout).await;
+    let is_passed = outcome.is_ok() && lease.left() == Some(0);
+    if let Some(rest) = rest.filter(|_| is_passed) {
+        rest.finish(lease).await;
     }
 }
 
