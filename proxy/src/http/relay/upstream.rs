@@ -308,9 +308,8 @@ impl Held {
     ) -> Result<Box<Request<Content>>, UpstreamError> {
         let unsent = failed.request.filter(|_| !self.is_new);
         let has_broken = !self.is_new && failed.error.is_of_the_connection();
-        let may_be =
-            |again: &Box<Request<Content>>| failed.is_refused || (is_safe(again.method()) && has_broken);
-        unsent.map(in_http1).or(again.filter(may_be)).ok_or(failed.error)
+        let may_be = |again: &Request<Content>| failed.is_refused || (is_safe(again.method()) && has_broken);
+        unsent.map(in_http1).or(again.filter(|again| may_be(again))).ok_or(failed.error)
     }
 }
 
