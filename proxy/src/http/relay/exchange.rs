@@ -15,7 +15,7 @@ use mgate_policies::{
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::body::{Answer, BodyError, Content, Progress, Upload};
+use super::body::{Answer, BodyError, Content, Progress, Source, Upload};
 use super::connection::Connection;
 use super::incoming::Incoming;
 use super::upstream::UpstreamError;
@@ -350,15 +350,7 @@ impl Exchange {
             () = silent(progress, limits.upstream_timeout) => Err(UpstreamError::TimedOut),
         };
         let error = match answered {
-            Ok(response) => {
-                let (mut parts, source) = response.into_parts();
-                towards_client(&mut parts.headers);
-                head.redirect(&mut parts.headers, &self.endpoint.options);
-                let mut response = Response::new(Content::download(source, limits.stall_timeout));
-                *response.status_mut() = parts.status;
-                *response.headers_mut() = parts.headers;
-                return Ok(response);
-            }
+            Ok(response) => return Ok(self.passed(head, response)),
             Err(error) => error,
         };
         // who sends too much, or nothing, breaks the upstream's connection too
@@ -368,6 +360,18 @@ impl Exchange {
         let (action, resource, why) = (Action::Request, &*head.to_string(), &error);
         self.endpoint.gate.tell(&SessionEvent::Failed { client, action, resource, why }, Now::read());
         Err(error.problem())
+    }
+
+    /// What the upstream answers, as the client gets it.
+    fn passed(&self, head: &Head, response: Response<Source>) -> Response<Content> {
+        let Endpoint { gate, options, .. } = &*self.endpoint;
+        let (mut parts, source) = response.into_parts();
+        towards_client(&mut parts.headers);
+        head.redirect(&mut parts.headers, options);
+        let mut response = Response::new(Content::download(source, gate.limits.stall_timeout));
+        *response.status_mut() = parts.status;
+        *response.headers_mut() = parts.headers;
+        response
     }
 
     /// Gives the mirror its copy; one that is being stored is waited for.
