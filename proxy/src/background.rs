@@ -106,12 +106,41 @@ const MAX_UNUSED: usize = 64;
 mod tests {
     use std::thread;
 
-    use tokio::runtime::Builder;
+    use tokio::runtime::{Builder, Runtime};
 
     use super::*;
 
     #[test]
     fn runtime_without_time_has_the_timers_of_another() {
+        beside_background(|runtime| {
+            let never = std::future::pending::<()>();
+            assert!(runtime.block_on(async { timeout(Duration::from_millis(1), never).await }).is_err());
+            runtime.block_on(async { sleep_until(Instant::now() + Duration::from_millis(1)).await });
+            let spawned = within(|| tokio::spawn(async { time::sleep(Duration::from_millis(1)).await }));
+            runtime.block_on(spawned).unwrap();
+        });
+    }
+
+    #[test]
+    fn alarm_that_is_used_again_keeps_to_its_own_deadline() {
+        beside_background(|runtime| {
+            drop(alarm_at(Instant::now() + Duration::from_millis(5)));
+            for late in [20, 30, 1] {
+                let deadline = Instant::now() + Duration::from_millis(late);
+                runtime.block_on(alarm_at(deadline));
+                assert!(Instant::now() >= deadline);
+            }
+            let (near, far) = (Duration::from_millis(1), Duration::from_secs(10));
+            drop(alarm_at(Instant::now() + far));
+            let since = Instant::now();
+            runtime.block_on(alarm_at(since + near));
+            assert!(since.elapsed() < far / 2);
+            assert_eq!(UNUSED.with(|unused| unused.borrow().len()), 1, "one timer did for all");
+        });
+    }
+
+    /// Calls `act` in a thread that leaves its timers to another, with a runtime that has none.
+    fn beside_background(act: impl FnOnce(Runtime)) {
         let (started, has_started) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let background = thread::spawn(move || {
@@ -120,20 +149,7 @@ mod tests {
             let _ = runtime.block_on(stopped);
         });
         leave_to(has_started.recv().unwrap());
-        let runtime = Builder::new_current_thread().build().unwrap();
-        let never = std::future::pending::<()>();
-        assert!(runtime.block_on(async { timeout(Duration::from_millis(1), never).await }).is_err());
-        runtime.block_on(async { sleep_until(Instant::now() + Duration::from_millis(1)).await });
-        let since = Instant::now();
-        drop(alarm_at(since + Duration::from_millis(5)));
-        for late in [20, 30, 1] {
-            let deadline = Instant::now() + Duration::from_millis(late);
-            runtime.block_on(alarm_at(deadline));
-            assert!(Instant::now() >= deadline, "it had another deadline before");
-        }
-        assert_eq!(UNUSED.with(|unused| unused.borrow().len()), 1);
-        let spawned = within(|| tokio::spawn(async { time::sleep(Duration::from_millis(1)).await }));
-        runtime.block_on(spawned).unwrap();
+        act(Builder::new_current_thread().build().unwrap());
         drop(stop);
         background.join().unwrap();
     }
