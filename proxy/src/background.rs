@@ -131,8 +131,11 @@ mod tests {
                 assert!(Instant::now() >= deadline);
             }
             let (near, far) = (Duration::from_millis(1), Duration::from_secs(10));
-            drop(alarm_at(Instant::now() + far));
             let since = Instant::now();
+            let mut waiting = alarm_at(since + far);
+            let is_pending = poll_fn(|cx| Poll::Ready(Pin::new(&mut waiting).poll(cx).is_pending()));
+            assert!(runtime.block_on(is_pending));
+            drop(waiting);
             runtime.block_on(alarm_at(since + near));
             assert!(since.elapsed() < far / 2);
             assert_eq!(UNUSED.with(|unused| unused.borrow().len()), 1, "one timer did for all");
