@@ -82,9 +82,44 @@ impl Headers {
     /// digits.
     pub fn push(&mut self, name: &'static str, value: &str) {
         self.begin(name);
+        self.write(value);
+    }
+
+    /// The same behind all that stands before a value: the end of the line before, the name, a colon and a space.
+    pub(super) fn push_behind(&mut self, start: &'static str, value: &str) {
+        self.bytes.extend_from_slice(start.as_bytes());
+        self.write(value);
+    }
+
+    /// Adds a header whose value has nothing in it that [`Headers::push`] would write otherwise.
+    pub(super) fn push_plain(&mut self, name: &'static str, value: impl AsRef<[u8]>) {
+        self.begin(name);
+        self.bytes.extend_from_slice(value.as_ref());
+    }
+
+    /// The same behind all that stands before a value, as in [`Headers::push_behind`].
+    pub(super) fn push_plain_behind(&mut self, start: &'static str, value: impl AsRef<[u8]>) {
+        self.bytes.extend_from_slice(start.as_bytes());
+        self.bytes.extend_from_slice(value.as_ref());
+    }
+
+    /// A record with these headers and nothing in it.
+    pub fn end(mut self) -> Record {
+        self.bytes.extend_from_slice(b"\r\n\r\n");
+        Record { payload_at: self.bytes.len(), bytes: self.bytes, head_at: self.head_at }
+    }
+
+    fn begin(&mut self, name: &'static str) {
+        self.bytes.extend_from_slice(b"\r\n");
+        self.bytes.extend_from_slice(name.as_bytes());
+        self.bytes.extend_from_slice(b": ");
+    }
+
+    fn write(&mut self, value: &str) {
         let out = &mut self.bytes;
         let mut write = |text: &str| out.extend_from_slice(text.as_bytes());
-        if value.starts_with(' ') || value.ends_with(' ') {
+        let is_space = |byte: Option<&u8>| byte == Some(&b' ');
+        if is_space(value.as_bytes().first()) || is_space(value.as_bytes().last()) {
             let behind = value.trim_start_matches(' ');
             let inner = behind.trim_end_matches(' ');
             (behind.len()..value.len()).for_each(|_| write("%20"));
@@ -93,29 +128,6 @@ impl Headers {
         } else {
             escape(value, is_special, &mut write);
         }
-        self.end_line();
-    }
-
-    /// Adds a header whose value has nothing in it that [`Headers::push`] would write otherwise.
-    pub(super) fn push_plain(&mut self, name: &'static str, value: impl AsRef<[u8]>) {
-        self.begin(name);
-        self.bytes.extend_from_slice(value.as_ref());
-        self.end_line();
-    }
-
-    /// A record with these headers and nothing in it.
-    pub fn end(mut self) -> Record {
-        self.bytes.extend_from_slice(b"\r\n");
-        Record { payload_at: self.bytes.len(), bytes: self.bytes, head_at: self.head_at }
-    }
-
-    fn begin(&mut self, name: &'static str) {
-        self.bytes.extend_from_slice(name.as_bytes());
-        self.bytes.extend_from_slice(b": ");
-    }
-
-    fn end_line(&mut self) {
-        self.bytes.extend_from_slice(b"\r\n");
     }
 }
 
@@ -124,8 +136,8 @@ fn is_special(byte: u8) -> bool {
     !(b' '..0x7f).contains(&byte) | (byte == b'%')
 }
 
-/// NATS protocol, HPUB: the version line of headers.
-const VERSION: &[u8] = b"NATS/1.0\r\n";
+/// NATS protocol, HPUB: the version line of headers, whose end is that of the line before the first header.
+const VERSION: &[u8] = b"NATS/1.0";
 
 #[cfg(test)]
 mod tests {

@@ -94,7 +94,8 @@ fn classic(topic: &str) -> Result<(&str, &str), &'static str> {
     let rest = topic.strip_prefix("channels/").ok_or(NOT_CLASSIC)?;
     let (channel, rest) = rest.split_at(id_len(rest));
     let rest = rest.strip_prefix("/messages").ok_or(NOT_CLASSIC)?;
-    let subtopic = rest.split('?').next().unwrap_or_default();
+    let end = rest.bytes().position(|byte| byte == b'?').unwrap_or(rest.len());
+    let subtopic = &rest[..end];
     let is_one = subtopic.is_empty() || subtopic.starts_with('/');
     if is_one && !channel.is_empty() { Ok((channel, subtopic)) } else { Err(NOT_CLASSIC) }
 }
@@ -123,12 +124,15 @@ fn without_content_type(subtopic: &str) -> (&str, Option<String>) {
 
 /// Empty elements fall out.
 fn classic_subtopic(subtopic: &str) -> Result<Cow<'_, str>, &'static str> {
+    if let Some(levels) = subtopic.strip_prefix('/').filter(|levels| is_even(levels)) {
+        return Ok(match levels.as_bytes().contains(&b'/') {
+            true => levels.replace('/', ".").into(),
+            false => levels.into(),
+        });
+    }
     let plain = unescape_query(subtopic, Plus::IsSpace)?;
     if plain.contains(['*', '>']) {
         return Err(WILDCARD);
-    }
-    if let Some(levels) = plain.strip_prefix('/').filter(|levels| is_even(levels)) {
-        return Ok(levels.replace('/', ".").into());
     }
     let mut dotted = String::with_capacity(plain.len());
     for element in plain.split(['/', '.']).filter(|element| !element.is_empty()) {
@@ -172,8 +176,9 @@ fn check_levels(subtopic: &str, separator: char) -> Result<(), &'static str> {
 fn is_even(levels: &str) -> bool {
     let bytes = levels.as_bytes();
     let has_ends = bytes.first().is_some_and(|first| *first != b'/') && !bytes.ends_with(b"/");
-    let is_odd = |found, (one, two): (&u8, &u8)| found | (*two == b'.') | ((*one == b'/') & (*two == b'/'));
-    has_ends && bytes[0] != b'.' && !bytes.iter().zip(&bytes[1..]).fold(false, is_odd)
+    let is_odd = |found, byte| found | matches!(byte, b'.' | b'%' | b'+' | b'*' | b'>');
+    let is_empty = |found, (one, two): (&u8, &u8)| found | ((*one == b'/') & (*two == b'/'));
+    has_ends && !levels.bytes().fold(false, is_odd) && !bytes.iter().zip(&bytes[1..]).fold(false, is_empty)
 }
 
 /// Without one slash at each end, and then without white space there.

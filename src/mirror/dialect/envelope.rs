@@ -83,16 +83,14 @@ impl Fields<'_> {
 
     fn bytes(&mut self, number: u8, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.0.push(number << 3 | LENGTH_DELIMITED);
-            self.varint(bytes.len() as u64);
+            self.begin(number << 3 | LENGTH_DELIMITED, bytes.len() as u64);
             self.0.extend_from_slice(bytes);
         }
     }
 
     fn integer(&mut self, number: u8, value: i64) {
         if value != 0 {
-            self.0.push(number << 3 | VARINT);
-            self.varint(value.cast_unsigned());
+            self.begin(number << 3 | VARINT, value.cast_unsigned());
         }
     }
 
@@ -105,12 +103,17 @@ impl Fields<'_> {
         self.bytes(number, &entry);
     }
 
-    fn varint(&mut self, mut value: u64) {
+    /// Writes the number and the type of a field, and a number behind them.
+    fn begin(&mut self, tag: u8, mut value: u64) {
+        let mut bytes = [tag; MOST_BYTES_AROUND];
+        let mut last = 1;
         while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
+            bytes[last] = value as u8 | 0x80;
             value >>= 7;
+            last += 1;
         }
-        self.0.push(value as u8);
+        bytes[last] = value as u8;
+        self.0.extend_from_slice(&bytes[..=last]);
     }
 }
 

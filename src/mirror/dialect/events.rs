@@ -170,7 +170,7 @@ fn word(blame: Blame) -> &'static str {
 }
 
 /// Tells this process from others.
-static INSTANCE: LazyLock<String> = LazyLock::new(|| format!("{:016x}", random::number()));
+static INSTANCE: LazyLock<String> = LazyLock::new(|| format!("{:016x}", random::numbers::<1>()[0]));
 
 #[cfg(test)]
 mod tests {

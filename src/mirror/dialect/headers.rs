@@ -11,15 +11,13 @@ use crate::mirror::record::Headers;
 
 /// Writes the headers of a message, but for what depends on the dialect.
 pub(super) fn of_message(headers: &mut Headers, message: &Message<'_>, described: &Described<'_>) {
-    headers.push_plain("Nats-Msg-Id", described.id);
-    headers.push_plain("Mgate-Received", rfc3339(message.now.unix));
+    headers.push_plain_behind("\r\nNats-Msg-Id: ", described.id);
+    headers.push_plain_behind("\r\nMgate-Received: ", rfc3339(message.now.unix));
     describe(headers, message.client, described.protocol);
-    headers.push("Mgate-Topic", message.topic);
-    headers.push_plain("Mgate-Action", described.action);
-    headers
-        .push_plain("Mgate-QoS", ["0", "1", "2"].get(usize::from(message.qos)).copied().unwrap_or_default());
-    headers.push_plain("Mgate-Retain", if message.retain { "true" } else { "false" });
-    headers.push_plain("traceparent", described.trace.parent_bytes());
+    headers.push_behind("\r\nMgate-Topic: ", message.topic);
+    headers.push_plain_behind("\r\nMgate-Action: ", described.action);
+    let before_trace = BEFORE_TRACE[usize::from(message.qos.min(2))][usize::from(message.retain)];
+    headers.push_plain_behind(before_trace, described.trace.parent_bytes());
     if let Some(state) = described.trace.state() {
         headers.push_plain("tracestate", state);
     }
@@ -47,15 +45,31 @@ pub(super) fn address(peer: SocketAddr) -> String {
 
 /// Says whose it is; what is empty is left out.
 fn describe(headers: &mut Headers, client: &Client, protocol: &str) {
-    headers.push_plain("Mgate-Protocol", protocol);
-    for (name, value) in [
-        ("Mgate-Client", &*client.client_id),
-        ("Mgate-Principal", &client.principal.id),
-        ("Mgate-Tenant", &client.principal.tenant),
-        ("Mgate-Route", &client.route),
+    headers.push_plain_behind("\r\nMgate-Protocol: ", protocol);
+    for (start, value) in [
+        ("\r\nMgate-Client: ", &*client.client_id),
+        ("\r\nMgate-Principal: ", &client.principal.id),
+        ("\r\nMgate-Tenant: ", &client.principal.tenant),
+        ("\r\nMgate-Route: ", &client.route),
     ] {
         if !value.is_empty() {
-            headers.push(name, value);
+            headers.push_behind(start, value);
         }
     }
 }
+
+/// What stands before the trace, by QoS and the retain flag.
+const BEFORE_TRACE: [[&str; 2]; 3] = [
+    [
+        "\r\nMgate-QoS: 0\r\nMgate-Retain: false\r\ntraceparent: ",
+        "\r\nMgate-QoS: 0\r\nMgate-Retain: true\r\ntraceparent: ",
+    ],
+    [
+        "\r\nMgate-QoS: 1\r\nMgate-Retain: false\r\ntraceparent: ",
+        "\r\nMgate-QoS: 1\r\nMgate-Retain: true\r\ntraceparent: ",
+    ],
+    [
+        "\r\nMgate-QoS: 2\r\nMgate-Retain: false\r\ntraceparent: ",
+        "\r\nMgate-QoS: 2\r\nMgate-Retain: true\r\ntraceparent: ",
+    ],
+];

@@ -19,13 +19,14 @@ pub(super) fn message_id() -> [u8; ID_LEN] {
     })
 }
 
-/// A random number; good against chance, not against guessing.
-pub(super) fn number() -> u64 {
+/// Random numbers; good against chance, not against guessing.
+pub(super) fn numbers<const COUNT: usize>() -> [u64; COUNT] {
     THREAD.with(|thread| {
         let mut state = thread.get();
-        let number = state.next();
+        let mut numbers = [0; COUNT];
+        numbers.iter_mut().for_each(|number| *number = state.next());
         thread.set(state);
-        number
+        numbers
     })
 }
 

@@ -8,13 +8,15 @@ pub(super) const TIME_LEN: usize = 30;
 
 /// A time since the Unix epoch in UTC, with nanoseconds. RFC 3339 §5.6
 pub(super) fn rfc3339(unix: Duration) -> [u8; TIME_LEN] {
-    let seconds = unix.as_secs().min(LAST_SECOND);
     let (last, mut text) = LAST.get();
-    if last != seconds {
-        text = second(seconds);
-        LAST.set((seconds, text));
+    if last == unix {
+        return text;
+    }
+    if last.as_secs() != unix.as_secs() {
+        text = second(unix.as_secs().min(LAST_SECOND));
     }
     write_digits(&mut text[20..29], u64::from(unix.subsec_nanos()));
+    LAST.set((unix, text));
     text
 }
 
@@ -60,8 +62,8 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 thread_local! {
-    /// The last second that was written, and how: there are many messages in one.
-    static LAST: Cell<(u64, [u8; TIME_LEN])> = Cell::new((0, second(0)));
+    /// The last time that was written, and how: there are many messages in one second, and some in one tick.
+    static LAST: Cell<(Duration, [u8; TIME_LEN])> = Cell::new((Duration::ZERO, second(0)));
 }
 
 /// 9999-12-31T23:59:59Z

@@ -23,7 +23,7 @@ impl<'a> TraceContext<'a> {
         str::from_utf8(&self.parent).unwrap_or_default()
     }
 
-    pub(super) fn parent_bytes(&self) -> &[u8] {
+    pub(super) fn parent_bytes(&self) -> &[u8; PARENT_LEN] {
         &self.parent
     }
 
@@ -55,9 +55,10 @@ fn valid_parent(text: &str) -> Option<[u8; PARENT_LEN]> {
 fn new_parent() -> [u8; PARENT_LEN] {
     let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-01";
     // neither identifier may be zero. W3C Trace Context §3.2.2.3, §3.2.2.4
-    parent[3..19].copy_from_slice(&random::hex(random::number() | 1));
-    parent[19..35].copy_from_slice(&random::hex(random::number()));
-    parent[36..52].copy_from_slice(&random::hex(random::number() | 1));
+    let [high, low, span] = random::numbers();
+    parent[3..19].copy_from_slice(&random::hex(high | 1));
+    parent[19..35].copy_from_slice(&random::hex(low));
+    parent[36..52].copy_from_slice(&random::hex(span | 1));
     parent
 }
 
