@@ -60,6 +60,15 @@ impl Link {
         poll_fn(|context| self.poll_turn(context, events)).await
     }
 
+    /// The same without waiting; `None` where the network lets it do nothing now.
+    pub(super) async fn turn_at_once(&mut self, events: &mut Vec<Event>) -> Option<Turn> {
+        poll_fn(|context| match self.poll_turn(context, events) {
+            Poll::Ready(turn) => Poll::Ready(Some(turn)),
+            Poll::Pending => Poll::Ready(None),
+        })
+        .await
+    }
+
     fn poll_turn(&mut self, context: &mut Context<'_>, events: &mut Vec<Event>) -> Poll<Turn> {
         match self {
             Self::Waiting(_) => Poll::Pending,

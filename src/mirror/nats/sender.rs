@@ -2,9 +2,11 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mgate_policies::Now;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -118,6 +120,10 @@ impl Sender {
     async fn wait(&mut self, now: Instant) {
         let (is_up, is_gathering) = (self.link.is_up(), now < self.next_take);
         let is_idle = is_up && now >= self.awake_until && self.taken.is_empty() && !self.store.is_busy();
+        if !is_idle && self.may_sleep() {
+            let pause = if is_gathering { self.next_take - now } else { self.batch_pause() };
+            return self.sleep(pause).await;
+        }
         let pause = match (is_idle, is_up, self.flow.len() > 0) {
             (true, _, false) => IDLE_PAUSE,
             (true, _, true) => RETRY_PAUSE,
@@ -131,12 +137,33 @@ impl Sender {
             () = self.shared.stopped.notified() => None,
             () = sleep(pause) => None,
         };
-        let now = Now::read().instant;
+        if let Some(turn) = turn {
+            self.turned(turn, Now::read().instant);
+        }
+    }
+
+    /// Whether nothing is missed by hearing what the server says only when letters are taken again.
+    fn may_sleep(&mut self) -> bool {
+        let is_row = matches!(self.flow, Flow::Row(_));
+        is_row && !self.store.is_busy() && self.link.wire().is_some_and(|wire| wire.is_quiet())
+    }
+
+    /// Lets letters gather. The thread sleeps as a whole: each answer that wakes it costs more than reading it does.
+    async fn sleep(&mut self, pause: Duration) {
+        thread::sleep(pause);
+        // the runtime hears what has come meanwhile
+        yield_now().await;
+        if let Some(turn) = self.link.turn_at_once(&mut self.events).await {
+            self.turned(turn, Now::read().instant);
+        }
+    }
+
+    /// The connection went on, came or broke.
+    fn turned(&mut self, turn: Turn, now: Instant) {
         match turn {
-            None => {}
-            Some(Turn::Moved) => self.take_events(now),
-            Some(Turn::Opened) => self.opened(now),
-            Some(Turn::Failed(why)) => {
+            Turn::Moved => self.take_events(now),
+            Turn::Opened => self.opened(now),
+            Turn::Failed(why) => {
                 // what was said before counts
                 self.take_events(now);
                 self.failed(&why, now);

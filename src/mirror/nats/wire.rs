@@ -188,6 +188,11 @@ impl Wire {
         !self.pings.is_empty()
     }
 
+    /// Whether nothing waits to be written.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.unwritten() == 0 && !self.needs_flush
+    }
+
     /// Whether the server takes nothing, or does not answer, for too long.
     pub(super) fn is_stalled(&self, now: Instant) -> bool {
         let is_blocked = self.unwritten() > 0 && now >= self.moved + STALL_TIMEOUT;
@@ -359,9 +364,9 @@ impl From<NotNats> for io::Error {
     }
 }
 
-/// What may wait in memory for the server to take it.
 /// What is read at a time.
 const READ_BYTES: usize = 16 * 1024;
+/// What may wait in memory for the server to take it.
 const MAX_UNWRITTEN: usize = 256 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which the server must take bytes that wait, and answer a ping.
