@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mgate_policies::{Answer, Editable, Now, Policy, Query, Refusal, Scope, Transform};
 use mgate_proxy::background::{self, within};
 use mgate_proxy::gate::{
-    Authentication, Authenticator, Copied, Credentials, Message, Mirror, PacketSeen, SessionEvent,
+    Authentication, Authenticator, Copied, Credentials, Memo, Message, Mirror, PacketSeen, SessionEvent,
 };
 use mgate_proxy::psk::KeySearch;
 
@@ -68,10 +68,11 @@ impl Authenticator for Extension<dyn Authenticator> {
 
 impl Mirror for Extension<dyn Mirror> {
     fn message(&self, message: &Message<'_>) -> Copied {
-        match within(|| self.0.message(message)) {
-            Copied::Storing(future) => Copied::Storing(Box::pin(background::run(future))),
-            taken @ Copied::Taken => taken,
-        }
+        stored_in_background(within(|| self.0.message(message)))
+    }
+
+    fn message_of_session(&self, message: &Message<'_>, memo: &mut Memo) -> Copied {
+        stored_in_background(within(|| self.0.message_of_session(message, memo)))
     }
 
     fn wants_deliveries(&self) -> bool {
@@ -98,5 +99,12 @@ impl Transform for Extension<dyn Transform> {
 
     fn apply(&self, packet: &mut Editable<'_>, now: Now) -> Result<(), Refusal> {
         within(|| self.0.apply(packet, now))
+    }
+}
+
+fn stored_in_background(copied: Copied) -> Copied {
+    match copied {
+        Copied::Storing(future) => Copied::Storing(Box::pin(background::run(future))),
+        Copied::Taken => Copied::Taken,
     }
 }

@@ -1,5 +1,7 @@
 //! What a relay needs from outside: the narrow waist between protocols and everything else.
 
+mod memo;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -10,6 +12,7 @@ use mgate_policies::{
     Action, BoxFuture, Cause, Chain, Client, Now, Objection, Principal, Protocol, Reason, Transforms,
 };
 
+pub use self::memo::Memo;
 use crate::psk::{KeySearch, Psk};
 use crate::transport::Upgrade;
 
@@ -262,6 +265,11 @@ impl Gate {
 pub trait Mirror: Send + Sync {
     /// Takes one message that was authorized and handed to the other side.
     fn message(&self, message: &Message<'_>) -> Copied;
+
+    /// The same for a message of a session that keeps something for the next one.
+    fn message_of_session(&self, message: &Message<'_>, _memo: &mut Memo) -> Copied {
+        self.message(message)
+    }
 
     /// Whether it takes deliveries to clients too, not only what they publish.
     fn wants_deliveries(&self) -> bool {

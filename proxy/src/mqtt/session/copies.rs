@@ -54,7 +54,8 @@ impl Session {
         let (action, topic, notes) = (action_of(*from), topic.as_str(), notes(properties));
         let (now, is_acknowledged) = (cx.now, qos > 0);
         let message = Message { client, action, now, topic, payload, qos, retain, is_acknowledged, notes };
-        let Copied::Storing(future) = mirror.message(&message) else { return };
+        let copied = mirror.message_of_session(&message, &mut self.memo);
+        let Copied::Storing(future) = copied else { return };
         // a message that nobody acknowledges keeps nobody waiting
         if *from == Side::Client && is_acknowledged {
             let deadline = cx.now.instant + cx.endpoint.gate.limits.store_timeout;

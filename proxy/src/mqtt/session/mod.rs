@@ -36,7 +36,7 @@ use super::codec::{self, FixedHeader};
 use super::flow::Flow;
 use super::memory::Memory;
 use super::packet::{Packet, PacketType, Version};
-use crate::gate::{Fate, Gate, PacketSeen, SessionEvent, Side, Verdict};
+use crate::gate::{Fate, Gate, Memo, PacketSeen, SessionEvent, Side, Verdict};
 use crate::rate::Rate;
 use crate::transport::Upgrade;
 
@@ -71,6 +71,8 @@ pub struct Session {
     partial_subscribes: Vec<(u16, Vec<Option<u8>>)>,
     rights: Option<Box<Rights>>,
     copies: Option<Box<Copies>>,
+    /// What the mirror keeps.
+    memo: Memo,
     outputs: VecDeque<Output>,
 }
 
@@ -197,6 +199,7 @@ impl Session {
             partial_subscribes: Vec::new(),
             rights: None,
             copies: None,
+            memo: Memo::default(),
             outputs: VecDeque::new(),
         }
     }
