@@ -10,13 +10,14 @@ mod headers;
 mod kind;
 mod packets;
 mod random;
+mod stencil;
 mod subject;
 mod timestamp;
 mod trace_context;
 mod writer;
 
 use mgate_policies::{Client, Now};
-use mgate_proxy::gate::{Message, PacketSeen, SessionEvent};
+use mgate_proxy::gate::{Memo, Message, PacketSeen, SessionEvent};
 
 use self::random::ID_LEN;
 use self::trace_context::TraceContext;
@@ -32,6 +33,16 @@ pub trait Dialect: Send + Sync {
     /// The copy of a message, written into `room`, which is empty; or why there can be none, such as a topic that
     /// has no place in the dialect.
     fn message(&self, message: &Message<'_>, room: Vec<u8>) -> Result<Record, &'static str>;
+
+    /// The same for a message of a session that keeps something for the next one.
+    fn message_of_session(
+        &self,
+        message: &Message<'_>,
+        _memo: &mut Memo,
+        room: Vec<u8>,
+    ) -> Result<Record, &'static str> {
+        self.message(message, room)
+    }
 
     /// Word of what happened to a session; `None` where the dialect has no word for it.
     fn event(&self, event: &SessionEvent<'_>, now: Now) -> Option<Record>;

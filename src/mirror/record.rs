@@ -24,6 +24,11 @@ impl Record {
         Self { bytes: [subject, head, payload].concat(), head_at: subject.len(), payload_at }
     }
 
+    /// A record whose subject and head are written, and maybe some of its payload.
+    pub(super) fn begun(bytes: Vec<u8>, head_at: usize, payload_at: usize) -> Self {
+        Self { bytes, head_at, payload_at }
+    }
+
     /// Where it goes.
     pub fn subject(&self) -> &str {
         str::from_utf8(self.subject_bytes()).unwrap_or_default()
@@ -41,6 +46,11 @@ impl Record {
     }
 
     /// All of it, one part behind the other.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same, for whoever has use for its memory.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
@@ -97,10 +107,12 @@ impl Headers {
         self.bytes.extend_from_slice(value.as_ref());
     }
 
-    /// The same behind all that stands before a value, as in [`Headers::push_behind`].
-    pub(super) fn push_plain_behind(&mut self, start: &'static str, value: impl AsRef<[u8]>) {
+    /// The same behind all that stands before a value, as in [`Headers::push_behind`]; says where the value begins.
+    pub(super) fn push_plain_behind(&mut self, start: &'static str, value: impl AsRef<[u8]>) -> usize {
         self.bytes.extend_from_slice(start.as_bytes());
+        let at = self.bytes.len();
         self.bytes.extend_from_slice(value.as_ref());
+        at
     }
 
     /// A record with these headers and nothing in it.

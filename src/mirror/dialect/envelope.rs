@@ -36,28 +36,42 @@ pub(super) struct Envelope<'a> {
 impl Envelope<'_> {
     /// Writes it behind what is there.
     pub(super) fn encode(&self, version: Version, out: &mut Vec<u8>) {
+        self.encode_start(version, out);
+        self.encode_rest(version, out);
+    }
+
+    /// Writes what comes before the payload.
+    pub(super) fn encode_start(&self, version: Version, out: &mut Vec<u8>) {
         let mut fields = Fields(out);
         fields.text(1, self.channel);
         match version {
-            Version::ContentType => {
+            Version::ContentType | Version::Classic => {
                 fields.text(2, self.subtopic);
                 fields.text(3, self.publisher);
                 fields.text(4, self.protocol);
-                fields.text(5, self.content_type);
-                fields.bytes(6, self.payload);
-            }
-            Version::Classic => {
-                fields.text(2, self.subtopic);
-                fields.text(3, self.publisher);
-                fields.text(4, self.protocol);
-                fields.bytes(5, self.payload);
-                fields.integer(6, self.created);
             }
             Version::Domain | Version::ClientId | Version::Metadata => {
                 fields.text(2, self.domain);
                 fields.text(3, self.subtopic);
                 fields.text(4, self.publisher);
                 fields.text(5, self.protocol);
+            }
+        }
+        if version == Version::ContentType {
+            fields.text(5, self.content_type);
+        }
+    }
+
+    /// Writes the payload and what comes behind it.
+    pub(super) fn encode_rest(&self, version: Version, out: &mut Vec<u8>) {
+        let mut fields = Fields(out);
+        match version {
+            Version::ContentType => fields.bytes(6, self.payload),
+            Version::Classic => {
+                fields.bytes(5, self.payload);
+                fields.integer(6, self.created);
+            }
+            Version::Domain | Version::ClientId | Version::Metadata => {
                 fields.bytes(6, self.payload);
                 fields.integer(7, self.created);
             }

@@ -9,18 +9,29 @@ use super::Described;
 use super::timestamp::rfc3339;
 use crate::mirror::record::Headers;
 
+/// Where a record has what the next one of its session has otherwise.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Marks {
+    pub(super) id_at: usize,
+    pub(super) time_at: usize,
+    pub(super) trace_at: usize,
+    /// The payload begins here, with what says how long it is; 0 while that is not written.
+    pub(super) tail_at: usize,
+}
+
 /// Writes the headers of a message, but for what depends on the dialect.
-pub(super) fn of_message(headers: &mut Headers, message: &Message<'_>, described: &Described<'_>) {
-    headers.push_plain_behind("\r\nNats-Msg-Id: ", described.id);
-    headers.push_plain_behind("\r\nMgate-Received: ", rfc3339(message.now.unix));
+pub(super) fn of_message(headers: &mut Headers, message: &Message<'_>, described: &Described<'_>) -> Marks {
+    let id_at = headers.push_plain_behind("\r\nNats-Msg-Id: ", described.id);
+    let time_at = headers.push_plain_behind("\r\nMgate-Received: ", rfc3339(message.now.unix));
     describe(headers, message.client, described.protocol);
     headers.push_behind("\r\nMgate-Topic: ", message.topic);
     headers.push_plain_behind("\r\nMgate-Action: ", described.action);
     let before_trace = BEFORE_TRACE[usize::from(message.qos.min(2))][usize::from(message.retain)];
-    headers.push_plain_behind(before_trace, described.trace.parent_bytes());
+    let trace_at = headers.push_plain_behind(before_trace, described.trace.parent_bytes());
     if let Some(state) = described.trace.state() {
         headers.push_plain("tracestate", state);
     }
+    Marks { id_at, time_at, trace_at, tail_at: 0 }
 }
 
 /// Writes the headers of an event or a packet, with its identifier and its time.

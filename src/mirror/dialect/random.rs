@@ -8,26 +8,30 @@ pub(super) const ID_LEN: usize = 33;
 
 /// An identifier that no other message of any process has.
 pub(super) fn message_id() -> [u8; ID_LEN] {
-    THREAD.with(|thread| {
-        let mut state = thread.get();
-        state.messages = state.messages.wrapping_add(1);
-        thread.set(state);
-        let mut id = [b'-'; ID_LEN];
-        id[..16].copy_from_slice(&state.name);
-        id[17..].copy_from_slice(&hex(state.messages));
-        id
-    })
+    let mut id = LAST_ID.get();
+    count_up(&mut id[17..]);
+    LAST_ID.set(id);
+    id
 }
 
 /// Random numbers; good against chance, not against guessing.
 pub(super) fn numbers<const COUNT: usize>() -> [u64; COUNT] {
-    THREAD.with(|thread| {
-        let mut state = thread.get();
-        let mut numbers = [0; COUNT];
-        numbers.iter_mut().for_each(|number| *number = state.next());
-        thread.set(state);
-        numbers
-    })
+    let mut generator = GENERATOR.get();
+    let mut numbers = [0; COUNT];
+    numbers.iter_mut().for_each(|number| *number = generator.next());
+    GENERATOR.set(generator);
+    numbers
+}
+
+/// The next number, of as many digits.
+fn count_up(digits: &mut [u8]) {
+    for digit in digits.iter_mut().rev() {
+        match *digit {
+            b'f' => *digit = b'0',
+            b'9' => return *digit = b'a',
+            _ => return *digit += 1,
+        }
+    }
 }
 
 /// The digits of a number, eight at a time.
@@ -52,33 +56,36 @@ fn half_hex(number: u64) -> [u8; 8] {
 /// One in each byte.
 const ONES: u64 = 0x0101_0101_0101_0101;
 
-/// What a thread has for itself.
+/// xoroshiro128++ of Blackman and Vigna.
 #[derive(Clone, Copy)]
-struct State {
-    name: [u8; 16],
-    messages: u64,
-    generator: [u64; 2],
-}
+struct Generator([u64; 2]);
 
-impl State {
-    fn new() -> Self {
-        // the system's own randomness, asked for once a thread
-        let seed = || RandomState::new().hash_one(0_u8);
-        Self { name: hex(seed()), messages: 0, generator: [seed() | 1, seed()] }
-    }
-
-    /// xoroshiro128++ of Blackman and Vigna.
+impl Generator {
     fn next(&mut self) -> u64 {
-        let [one, mut two] = self.generator;
+        let [one, mut two] = self.0;
         let number = one.wrapping_add(two).rotate_left(17).wrapping_add(one);
         two ^= one;
-        self.generator = [one.rotate_left(49) ^ two ^ (two << 21), two.rotate_left(28)];
+        self.0 = [one.rotate_left(49) ^ two ^ (two << 21), two.rotate_left(28)];
         number
     }
 }
 
+/// The identifier before the first one of a thread.
+fn first_id() -> [u8; ID_LEN] {
+    let mut id = [b'-'; ID_LEN];
+    id[..16].copy_from_slice(&hex(seed()));
+    id[17..].copy_from_slice(&hex(0));
+    id
+}
+
+/// The system's own randomness, asked for once a thread.
+fn seed() -> u64 {
+    RandomState::new().hash_one(0_u8)
+}
+
 thread_local! {
-    static THREAD: Cell<State> = Cell::new(State::new());
+    static LAST_ID: Cell<[u8; ID_LEN]> = Cell::new(first_id());
+    static GENERATOR: Cell<Generator> = Cell::new(Generator([seed() | 1, seed()]));
 }
 
 #[cfg(test)]
@@ -102,8 +109,8 @@ mod tests {
 
     #[test]
     fn generator_is_the_published_one() {
-        let mut state = State { name: hex(0), messages: 0, generator: [1, 2] };
-        let numbers = [(); 4].map(|()| state.next());
+        let mut generator = Generator([1, 2]);
+        let numbers = [(); 4].map(|()| generator.next());
         assert_eq!(numbers, [0x60001, 0x2_60c0_0066_0007, 0x180a_cc04_7186_06d3, 0x9e22_6d35_036f_c4c7]);
     }
 
@@ -117,6 +124,13 @@ mod tests {
         #[test]
         fn digits_are_those_that_all_write(number: u64) {
             prop_assert_eq!(hex(number).to_vec(), format!("{number:016x}").into_bytes());
+        }
+
+        #[test]
+        fn counting_goes_on_to_the_next_number(number: u64, low in prop::sample::select(vec![0, 0xf, 0x9ff, u64::MAX])) {
+            let mut digits = hex(number | low);
+            count_up(&mut digits);
+            prop_assert_eq!(digits, hex((number | low).wrapping_add(1)));
         }
     }
 }

@@ -69,7 +69,8 @@ fn is_state(state: &str) -> bool {
     (1..=MAX_STATE_BYTES).contains(&state.len()) && state.bytes().all(is_printable) && state.trim() == state
 }
 
-const PARENT_LEN: usize = 55;
+/// `00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01`
+pub(super) const PARENT_LEN: usize = 55;
 
 /// W3C Trace Context §3.3.1.5
 const MAX_STATE_BYTES: usize = 512;

@@ -1,22 +1,30 @@
 //! Writes one dialect.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use mgate_policies::{Action, Now};
-use mgate_proxy::gate::{Message, PacketSeen, SessionEvent};
+use mgate_proxy::gate::{Memo, Message, Notes, PacketSeen, SessionEvent};
 
 use super::channels::Grammar;
 use super::content_type::{self, JSON};
 use super::dojot::Device;
 use super::envelope::{Envelope, Version};
+use super::headers::Marks;
 use super::kind::Family;
 use super::random::message_id;
+use super::stencil::Stencil;
 use super::subject::Values;
-use super::timestamp::nanos;
+use super::timestamp::{nanos, rfc3339};
 use super::trace_context::TraceContext;
 use super::{Described, Dialect, Kind, SubjectTemplate, cloud_events, events, headers, identity, packets};
 use crate::mirror::record::{Headers, Record};
 
 /// A dialect as an operator wants it.
-pub struct Writer(WriterOptions);
+pub struct Writer {
+    options: WriterOptions,
+    /// No other writer of the process has it.
+    number: u64,
+}
 
 /// What an operator says about a dialect.
 #[derive(Clone, Debug)]
@@ -40,15 +48,22 @@ impl Writer {
     pub fn new(options: WriterOptions) -> Self {
         let default = || SubjectTemplate::parse(options.kind.subject()?).ok();
         let subject = options.subject.clone().or_else(default);
-        Self(WriterOptions { subject, ..options })
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { options: WriterOptions { subject, ..options }, number }
+    }
+
+    /// What it is known by.
+    #[cfg(test)]
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     /// The media type of a payload; what the topic says counts most.
     fn content_type<'a>(&'a self, message: &Message<'a>) -> Option<&'a str> {
         let of_topic =
-            self.0.content_type_from_topic.then(|| content_type::of_topic(message.topic)).flatten();
+            self.options.content_type_from_topic.then(|| content_type::of_topic(message.topic)).flatten();
         let given = of_topic.or(message.notes.content_type).filter(|given| !given.is_empty());
-        given.or(self.0.content_type.as_deref())
+        given.or(self.options.content_type.as_deref())
     }
 
     /// Writes where a message goes; `by_dialect` does, where nobody else says it.
@@ -58,17 +73,20 @@ impl Writer {
         room: Vec<u8>,
         by_dialect: impl FnOnce(Vec<u8>) -> Result<Headers, &'static str>,
     ) -> Result<Headers, &'static str> {
-        let Some(subject) = &self.0.subject else { return by_dialect(room) };
+        let Some(subject) = &self.options.subject else { return by_dialect(room) };
         subject.fill(&Values { action, topic: message.topic, ..Values::of(Some(message.client)) }, room)
     }
 
-    fn write(
-        &self,
-        message: &Message<'_>,
-        described: &Described<'_>,
-        room: Vec<u8>,
-    ) -> Result<Record, &'static str> {
-        match self.0.kind.family() {
+    /// Writes a copy; with where the next one may differ from it, if that can be told.
+    fn write(&self, message: &Message<'_>, room: Vec<u8>) -> Result<(Record, Option<Marks>), &'static str> {
+        let described = &Described {
+            id: message_id(),
+            trace: TraceContext::of(&message.notes),
+            content_type: self.content_type(message),
+            action: message.action.as_str(),
+            protocol: message.client.protocol.as_str(),
+        };
+        match self.options.kind.family() {
             Family::Channels(grammar, version) => {
                 self.write_envelope(message, described, (grammar, version), room)
             }
@@ -78,7 +96,7 @@ impl Writer {
                 headers.push_plain("Content-Type", cloud_events::CLOUD_EVENT);
                 let mut record = headers.end();
                 cloud_events::of_message(record.out(), message, described);
-                Ok(record)
+                Ok((record, None))
             }
             Family::Dojot => {
                 let device = Device::of(message)?;
@@ -88,15 +106,16 @@ impl Writer {
                 headers.push_plain("Content-Type", JSON);
                 let mut record = headers.end();
                 device.write_data(record.out(), message)?;
-                Ok(record)
+                Ok((record, None))
             }
             Family::Plain => {
                 let mut headers = self.subject((message, described.action), room, |_| Err(NO_SUBJECT))?;
-                headers::of_message(&mut headers, message, described);
+                let marks = headers::of_message(&mut headers, message, described);
                 describe_payload(&mut headers, message, described.content_type);
                 let mut record = headers.end();
+                let tail_at = record.bytes().len();
                 record.out().extend_from_slice(message.payload);
-                Ok(record)
+                Ok((record, Some(Marks { tail_at, ..marks })))
             }
         }
     }
@@ -108,60 +127,101 @@ impl Writer {
         described: &Described<'_>,
         (grammar, version): (Grammar, Version),
         room: Vec<u8>,
-    ) -> Result<Record, &'static str> {
+    ) -> Result<(Record, Option<Marks>), &'static str> {
         let place = grammar.read(message.topic)?;
         let content_type = place.content_type.as_deref().or(described.content_type);
         let subject = |room| grammar.subject(&place, room);
         let mut headers = self.subject((message, described.action), room, subject)?;
-        headers::of_message(&mut headers, message, described);
+        let marks = headers::of_message(&mut headers, message, described);
         describe_payload(&mut headers, message, content_type);
-        let content_type = content_type.unwrap_or_default();
-        let metadata =
-            [("content_type", content_type.as_bytes()), ("traceparent", described.trace.parent_bytes())];
-        // of a delivery, it is not known who published it
-        let publisher = Some(message.client).filter(|_| message.action != Action::Deliver);
+        let metadata = metadata(content_type, &described.trace);
         let envelope = Envelope {
             channel: place.channel,
             domain: place.domain,
             subtopic: &place.subtopic,
-            publisher: publisher.map_or("", identity),
-            protocol: described.protocol,
-            content_type,
-            payload: message.payload,
-            created: nanos(message.now.unix),
-            client_id: publisher.map_or("", |client| &client.client_id),
-            metadata: &metadata,
+            content_type: content_type.unwrap_or_default(),
+            ..envelope(message, &metadata)
         };
         let mut record = headers.end();
-        envelope.encode(version, record.out());
-        Ok(record)
+        envelope.encode_start(version, record.out());
+        let tail_at = record.bytes().len();
+        envelope.encode_rest(version, record.out());
+        Ok((record, Some(Marks { tail_at, ..marks })))
+    }
+
+    /// Writes a copy by that of the session's last message.
+    fn write_by(&self, stencil: &Stencil, message: &Message<'_>, room: Vec<u8>) -> Record {
+        let trace = TraceContext::of(&message.notes);
+        let (id, time) = (message_id(), rfc3339(message.now.unix));
+        let mut record = stencil.record(room, &id, &time, trace.parent_bytes());
+        match self.options.kind.family() {
+            Family::Channels(_, version) => {
+                let metadata = metadata(self.content_type(message), &trace);
+                envelope(message, &metadata).encode_rest(version, record.out());
+            }
+            _ => record.out().extend_from_slice(message.payload),
+        }
+        record
     }
 }
 
 impl Dialect for Writer {
     fn message(&self, message: &Message<'_>, room: Vec<u8>) -> Result<Record, &'static str> {
-        let described = Described {
-            id: message_id(),
-            trace: TraceContext::of(&message.notes),
-            content_type: self.content_type(message),
-            action: message.action.as_str(),
-            protocol: message.client.protocol.as_str(),
-        };
-        self.write(message, &described, room)
+        self.write(message, room).map(|(record, _)| record)
+    }
+
+    fn message_of_session(
+        &self,
+        message: &Message<'_>,
+        memo: &mut Memo,
+        room: Vec<u8>,
+    ) -> Result<Record, &'static str> {
+        if message.notes != Notes::default() {
+            return self.message(message, room);
+        }
+        let stencil = memo.read::<Stencil>().filter(|stencil| stencil.fits(self.number, message));
+        if let Some(stencil) = stencil {
+            return Ok(self.write_by(stencil, message, room));
+        }
+        let (record, marks) = self.write(message, room)?;
+        if let Some(marks) = marks {
+            memo.write::<Stencil>().keep(self.number, message, &record, marks);
+        }
+        Ok(record)
     }
 
     fn event(&self, event: &SessionEvent<'_>, now: Now) -> Option<Record> {
-        let subject = self.0.events_subject.as_ref()?;
-        Some(events::record(event, now, self.0.kind.vocabulary(), subject))
+        let subject = self.options.events_subject.as_ref()?;
+        Some(events::record(event, now, self.options.kind.vocabulary(), subject))
     }
 
     fn wants_packets(&self) -> bool {
-        self.0.trace_subject.is_some()
+        self.options.trace_subject.is_some()
     }
 
     fn packet(&self, seen: &PacketSeen<'_>, now: Now) -> Option<Record> {
-        self.0.trace_subject.as_ref().map(|subject| packets::record(seen, now, subject))
+        self.options.trace_subject.as_ref().map(|subject| packets::record(seen, now, subject))
     }
+}
+
+/// What an envelope says of a message that does not follow from its topic.
+fn envelope<'a>(message: &Message<'a>, metadata: &'a [(&'a str, &'a [u8])]) -> Envelope<'a> {
+    // of a delivery, it is not known who published it
+    let publisher = Some(message.client).filter(|_| message.action != Action::Deliver);
+    Envelope {
+        publisher: publisher.map_or("", identity),
+        protocol: message.client.protocol.as_str(),
+        payload: message.payload,
+        created: nanos(message.now.unix),
+        client_id: publisher.map_or("", |client| &client.client_id),
+        metadata,
+        ..Envelope::default()
+    }
+}
+
+fn metadata<'a>(content_type: Option<&'a str>, trace: &'a TraceContext<'_>) -> [(&'static str, &'a [u8]); 2] {
+    let content_type = content_type.unwrap_or_default();
+    [("content_type", content_type.as_bytes()), ("traceparent", trace.parent_bytes())]
 }
 
 /// Writes headers that say what a payload is.
@@ -174,6 +234,8 @@ fn describe_payload(headers: &mut Headers, message: &Message<'_>, content_type: 
         }
     }
 }
+
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 const NO_SUBJECT: &str = "it has no subject";
 

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use mgate_policies::{Action, Cause, Now, Reason};
-use mgate_proxy::gate::{Copied, Message, Mirror, PacketSeen, SessionEvent};
+use mgate_proxy::gate::{Copied, Memo, Message, Mirror, PacketSeen, SessionEvent};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout_at;
@@ -150,17 +150,29 @@ impl NatsMirror {
     pub(crate) fn running(&self) -> Option<&Arc<Running>> {
         self.running.get()
     }
-}
 
-impl Mirror for NatsMirror {
-    fn message(&self, message: &Message<'_>) -> Copied {
+    fn copy(
+        &self,
+        message: &Message<'_>,
+        write: impl FnOnce(&dyn Dialect, Vec<u8>) -> Result<Record, &'static str>,
+    ) -> Copied {
         match self.running.get() {
-            Some(running) => running.message(message),
+            Some(running) => running.message(message, write),
             None if self.plan.mode == Mode::Acked && is_awaited(message) => {
                 refused(Cause::Unavailable, "the mirror was not started")
             }
             None => Copied::Taken,
         }
+    }
+}
+
+impl Mirror for NatsMirror {
+    fn message(&self, message: &Message<'_>) -> Copied {
+        self.copy(message, |dialect, room| dialect.message(message, room))
+    }
+
+    fn message_of_session(&self, message: &Message<'_>, memo: &mut Memo) -> Copied {
+        self.copy(message, |dialect, room| dialect.message_of_session(message, memo, room))
     }
 
     fn wants_deliveries(&self) -> bool {
@@ -225,7 +237,11 @@ impl Running {
         }
     }
 
-    fn message(&self, message: &Message<'_>) -> Copied {
+    fn message(
+        &self,
+        message: &Message<'_>,
+        write: impl FnOnce(&dyn Dialect, Vec<u8>) -> Result<Record, &'static str>,
+    ) -> Copied {
         let is_awaited = self.is_acked && is_awaited(message);
         let room = match is_awaited {
             true => Some(self.shared.queue.room()),
@@ -233,7 +249,7 @@ impl Running {
             false => self.shared.queue.room_for(message.payload.len()),
         };
         let Some(room) = room else { return Copied::Taken };
-        let record = match self.dialect.message(message, room) {
+        let record = match write(&*self.dialect, room) {
             Ok(record) => record,
             Err(why) => {
                 let example = || format!("{}: {why}", message.topic.escape_debug());

@@ -1,0 +1,256 @@
+//! The copy of a session's last message, for the next one that differs in little.
+
+use mgate_policies::{Action, Protocol};
+use mgate_proxy::gate::Message;
+
+use super::headers::Marks;
+use super::random::ID_LEN;
+use super::subject::CAPACITY;
+use super::timestamp::TIME_LEN;
+use super::trace_context::PARENT_LEN;
+use crate::mirror::record::Record;
+
+/// All of a copy that comes before the payload. It serves for messages without notes that agree in all that it was
+/// written of.
+#[derive(Default)]
+pub(super) struct Stencil {
+    key: Option<Key>,
+    /// The texts that belong to the key, each with an end.
+    texts: Vec<u8>,
+    bytes: Vec<u8>,
+    head_at: usize,
+    payload_at: usize,
+    marks: Marks,
+}
+
+/// What a copy was written of, beside texts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Key {
+    writer: u64,
+    action: Action,
+    protocol: Protocol,
+    qos: u8,
+    retain: bool,
+}
+
+impl Stencil {
+    /// Whether the copy of a message would be written the same by this writer.
+    pub(super) fn fits(&self, writer: u64, message: &Message<'_>) -> bool {
+        let mut known = &self.texts[..];
+        let mut is_known = |text: &str| {
+            let same = known.split_off(..text.len()).is_some_and(|known| known == text.as_bytes());
+            same && known.split_off_first() == Some(&END)
+        };
+        self.key == Some(Key::of(writer, message)) && texts(message).into_iter().all(&mut is_known)
+    }
+
+    /// Keeps what stands before the payload, if it is not too much.
+    pub(super) fn keep(&mut self, writer: u64, message: &Message<'_>, record: &Record, marks: Marks) {
+        let (texts, all) = (texts(message), record.bytes());
+        self.key = None;
+        self.texts.clear();
+        self.bytes.clear();
+        if marks.tail_at + texts.iter().map(|text| text.len()).sum::<usize>() > MAX_BYTES {
+            return;
+        }
+        for text in texts {
+            self.texts.extend_from_slice(text.as_bytes());
+            self.texts.push(END);
+        }
+        self.bytes.extend_from_slice(&all[..marks.tail_at]);
+        (self.head_at, self.payload_at) = (record.subject_bytes().len(), all.len() - record.payload().len());
+        self.marks = marks;
+        self.key = Some(Key::of(writer, message));
+    }
+
+    /// A copy with another identifier, time and trace, up to its payload.
+    pub(super) fn record(
+        &self,
+        mut room: Vec<u8>,
+        id: &[u8; ID_LEN],
+        time: &[u8; TIME_LEN],
+        trace: &[u8; PARENT_LEN],
+    ) -> Record {
+        room.reserve(CAPACITY);
+        room.extend_from_slice(&self.bytes);
+        let Marks { id_at, time_at, trace_at, .. } = self.marks;
+        room[id_at..id_at + ID_LEN].copy_from_slice(id);
+        room[time_at..time_at + TIME_LEN].copy_from_slice(time);
+        room[trace_at..trace_at + PARENT_LEN].copy_from_slice(trace);
+        Record::begun(room, self.head_at, self.payload_at)
+    }
+}
+
+impl Key {
+    fn of(writer: u64, message: &Message<'_>) -> Self {
+        let Message { action, qos, retain, client, .. } = *message;
+        Self { writer, action, protocol: client.protocol, qos, retain }
+    }
+}
+
+/// What clients and messages are told by; the topic, which differs most often, comes first.
+fn texts<'a>(message: &Message<'a>) -> [&'a str; 5] {
+    let client = message.client;
+    [message.topic, &client.client_id, &client.principal.id, &client.principal.tenant, &client.route]
+}
+
+/// Ends a text: no text has it in it.
+const END: u8 = 0xff;
+/// What is not kept for a session, as it takes too much memory.
+const MAX_BYTES: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mgate_policies::{Client, Now, Principal};
+    use mgate_proxy::gate::{Memo, Notes};
+    use proptest::prelude::*;
+
+    use super::super::tests::{client, header, now, options, writer};
+    use super::super::{Dialect as _, Kind, Writer, WriterOptions};
+    use super::*;
+
+    #[test]
+    fn second_copy_is_written_by_the_first() {
+        let client = client();
+        let (first, second) =
+            (message(&client, "channels/a/messages/t"), message(&client, "channels/a/messages/u"));
+        let (writer, mut memo) = (writer(Kind::Mainflux0_13), Memo::default());
+        for (message, fits) in
+            [(first, false), (first, true), (second, false), (second, true), (first, false)]
+        {
+            let is_known = |stencil: &Stencil| stencil.fits(writer.number(), &message);
+            assert_eq!(memo.read().is_some_and(is_known), fits);
+            writer.message_of_session(&message, &mut memo, Vec::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_large_is_kept() {
+        let (client, topic) = (client(), format!("channels/a/messages/{}", "t".repeat(400)));
+        let (writer, mut memo) = (writer(Kind::Mainflux0_13), Memo::default());
+        for _ in 0..2 {
+            writer.message_of_session(&message(&client, &topic), &mut memo, Vec::new()).unwrap();
+            let stencil: &Stencil = memo.read().unwrap();
+            assert_eq!((stencil.key.is_none(), stencil.bytes.len(), stencil.texts.len()), (true, 0, 0));
+        }
+    }
+
+    proptest! {
+        /// Copies with a memo say what those without one say, whatever came before.
+        #[test]
+        fn copies_say_the_same_by_a_stencil(steps in prop::collection::vec(step(), 1..12)) {
+            for (_, kind) in Kind::NAMES {
+                let set = WriterOptions { content_type: Some("a/b".into()), ..options(*kind) };
+                let writers = [writer(*kind), Writer::new(set)];
+                let mut memo = Memo::default();
+                for step in &steps {
+                    let (client, writer) = (step.client(), &writers[usize::from(step.is_set)]);
+                    let message = step.message(&client);
+                    let again = writer.message_of_session(&message, &mut memo, Vec::new());
+                    match (again, writer.message(&message, Vec::new())) {
+                        (Ok(again), Ok(anew)) => prop_assert_eq!(said(&again), said(&anew)),
+                        (again, anew) => prop_assert_eq!(again, anew),
+                    }
+                }
+            }
+        }
+    }
+
+    /// All that a record says, without what each has for itself, in headers and in the payload.
+    fn said(record: &Record) -> (String, Vec<(String, String)>, Vec<u8>) {
+        let mut payload = record.payload().to_vec();
+        for own in ["Nats-Msg-Id", "traceparent"] {
+            let own = header(record, own).unwrap().as_bytes();
+            if let Some(at) = payload.windows(own.len()).position(|window| window == own) {
+                payload[at..at + own.len()].fill(b'x');
+            }
+        }
+        let blank = |(name, value): (&str, &str)| match name {
+            "Nats-Msg-Id" | "traceparent" => (name.to_owned(), value.len().to_string()),
+            _ => (name.to_owned(), value.to_owned()),
+        };
+        (record.subject().to_owned(), record.headers().map(blank).collect(), payload)
+    }
+
+    fn message<'a>(client: &'a Client, topic: &'a str) -> Message<'a> {
+        super::super::tests::message(client, topic, b"x")
+    }
+
+    #[derive(Clone, Debug)]
+    struct Step {
+        texts: [&'static str; 4],
+        topic: &'static str,
+        payload: Vec<u8>,
+        nanos: u64,
+        qos: u8,
+        is_delivery: bool,
+        retain: bool,
+        is_set: bool,
+        protocol: Protocol,
+        content_type: Option<&'static str>,
+    }
+
+    impl Step {
+        fn client(&self) -> Client {
+            let [client_id, id, tenant, route] = self.texts;
+            let principal = Principal { id: id.into(), tenant: tenant.into(), ..Principal::default() };
+            Client {
+                client_id: client_id.into(),
+                principal,
+                route: route.into(),
+                protocol: self.protocol,
+                ..client()
+            }
+        }
+
+        fn message<'a>(&'a self, client: &'a Client) -> Message<'a> {
+            Message {
+                client,
+                action: if self.is_delivery { Action::Deliver } else { Action::Publish },
+                now: Now { unix: Duration::from_nanos(self.nanos), ..now() },
+                payload: &self.payload,
+                qos: self.qos,
+                retain: self.retain,
+                notes: Notes { content_type: self.content_type, ..Notes::default() },
+                ..message(client, self.topic)
+            }
+        }
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        // few values, so that most steps differ from the last one in little
+        let text = || prop::sample::select(vec!["", "a", "ab", "b", " %"]);
+        let topics = vec![
+            "channels/a/messages/t",
+            "channels/a/messages/u/v",
+            "channels/a/messages",
+            "m/d/c/a/t",
+            "m/d/c/a/v.2",
+            "a:b/attrs",
+            "x",
+        ];
+        let payload = prop::sample::select(vec![b"{}".to_vec(), Vec::new(), vec![b'x'; 300]]);
+        let flags = (0..3_u8, any::<bool>(), any::<bool>(), any::<bool>());
+        let protocol = prop::sample::select(vec![Protocol::Mqtt, Protocol::Http]);
+        let content_type = prop::sample::select(vec![None, None, Some("text/plain")]);
+        let texts = [text(), text(), text(), text()];
+        (texts, prop::sample::select(topics), payload, 0..3_u64, flags, protocol, content_type).prop_map(
+            |(texts, topic, payload, nanos, (qos, is_delivery, retain, is_set), protocol, content_type)| {
+                Step {
+                    texts,
+                    topic,
+                    payload,
+                    nanos,
+                    qos,
+                    is_delivery,
+                    retain,
+                    is_set,
+                    protocol,
+                    content_type,
+                }
+            },
+        )
+    }
+}
