@@ -1,7 +1,7 @@
 //! JetStream: each letter is acknowledged, and those of one session go one after the other.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -23,8 +23,8 @@ pub(super) struct Lanes {
     behind: HashMap<SocketAddr, VecDeque<Letter>>,
     ready: VecDeque<Letter>,
     sent: HashMap<u64, Letter>,
-    /// When each try is too late.
-    deadlines: BTreeSet<(Instant, u64)>,
+    /// When each try is too late, in their order: of those that have little time, and of the others.
+    deadlines: [VecDeque<(Instant, u64)>; 2],
     refused: VecDeque<Refused>,
     tries: u64,
     /// How often NATS showed that it stores letters.
@@ -69,7 +69,7 @@ impl Lanes {
             behind: HashMap::new(),
             ready: VecDeque::new(),
             sent: HashMap::new(),
-            deadlines: BTreeSet::new(),
+            deadlines: Default::default(),
             refused: VecDeque::new(),
             tries: 0,
             successes: 0,
@@ -101,7 +101,8 @@ impl Lanes {
             } else {
                 self.tries += 1;
                 wire.publish(&letter, Some(format_args!("{}.{}", self.inbox, self.tries)), now);
-                self.deadlines.insert((now + self.patience.timeout(&letter), self.tries));
+                let timeout = self.patience.timeout(&letter);
+                self.deadlines[usize::from(timeout == ACK_TIMEOUT)].push_back((now + timeout, self.tries));
                 self.sent.insert(self.tries, letter);
             }
         }
@@ -167,7 +168,7 @@ impl Lanes {
         let mut sent: Vec<_> = mem::take(&mut self.sent).into_iter().collect();
         sent.sort_unstable_by_key(|(number, _)| *number);
         sent.into_iter().rev().for_each(|(_, letter)| self.ready.push_front(letter));
-        self.deadlines.clear();
+        self.deadlines.iter_mut().for_each(VecDeque::clear);
     }
 
     pub(super) fn len(&self) -> usize {
@@ -205,10 +206,7 @@ impl Lanes {
 
     /// Takes what is not answered in time for refused, and tries again what was refused some time ago.
     fn pass(&mut self, outcome: &mut Outcome, now: Instant) {
-        while let Some(&(deadline, number)) = self.deadlines.first()
-            && deadline <= now
-        {
-            self.deadlines.pop_first();
+        while let Some(number) = self.late(now) {
             if let Some(letter) = self.sent.remove(&number) {
                 self.refuse(letter, outcome, now);
             }
@@ -220,6 +218,12 @@ impl Lanes {
             letter.refusals = letter.refusals.saturating_add(u8::from(counts));
             self.ready.push_back(letter);
         }
+    }
+
+    /// A try that is too late, or was judged before.
+    fn late(&mut self, now: Instant) -> Option<u64> {
+        let mut late = |tries: &mut VecDeque<_>| tries.pop_front_if(|(deadline, _)| *deadline <= now);
+        self.deadlines.iter_mut().find_map(&mut late).map(|(_, number)| number)
     }
 
     /// Tries a letter again later, or gives it up.
@@ -288,6 +292,9 @@ impl Acknowledgement {
                 status => format!("NATS answers {status}"),
             });
         }
+        if let Some(stream) = stored_plainly(payload) {
+            return Self::Stored(stream.to_owned());
+        }
         let Ok(answer) = serde_json::from_slice::<Value>(payload) else {
             return Self::Refused("what came is no acknowledgement".to_owned());
         };
@@ -297,6 +304,15 @@ impl Acknowledgement {
             (.., error) => Self::Refused(error_text(error)),
         }
     }
+}
+
+/// The stream, where an answer is no more than that and a sequence number, as nearly all are.
+fn stored_plainly(payload: &[u8]) -> Option<&str> {
+    let text = str::from_utf8(payload).ok()?;
+    let (stream, rest) = text.strip_prefix("{\"stream\":\"")?.split_once('"')?;
+    let sequence = rest.strip_prefix(", \"seq\":")?.strip_suffix('}')?;
+    let is_number = !sequence.starts_with('0') && sequence.bytes().all(|byte| byte.is_ascii_digit());
+    (is_number && !sequence.is_empty() && !stream.contains('\\')).then_some(stream)
 }
 
 /// What JetStream says is wrong.
@@ -486,6 +502,8 @@ mod tests {
         let read = |status, payload: &str| Acknowledgement::read(status, payload.as_bytes());
         let stored = Acknowledgement::Stored("s".into());
         assert_eq!(read(None, "{\"stream\":\"s\",\"seq\":7}"), stored);
+        assert_eq!(read(None, "{\"stream\":\"s\", \"seq\":7}"), stored);
+        assert_eq!(read(None, "{\"stream\":\"\\u0073\", \"seq\":7}"), stored);
         assert_eq!(read(None, "{\"stream\":\"s\",\"seq\":7,\"duplicate\":true}"), stored);
         let full = "{\"error\":{\"code\":503,\"description\":\"full\"},\"stream\":\"s\",\"seq\":0}";
         assert_eq!(read(None, full), Acknowledgement::Refused("full".into()));
@@ -496,6 +514,11 @@ mod tests {
             (None, ""),
             (None, "{}"),
             (None, "{\"stream\":\"s\"}"),
+            (None, "{\"stream\":\"s\", \"seq\":}"),
+            (None, "{\"stream\":\"s\", \"seq\":0}"),
+            (None, "{\"stream\":\"s\", \"seq\":07}"),
+            (None, "{\"stream\":\"s\", \"seq\":7"),
+            (None, "{\"stream\":\"s\", \"seq\":7, \"error\":{}}"),
             (None, "{\"stream\":\"s\",\"seq\":7,\"error\":{}}"),
         ] {
             assert!(matches!(read(status, payload), Acknowledgement::Refused(_)), "{payload}");
