@@ -17,6 +17,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::resume_unwind;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use mgate_policies::{Action, Cause, Now, Reason};
 use mgate_proxy::gate::{Copied, Memo, Message, Mirror, PacketSeen, SessionEvent};
 use tokio::runtime::Builder;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinError;
 use tokio::time::timeout_at;
 use tracing::error;
 
@@ -360,7 +362,11 @@ fn spawn(shared: Arc<Shared>, sender: Sender) -> io::Result<oneshot::Receiver<()
     let (ending, ended) = oneshot::channel();
     thread::Builder::new().name(format!("mirror-{}", shared.name)).spawn(move || {
         let _alarm = Alarm(shared);
-        runtime.block_on(sender.run());
+        // the runtime wakes its tasks with less than what it blocks on, which takes a system call each time
+        let sending = runtime.spawn(sender.run());
+        if let Err(Ok(panic)) = runtime.block_on(sending).map_err(JoinError::try_into_panic) {
+            resume_unwind(panic);
+        }
         runtime.shutdown_background();
         drop(ending);
     })?;
