@@ -13,7 +13,7 @@ use super::wire::Wire;
 /// How letters are sent: in one row, or in a lane for each session.
 pub(super) enum Flow {
     /// NATS acknowledges each that it has stored.
-    Lanes(Lanes),
+    Lanes(Box<Lanes>),
     /// NATS says how far it has read.
     Row(Row),
 }

@@ -62,7 +62,7 @@ impl Sender {
             _ => Store::None,
         };
         let flow = match plan.jetstream {
-            true => Flow::Lanes(Lanes::new(inbox.clone(), Patience::of(&plan.mode))),
+            true => Flow::Lanes(Box::new(Lanes::new(inbox.clone(), Patience::of(&plan.mode)))),
             false => Flow::Row(Row::default()),
         };
         let check = plan.stream.clone().map(|stream| StreamCheck::new(stream, inbox.clone()));
@@ -132,6 +132,8 @@ impl Sender {
             (false, false, _) => AWAY_PAUSE,
         };
         let turn = tokio::select! {
+            // what can be done at once needs no timer; that it is to stop is looked at in each round
+            biased;
             turn = self.link.turn(&mut self.events) => Some(turn),
             () = self.shared.queue.next(), if is_idle => None,
             () = self.shared.stopped.notified() => None,
