@@ -137,6 +137,55 @@ mod tests {
         }
     }
 
+    #[test]
+    fn copy_of_another_message_is_not_taken() {
+        let base = Step {
+            texts: ["a"; 4],
+            topic: "channels/a/messages/t",
+            payload: b"{}".to_vec(),
+            nanos: 1,
+            qos: 0,
+            is_delivery: false,
+            retain: false,
+            is_set: false,
+            protocol: Protocol::Mqtt,
+            content_type: None,
+        };
+        let mut others = vec![
+            Step { topic: "channels/a/messages/u", ..base.clone() },
+            Step { payload: b"{\"a\":1}".to_vec(), ..base.clone() },
+            Step { nanos: 2, ..base.clone() },
+            Step { qos: 1, ..base.clone() },
+            Step { is_delivery: true, ..base.clone() },
+            Step { retain: true, ..base.clone() },
+            Step { is_set: true, ..base.clone() },
+            Step { protocol: Protocol::Http, ..base.clone() },
+            Step { content_type: Some("text/plain"), ..base.clone() },
+        ];
+        for at in 0..4 {
+            let mut other = base.clone();
+            other.texts[at] = "b";
+            others.push(other);
+        }
+        for kind in [Kind::Mainflux0_13, Kind::Plain] {
+            let writers = [
+                writer(kind),
+                Writer::new(WriterOptions { content_type: Some("a/b".into()), ..options(kind) }),
+            ];
+            for other in &others {
+                let mut memo = Memo::default();
+                let mut write = |step: &Step| {
+                    let (client, writer) = (step.client(), &writers[usize::from(step.is_set)]);
+                    let again =
+                        writer.message_of_session(&step.message(&client), &mut memo, Vec::new()).unwrap();
+                    let anew = writer.message(&step.message(&client), Vec::new()).unwrap();
+                    assert_eq!(said(&again), said(&anew), "{step:?}");
+                };
+                [&base, other, other, &base].into_iter().for_each(&mut write);
+            }
+        }
+    }
+
     proptest! {
         /// Copies with a memo say what those without one say, whatever came before.
         #[test]
