@@ -19,7 +19,9 @@ pub(super) struct Link {
     needs_flush: bool,
     /// What came and was not taken yet.
     input: BytesMut,
-    /// How much of that was looked at and is no whole head.
+    /// Whether that took much memory.
+    is_large: bool,
+    /// How much of the input was looked at and is no whole head.
     seen: usize,
     decoder: Decoder,
     reader: Reader,
@@ -68,6 +70,7 @@ impl Link {
             io,
             needs_flush: false,
             input: BytesMut::new(),
+            is_large: false,
             seen: 0,
             decoder: Decoder::new(Framing::Empty),
             reader: Reader::Driver,
@@ -101,8 +104,8 @@ impl Link {
                 if is_ending {
                     return Poll::Ready(Ok(None));
                 }
-                // what it took to read the last request, if that is much
-                if self.input.capacity() > SHORT_BYTES {
+                // what it took to read the last request is given up
+                if std::mem::take(&mut self.is_large) {
                     self.input = BytesMut::new();
                 }
             }
@@ -257,6 +260,7 @@ impl Link {
     fn poll_read(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         // what is taken off the buffer keeps all of it
         if self.input.capacity() - self.input.len() < ROOM_BYTES {
+            self.is_large |= self.input.len() + bytes > SHORT_BYTES;
             self.input.reserve(bytes);
         }
         let read = pin!(self.io.read_buf(&mut self.input));
