@@ -71,6 +71,35 @@ fn observer_is_told_of_changes_until_its_right_is_withdrawn() {
 }
 
 #[test]
+fn request_on_its_way_hears_that_its_right_is_withdrawn() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &sensors(upstream.local_addr().unwrap().port(), ""));
+    let (reader, writer) = (device(mgate.address()), device(mgate.address()));
+    reader.send(&[0x40, 1, 0, 7, 0xb4, b't', b'i', b'm', b'e']).unwrap();
+    let (_, to_reader) = receive_from(&upstream);
+    // a body in two blocks of 16 bytes
+    let part = |id, block, payload: &[u8]| {
+        [&[0x40, 3, 0, id, 0xb7], &b"dynamic"[..], &[0xd1, 27 - 11 - 13, block, 0xff], payload].concat()
+    };
+    writer.send(&part(1, 0x08, &[b'x'; 16])).unwrap();
+    let (_, to_writer) = receive_from(&upstream);
+    upstream.send_to(&[0x60, 0x5f, 0, 1, 0xd1, 27 - 13, 0x08], to_writer).unwrap();
+    assert_eq!(receive(&writer)[..4], [0x60, 0x5f, 0, 1]);
+    writer.send(&part(2, 0x10, b"y")).unwrap();
+    receive_from(&upstream);
+    files.write("acl.toml", &ACL_FILE.replace("'request', 'observe'", "'observe'"));
+    mgate.reload();
+    assert_eq!(receive(&reader), [0x60, 0x83, 0, 7]);
+    assert_eq!(receive(&writer), [0x60, 0x83, 0, 2]);
+    for (client, to_client) in [(&reader, to_reader), (&writer, to_writer)] {
+        upstream.send_to(&[0x40, 0x45, 9, 9, 0xff, b'x'], to_client).unwrap();
+        assert_eq!(receive_from(&upstream), (vec![0x70, 0, 9, 9], to_client));
+        client.send(&[0x40, 0, 0, 9]).unwrap();
+        assert_eq!(receive(client), [0x70, 0, 0, 9], "and nothing before");
+    }
+}
+
+#[test]
 fn messages_of_channels_are_published_for_who_has_the_key() {
     let (files, upstream) = (files(), upstream());
     let things = Service::saying(answer("200 OK", "application/json", r#"{"id":"thing-1"}"#));

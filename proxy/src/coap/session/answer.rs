@@ -20,9 +20,27 @@ pub(super) struct Ending {
     pub(super) option: Option<(u16, u32)>,
 }
 
+impl Ending {
+    /// Something is not there, but may be in a while.
+    pub(super) fn for_a_while(code: Code) -> Self {
+        Self { code, option: Some((number::MAX_AGE, 5)) }
+    }
+}
+
 impl From<Code> for Ending {
     fn from(code: Code) -> Self {
         Self { code, option: None }
+    }
+}
+
+impl From<&Reason> for Ending {
+    fn from(reason: &Reason) -> Self {
+        let code = code_of(reason.cause);
+        match reason.cause {
+            Cause::QuotaExceeded | Cause::RateExceeded => Self { code, option: Some((number::MAX_AGE, 1)) },
+            Cause::Unavailable => Self::for_a_while(code),
+            _ => code.into(),
+        }
     }
 }
 
@@ -38,13 +56,7 @@ impl Session {
         let client = self.identity.as_ref().map(|identity| &*identity.client);
         cx.tell(&SessionEvent::Denied { client, peer: self.peer.address, action, resource, reason });
         self.report(Side::Client, message, Fate::Denied(reason), cx);
-        let max_age = match reason.cause {
-            Cause::QuotaExceeded | Cause::RateExceeded => Some(1),
-            Cause::Unavailable => Some(5),
-            _ => None,
-        };
-        let option = max_age.map(|secs| (number::MAX_AGE, secs));
-        self.answer(message, Ending { code: code_of(reason.cause), option }, cx);
+        self.answer(message, reason.into(), cx);
     }
 
     /// Answers a request that goes no further.
@@ -54,14 +66,22 @@ impl Session {
         }
     }
 
-    /// Answers for the upstream where it did not in time. One that says nothing at all may be somewhere else by now.
+    /// Answers for the upstream where it did not in time: before it was too late, or the client nobody any more. One
+    /// that says nothing at all may be somewhere else by now.
     pub(super) fn pass_exchange_time(&mut self, cx: &mut Context<'_>) {
-        let is_late = |open: &Open| open.deadline <= cx.now.instant;
-        let late: Vec<_> =
-            self.exchanges.open().filter(|(_, open)| is_late(open)).map(|(id, _)| id).collect();
-        let is_silent = late.iter().any(|id| self.is_silent(*id, cx.now.instant));
+        let now = cx.now.instant;
+        let over = |ends_at: fn(&Open) -> Option<Instant>| {
+            let open = self.exchanges.open();
+            let over = open.filter(|(_, open)| ends_at(open).is_some_and(|at| at <= now));
+            over.map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        let (expired, late) = (over(|open| open.expires), over(|open| Some(open.deadline)));
+        for id in expired {
+            self.fail(id, Code::UNAUTHORIZED.into(), cx);
+        }
+        let is_silent = late.iter().any(|id| self.is_silent(*id, now));
         for id in late {
-            self.fail(id, Code::GATEWAY_TIMEOUT, cx);
+            self.fail(id, Ending::for_a_while(Code::GATEWAY_TIMEOUT), cx);
         }
         if is_silent {
             self.outputs.push_back(Output::HangUp);
@@ -79,7 +99,8 @@ impl Session {
     /// Ends all that goes on.
     pub(super) fn end_all(&mut self, cx: &mut Context<'_>) {
         let open: Vec<_> = self.exchanges.open().map(|(id, _)| id).collect();
-        open.into_iter().for_each(|id| self.fail(id, Code::SERVICE_UNAVAILABLE, cx));
+        let unavailable = Ending::for_a_while(Code::SERVICE_UNAVAILABLE);
+        open.into_iter().for_each(|id| self.fail(id, unavailable, cx));
         self.end_observations(|_| true, Ender::Gateway(Some(Code::SERVICE_UNAVAILABLE)), cx);
     }
 
@@ -102,11 +123,11 @@ impl Session {
     }
 
     /// Ends a request that was passed on, with an answer of our own.
-    pub(super) fn fail(&mut self, id: u16, code: Code, cx: &mut Context<'_>) {
+    pub(super) fn fail(&mut self, id: u16, ending: Ending, cx: &mut Context<'_>) {
         let Some(exchange) = self.exchanges.find(id) else { return };
         let Some(open) = exchange.open.as_deref() else { return };
         let (token, room, is_begin) = (exchange.token, open.request.len(), open.is_begin());
-        let is_unwanted = decode(&open.request).is_ok_and(|request| request.has_no_use_for(code));
+        let is_unwanted = decode(&open.request).is_ok_and(|request| request.has_no_use_for(ending.code));
         Self::acknowledge_held(open, cx);
         if is_begin {
             self.forget_unconfirmed(token, Ender::Gateway(None), cx);
@@ -114,7 +135,7 @@ impl Session {
         if is_unwanted {
             return self.exchanges.close(id);
         }
-        self.reply(id, Ending { code, option: Some((number::MAX_AGE, 5)) }, room, cx);
+        self.reply(id, ending, room, cx);
     }
 
     fn acknowledge_held(open: &Open, cx: &mut Context<'_>) {
@@ -130,7 +151,7 @@ impl Session {
         let Some(exchange) = self.exchanges.find(id) else { return false };
         let Some(open) = exchange.open.as_deref() else { return false };
         match exchange.is_confirmable || open.is_begin() {
-            true => heard_at <= open.passed_at,
+            true => open.passed_at.is_some_and(|passed_at| heard_at <= passed_at),
             false => !is_observed && heard_at + EXCHANGE_LIFETIME <= now,
         }
     }

@@ -79,26 +79,29 @@ impl Session {
     }
 
     fn copy_ended(&mut self, id: u16, copy: Copy, cx: &mut Context<'_>) {
-        let Some(open) = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref_mut()) else {
-            return;
-        };
+        let Some(open) = self.exchanges.find_open_by_id(id) else { return };
         if open.copy != Copy::Storing {
             return;
         }
         open.copy = copy;
-        match (copy, open.held.take()) {
-            (Copy::Done, None) if cx.endpoint.ends_here() => self.answer_published(id, cx),
-            (Copy::Done, Some(held)) => {
-                let until = open.until;
+        match copy {
+            Copy::Failed => self.fail(id, Ending::for_a_while(Code::SERVICE_UNAVAILABLE), cx),
+            _ => self.release(id, cx),
+        }
+    }
+
+    /// Answers a request for which something was waited for that is there now.
+    pub(super) fn release(&mut self, id: u16, cx: &mut Context<'_>) {
+        let Some(open) = self.exchanges.find_open_by_id(id) else { return };
+        let may_answer = open.copy == Copy::Done && !open.is_doubted;
+        match open.held.take() {
+            Some(held) => {
                 if let Ok(message) = decode(&held) {
-                    self.pass_response(id, &message, until, cx);
+                    self.response(id, &message, cx);
                 }
             }
-            (Copy::Failed, held) => {
-                open.held = held;
-                self.fail(id, Code::SERVICE_UNAVAILABLE, cx);
-            }
-            _ => {}
+            None if may_answer && cx.endpoint.ends_here() => self.answer_published(id, cx),
+            None => {}
         }
     }
 

@@ -44,13 +44,18 @@ pub(super) struct Open {
     pub(super) target: Target,
     /// When what allowed it has to be asked again; `None` for never.
     pub(super) until: Option<Instant>,
-    pub(super) passed_at: Instant,
-    /// When it is over without an answer.
+    /// When it went to the upstream, if it did.
+    pub(super) passed_at: Option<Instant>,
+    /// When nobody waits for an answer any more.
     pub(super) deadline: Instant,
+    /// When the client's credentials end.
+    pub(super) expires: Option<Instant>,
+    /// Whether rights changed since it was allowed: until it is allowed again, nothing of it goes either way.
+    pub(super) is_doubted: bool,
     /// Whether the upstream said that the response will come apart.
     pub(super) is_acknowledged: bool,
     pub(super) copy: Copy,
-    /// What the upstream answered, until the copy is stored.
+    /// What the upstream answered, until the copy is stored and there is no doubt.
     pub(super) held: Option<Box<[u8]>>,
 }
 
@@ -91,6 +96,11 @@ impl Exchanges {
     /// The request with this message identifier, if it has not been forgotten.
     pub(super) fn find(&mut self, id: u16) -> Option<&mut Exchange> {
         self.row.iter_mut().rev().find(|exchange| exchange.id == id)
+    }
+
+    /// What the upstream has yet to answer under this message identifier.
+    pub(super) fn find_open_by_id(&mut self, id: u16) -> Option<&mut Open> {
+        self.find(id)?.open.as_deref_mut()
     }
 
     /// The request with this token that is yet to be answered and for which `may` holds; of several, the last.
@@ -203,6 +213,11 @@ impl Open {
     /// Whether it is to begin an observation.
     pub(super) fn is_begin(&self) -> bool {
         self.target.observe == Some(Observe::Begin)
+    }
+
+    /// When it is over without an answer.
+    pub(super) fn ends_at(&self) -> Instant {
+        self.expires.map_or(self.deadline, |expires| expires.min(self.deadline))
     }
 }
 

@@ -290,7 +290,7 @@ impl Session {
             return None;
         }
         let lanes = [&self.from_client, &self.from_upstream].into_iter().filter_map(Lane::deadline);
-        let open = self.exchanges.open().map(|(_, open)| open.deadline);
+        let open = self.exchanges.open().map(|(_, open)| open.ends_at());
         let copy = self.copies.front().map(|(_, until)| *until);
         let forgets = [self.exchanges.forgets_at(), self.operations.forgets_at()];
         let others = [copy, self.review_timeout(), self.observation_timeout(), self.rests_at()]

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mgate_policies::{Client, Now};
+use mgate_policies::Client;
 
 use super::exchanges::{EXCHANGE_LIFETIME, Open};
 use super::target::Target;
@@ -183,12 +183,11 @@ impl Session {
 
 impl Observation {
     /// One that the upstream has yet to take, begun by that request.
-    pub(super) fn new(token: Token, open: &Open, now: Now) -> Self {
+    pub(super) fn new(token: Token, open: &Open) -> Self {
         let (client, target) = (Arc::clone(&open.client), open.target.clone());
         let (request, key) = (open.request.clone(), open.key.clone());
-        let expires = client.principal.expires.and_then(|at| at.checked_sub(now.unix));
-        let expires = expires.map(|after| now.instant + after);
-        Self { token, client, target, request, key, is_confirmed: false, until: open.until, expires }
+        let (until, expires) = (open.until, open.expires);
+        Self { token, client, target, request, key, is_confirmed: false, until, expires }
     }
 
     pub(super) fn client(&self) -> &Client {

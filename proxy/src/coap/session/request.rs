@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mgate_policies::{
-    Action, Cause, Client, Decision, Grant, Objection, Outcome, Protocol, Query, Reason, Suspended,
+    Action, Cause, Client, Decision, Grant, Now, Objection, Outcome, Protocol, Query, Reason, Suspended,
 };
 
 use super::answer::Ending;
@@ -110,7 +110,7 @@ impl Session {
             }
         }
         let Some(resource) = target.resource() else { return };
-        let payload = if is_partial(message) { b"" } else { message.payload };
+        let payload = judged_payload(message);
         let query = Query {
             client: &client,
             action: target.action,
@@ -142,11 +142,19 @@ impl Session {
     pub(super) fn upstream_open(&mut self, cx: &mut Context<'_>) {
         self.upstream = Upstream::Open;
         self.heard_at = cx.now.instant;
-        for open in self.exchanges.open_mut() {
-            open.passed_at = cx.now.instant;
+        self.send_unsent(cx);
+        self.tell_opened(cx);
+    }
+
+    /// Sends what waited for the upstream's socket, but for what may not pass as long as nobody says that it still may.
+    pub(super) fn send_unsent(&mut self, cx: &mut Context<'_>) {
+        if self.upstream != Upstream::Open {
+            return;
+        }
+        for open in self.exchanges.open_mut().filter(|open| open.passed_at.is_none() && !open.is_doubted) {
+            open.passed_at = Some(cx.now.instant);
             cx.out.push(Side::Upstream, &open.request);
         }
-        self.tell_opened(cx);
     }
 
     /// Tells once that the session is open.
@@ -168,7 +176,7 @@ impl Session {
         }
         match (exchange.answer(), &exchange.open) {
             (Some(answer), _) => cx.out.push(Side::Client, answer),
-            (None, Some(open)) if is_open && open.held.is_none() => {
+            (None, Some(open)) if is_open && open.held.is_none() && !open.is_doubted => {
                 cx.out.push(Side::Upstream, &open.request);
             }
             _ => {}
@@ -311,13 +319,15 @@ impl Session {
         let copy = if grounds.is_fetch { Copy::Done } else { self.copy(message, &judged, cx) };
         let Judged { client, target } = judged;
         let open = Open {
+            expires: expires(&client, cx.now),
             client,
             request: as_the_upstream_sees_it(message, self.peer.address, cx),
             key: operations::key(message),
             target,
             until: grounds.until,
-            passed_at: now,
+            passed_at: None,
             deadline: now + cx.endpoint.gate.limits.upstream_timeout,
+            is_doubted: false,
             is_acknowledged: false,
             copy,
             held: None,
@@ -330,12 +340,13 @@ impl Session {
     }
 
     /// Hands a request to the upstream.
-    fn hand_on(&mut self, message: &Message<'_>, open: Open, cx: &mut Context<'_>) {
+    fn hand_on(&mut self, message: &Message<'_>, mut open: Open, cx: &mut Context<'_>) {
         if self.upstream == Upstream::Open {
+            open.passed_at = Some(cx.now.instant);
             cx.out.push(Side::Upstream, &open.request);
         }
         if open.is_begin() {
-            self.begin_observation(Observation::new(message.token, &open, cx.now));
+            self.begin_observation(Observation::new(message.token, &open));
         }
         self.exchanges.give_up(message.token);
         if let Some(exchange) = self.exchanges.find(message.id) {
@@ -424,6 +435,11 @@ pub(super) fn until(ttl: Option<Duration>, cx: &Context<'_>) -> Option<Instant> 
     ttl.and_then(|ttl| cx.now.instant.checked_add(ttl))
 }
 
+/// When a client's credentials end.
+fn expires(client: &Client, now: Now) -> Option<Instant> {
+    now.instant.checked_add(client.principal.expires?.saturating_sub(now.unix))
+}
+
 /// What a client is that was allowed something. Who speaks DTLS has shown with its handshake that it is where it says.
 fn standing(client: &Client, cx: &Context<'_>) -> Standing {
     let is_there = cx.endpoint.options.has_challenge || client.is_encrypted;
@@ -464,6 +480,12 @@ fn as_the_upstream_sees_it(message: &Message<'_>, peer: SocketAddr, cx: &Context
     };
     encode_without(message, is_cut, &mut request);
     request.into()
+}
+
+/// What policies see of a payload: nothing of one that is a part of more.
+pub(super) fn judged_payload<'a>(message: &Message<'a>) -> &'a [u8] {
+    let is_whole = message.known.block1.is_none_or(|block| block.number == 0 && !block.has_more);
+    if is_whole { message.payload } else { b"" }
 }
 
 /// Whether there is more of the body, so that nobody can judge it by what is there.

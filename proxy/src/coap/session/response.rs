@@ -156,7 +156,7 @@ impl Session {
     fn take_response(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         let answered = self.answered_by(message);
         let is_judged = answered.is_none_or(|id| self.is_delivery(id, message));
-        let must_wait = self.from_upstream.is_busy() || self.must_wait_for_review(message.token, cx);
+        let must_wait = self.from_upstream.is_busy() || self.must_wait_for_review(message, cx);
         if is_judged && must_wait {
             if self.from_upstream.queue(message.bytes) {
                 self.arrivals.add(message, cx.now.instant);
@@ -169,7 +169,7 @@ impl Session {
 
     /// The request that a message answers. What has to do with an observation answers only who asked for one, and
     /// no acknowledgement stands for another request than its own. RFC 7641 §3.2
-    fn answered_by(&mut self, message: &Message<'_>) -> Option<u16> {
+    pub(super) fn answered_by(&mut self, message: &Message<'_>) -> Option<u16> {
         if message.kind == Kind::Acknowledgement {
             let exchange = self.exchanges.find(message.id)?;
             let is_open = exchange.open.as_deref().is_some_and(|open| open.held.is_none());
@@ -214,13 +214,13 @@ impl Session {
         })
     }
 
-    /// The answer to a request that is open; it waits for the copy of what was sent.
-    fn response(&mut self, id: u16, message: &Message<'_>, cx: &mut Context<'_>) {
-        let open = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref_mut());
-        match open {
-            Some(open) if open.copy == Copy::Storing && message.code.is_success() => {
+    /// The answer to a request that is open; it waits for the copy of what was sent, and until there is no doubt that
+    /// the client may still hear it.
+    pub(super) fn response(&mut self, id: u16, message: &Message<'_>, cx: &mut Context<'_>) {
+        match self.exchanges.find_open_by_id(id) {
+            Some(open) if open.is_doubted || open.copy == Copy::Storing && message.code.is_success() => {
                 open.held = Some(message.bytes.into());
-                // from now on the mirror is waited for, which has its own time
+                // from now on mirror and policies are waited for, which have their own time
                 open.deadline = cx.now.instant + EXCHANGE_LIFETIME;
             }
             Some(open) => {

@@ -122,7 +122,7 @@ impl Session {
             while !self.is_closed && self.lane(side).waiting.is_none() {
                 let Some(datagram) = self.lane_mut(side).queue.pop_front() else { break };
                 let Ok(message) = decode(&datagram) else { continue };
-                if side == Side::Upstream && self.must_wait_for_review(message.token, cx) {
+                if side == Side::Upstream && self.must_wait_for_review(&message, cx) {
                     self.lane_mut(side).queue.push_front(datagram);
                     break;
                 }

@@ -106,6 +106,12 @@ impl Story {
         self
     }
 
+    /// What is called `changing` is allowed no more, and the session hears that rights changed.
+    fn withdraw(&mut self) {
+        self.seen.has_changed.store(true, Ordering::Relaxed);
+        self.input(Input::Reauthorize);
+    }
+
     /// What the client heard since it was asked last.
     fn client_hears(&mut self) -> Vec<String> {
         self.hears(Side::Client)

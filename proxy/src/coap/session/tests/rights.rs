@@ -9,8 +9,7 @@ fn withdrawn_right_ends_the_observation() {
     story.client_hears();
     story.upstream_hears();
     story.asked();
-    story.seen.has_changed.store(true, Ordering::Relaxed);
-    story.input(Input::Reauthorize);
+    story.withdraw();
     let heard = story.client_hears();
     assert!(heard.len() == 1 && heard[0].starts_with("NON 4.03 ") && heard[0].ends_with(" t"), "{heard:?}");
     assert_eq!(story.asked().len(), 2);
@@ -30,8 +29,7 @@ fn withdrawn_right_ends_the_observation() {
 fn right_that_is_withdrawn_before_the_upstream_answers_is_denied() {
     let mut story = Story::new();
     story.client("CON GET 1 t /changing observe=0").upstream_hears();
-    story.seen.has_changed.store(true, Ordering::Relaxed);
-    story.input(Input::Reauthorize);
+    story.withdraw();
     assert_eq!(story.client_hears(), ["ACK 4.03 1 t"]);
     story.upstream("ACK 2.05 1 t observe=2 =x").upstream("NON 2.05 900 t observe=3 =x");
     assert!(story.client_hears().is_empty());
@@ -69,8 +67,7 @@ fn client_of_what_goes_on_counts_after_another_has_spoken() {
 fn what_waits_is_asked_about_from_the_start() {
     let mut story = Story::new();
     story.client("CON GET 1 t /slow/changing");
-    story.seen.has_changed.store(true, Ordering::Relaxed);
-    story.input(Input::Reauthorize);
+    story.withdraw();
     assert_eq!(story.client_hears(), ["ACK 4.03 1 t"]);
     story.input(Input::Decided(Side::Client, allow()));
     assert!(story.upstream_hears().is_empty());
@@ -114,4 +111,144 @@ fn review_that_takes_too_long_ends_what_was_allowed() {
     story.pass(6 * SECOND);
     assert!(story.client_hears()[0].starts_with("NON 5.03 "));
     assert!(story.session.observations.is_empty());
+}
+
+#[test]
+fn answer_to_a_request_that_is_allowed_no_more_is_not_delivered() {
+    let mut story = Story::new();
+    story
+        .client("CON GET 1 t /changing")
+        .client("CON GET 2 u /a")
+        .client("CON PUT 3 v /changing block1=1/0/0 =x");
+    story
+        .client("CON PUT 4 w /changing block1=0/1/0 =0123456789abcdef")
+        .upstream("ACK 2.31 4 w block1=0/1/0");
+    story.client("CON PUT 5 w /changing block1=1/0/0 =x");
+    story.client_hears();
+    story.events();
+    story.withdraw();
+    assert_eq!(sorted(story.client_hears()), ["ACK 4.03 1 t", "ACK 4.03 5 w"]);
+    assert_eq!(story.events().len(), 2, "each is told of");
+    story.upstream("ACK 2.05 1 t =x").upstream("ACK 2.04 5 w block1=1/0/0").upstream("ACK 2.05 2 u =x");
+    assert_eq!(story.client_hears(), ["ACK 2.05 2 u =x"]);
+    story.client("CON GET 1 t /changing");
+    assert_eq!(story.client_hears(), ["ACK 4.03 1 t"]);
+}
+
+#[test]
+fn response_that_comes_apart_and_the_rest_of_one_are_not_delivered_either() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /changing").upstream("ACK 0.00 1 -");
+    story.client("NON GET 2 u /changing").client_hears();
+    story.withdraw();
+    let heard = sorted(story.client_hears());
+    assert!(heard.len() == 2 && heard.iter().all(|heard| heard.starts_with("NON 4.03 ")), "{heard:?}");
+    story.upstream_hears();
+    story.upstream("CON 2.05 900 t =x").upstream("NON 2.05 901 u =x");
+    assert!(story.client_hears().is_empty());
+    assert_eq!(story.upstream_hears(), ["RST 0.00 900 -", "RST 0.00 901 -"]);
+    let mut rest = Story::new();
+    rest.client("CON GET 1 t /changing").upstream("ACK 2.05 1 t block2=0/1/0 =0123456789abcdef");
+    rest.client("CON GET 2 t /changing block2=1/0/0").client_hears();
+    rest.withdraw();
+    assert_eq!(rest.client_hears(), ["ACK 4.03 2 t"]);
+}
+
+#[test]
+fn request_is_asked_about_again_as_it_came() {
+    let mut story = Story::new();
+    story
+        .client("CON PUT 1 t /a ?auth=good1 =21")
+        .client("NON PUT 2 u /a ?auth=good1 block1=0/1/0 =0123456789abcdef");
+    let before = story.asked();
+    story.input(Input::Reauthorize);
+    assert_eq!(sorted(story.asked()), sorted(before));
+    assert_eq!(story.upstream_hears().len(), 2, "neither is sent again");
+}
+
+#[test]
+fn answer_waits_until_it_is_known_whether_it_may_be_delivered() {
+    let mut allowed = in_doubt();
+    allowed.input(Input::Reviewed(allow()));
+    assert_eq!(allowed.client_hears(), ["CON 2.05 900 t =x"]);
+    allowed.client("ACK 0.00 900 -");
+    assert_eq!(allowed.upstream_hears(), ["ACK 0.00 900 -"]);
+    let mut denied = in_doubt();
+    denied.input(Input::Reviewed(Decision::Deny(Reason::new(Cause::NotAuthorized))));
+    let mut late = in_doubt();
+    late.pass(6 * SECOND);
+    for (mut story, code) in [(denied, "4.03"), (late, "5.03")] {
+        let heard = story.client_hears();
+        assert!(heard.len() == 1 && heard[0].starts_with(&format!("NON {code} ")), "{heard:?}");
+        assert_eq!(story.upstream_hears(), ["ACK 0.00 900 -"], "it need not send that again");
+    }
+}
+
+#[test]
+fn request_that_waits_for_its_socket_is_sent_once_it_is_allowed_again() {
+    for is_allowed in [true, false] {
+        let mut story = Story::new();
+        story.input(Input::Datagram(Side::Client, &m("CON GET 1 t /slow")));
+        story.input(Input::Decided(Side::Client, allow()));
+        story.input(Input::Reauthorize);
+        story.input(Input::Upstream(Ok(())));
+        assert!(story.upstream_hears().is_empty());
+        let decision = if is_allowed { allow() } else { Decision::Deny(Reason::new(Cause::NotAuthorized)) };
+        story.input(Input::Reviewed(decision));
+        let sent: &[&str] = if is_allowed { &["CON GET 1 t /slow"] } else { &[] };
+        assert_eq!(story.upstream_hears(), sent);
+    }
+}
+
+#[test]
+fn decision_about_a_request_is_none_about_another_with_its_identifier() {
+    let mut story = in_doubt();
+    story.client("CON GET 1 t /a").client_hears();
+    story.input(Input::Reviewed(Decision::Deny(Reason::new(Cause::NotAuthorized))));
+    story.upstream("ACK 2.05 1 t =new");
+    assert_eq!(story.client_hears(), ["ACK 2.05 1 t =new"]);
+}
+
+#[test]
+fn copy_that_is_stored_answers_nobody_who_is_in_doubt() {
+    let mut story = Story::that_ends_here();
+    story.seen.stores.store(true, Ordering::Relaxed);
+    story.client("CON POST 1 t /channels/1/messages/slow =1");
+    story.input(Input::Decided(Side::Client, allow()));
+    story.input(Input::Reauthorize);
+    story.input(Input::Stored(Ok(())));
+    assert!(story.client_hears().is_empty());
+    story.input(Input::Reviewed(allow()));
+    assert_eq!(story.client_hears(), ["ACK 2.04 1 t"]);
+}
+
+#[test]
+fn answer_is_not_delivered_to_whose_credentials_end() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a ?auth=good-soon").upstream("ACK 0.00 1 -").client_hears();
+    story.pass(59 * SECOND);
+    assert!(story.client_hears().is_empty());
+    story.pass(2 * SECOND);
+    assert!(story.client_hears()[0].starts_with("NON 4.01 "));
+    story.upstream("CON 2.05 900 t =x");
+    assert!(story.client_hears().is_empty());
+}
+
+/// A story in which an answer came while it is asked whether it may still be delivered.
+fn in_doubt() -> Story {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /slow");
+    story.input(Input::Decided(Side::Client, allow()));
+    story.input(Input::Upstream(Ok(())));
+    story.upstream("ACK 0.00 1 -").upstream_hears();
+    story.input(Input::Reauthorize);
+    story.client("CON GET 1 t /slow").upstream("CON 2.05 900 t =x").upstream("CON 2.05 900 t =x");
+    assert_eq!(story.client_hears(), ["ACK 0.00 1 -"; 2]);
+    assert!(story.upstream_hears().is_empty(), "nothing goes either way");
+    story
+}
+
+fn sorted(mut all: Vec<String>) -> Vec<String> {
+    all.sort();
+    all
 }
