@@ -291,6 +291,8 @@ impl World {
     fn look_at_answer(&mut self, message: &Message<'_>, cause: Option<(Side, &[u8])>) {
         assert!(!message.is_request(), "devices are asked nothing");
         if self.said.contains(message.bytes) {
+            let is_repeated = matches!(cause, Some((Side::Client, _)));
+            assert!(is_repeated || !self.is_withdrawn(message), "{message} passed though nobody may have it");
             (self.passed, self.last_answer) = (self.passed + 1, message.id);
             let is_known = message.code == Code::EMPTY || self.tokens.contains(message.token.as_bytes());
             self.look_at_notification(message);
@@ -325,6 +327,11 @@ impl World {
         assert!(!path.contains(&"secret"), "{message} was denied");
         assert!(self.is_granted || !path.contains(&"slow"), "{message} was not decided");
         assert!(message.bytes.len() <= 256, "{message} is too large");
+        let is_deregistration = message.known.observe == Some(1);
+        assert!(
+            !self.is_strict() || path.last() != Some(&"a") || is_deregistration,
+            "{message} was withdrawn"
+        );
         self.last_request = (message.id, message.token.as_bytes().first().copied().unwrap_or(0));
         self.tokens.insert(message.token.as_bytes().to_vec());
         // the client counts from when it sent it, which may have waited for a decision and a socket since
@@ -336,6 +343,17 @@ impl World {
             }
             _ => _ = self.requests.insert(message.id, (message.bytes.to_vec(), self.now.instant, 1)),
         }
+    }
+
+    /// Whether a message acknowledges a request that is allowed no more.
+    fn is_withdrawn(&self, message: &Message<'_>) -> bool {
+        let is_answer = message.kind == Kind::Acknowledgement && message.code != Code::EMPTY;
+        let request = self.requests.get(&message.id).and_then(|(bytes, ..)| decode(bytes).ok());
+        is_answer && self.is_strict() && request.is_some_and(|request| request.path().last() == Some("a"))
+    }
+
+    fn is_strict(&self) -> bool {
+        self.rules.is_strict.load(Ordering::Relaxed)
     }
 
     /// What policies deny of an observation does not pass, and is not taken for the answer to something else.
