@@ -71,9 +71,8 @@ impl Session {
     pub(super) fn pass_exchange_time(&mut self, cx: &mut Context<'_>) {
         let now = cx.now.instant;
         let over = |ends_at: fn(&Open) -> Option<Instant>| {
-            let open = self.exchanges.open();
-            let over = open.filter(|(_, open)| ends_at(open).is_some_and(|at| at <= now));
-            over.map(|(id, _)| id).collect::<Vec<_>>()
+            let over = self.exchanges.open().iter().filter(|open| ends_at(open).is_some_and(|at| at <= now));
+            over.map(|open| open.id).collect::<Vec<_>>()
         };
         let (expired, late) = (over(|open| open.expires), over(|open| Some(open.deadline)));
         for id in expired {
@@ -98,7 +97,7 @@ impl Session {
 
     /// Ends all that goes on.
     pub(super) fn end_all(&mut self, cx: &mut Context<'_>) {
-        let open: Vec<_> = self.exchanges.open().map(|(id, _)| id).collect();
+        let open: Vec<_> = self.exchanges.open().iter().map(|open| open.id).collect();
         let unavailable = Ending::for_a_while(Code::SERVICE_UNAVAILABLE);
         open.into_iter().for_each(|id| self.fail(id, unavailable, cx));
         self.end_observations(|_| true, Ender::Gateway(Some(Code::SERVICE_UNAVAILABLE)), cx);
@@ -107,11 +106,10 @@ impl Session {
     /// Gives up a request, as there is another under its identifier: the client began anew. RFC 7252 §4.4
     pub(super) fn abandon(&mut self, id: u16, cx: &mut Context<'_>) {
         self.copies.iter_mut().filter(|(copy, _)| *copy == Some(id)).for_each(|(copy, _)| *copy = None);
-        let Some(exchange) = self.exchanges.take(id) else { return };
-        let Some(open) = exchange.open else { return };
+        let Some(open) = self.exchanges.take(id) else { return };
         Self::acknowledge_held(&open, cx);
         if open.is_begin() {
-            self.forget_unconfirmed(exchange.token, Ender::Gateway(None), cx);
+            self.forget_unconfirmed(open.token, Ender::Gateway(None), cx);
         }
     }
 
@@ -124,16 +122,16 @@ impl Session {
 
     /// Ends a request that was passed on, with an answer of our own.
     pub(super) fn fail(&mut self, id: u16, ending: Ending, cx: &mut Context<'_>) {
-        let Some(exchange) = self.exchanges.find(id) else { return };
-        let Some(open) = exchange.open.as_deref() else { return };
-        let (token, room, is_begin) = (exchange.token, open.request.len(), open.is_begin());
+        let Some(open) = self.exchanges.find_open(id) else { return };
+        let (token, room, is_begin) = (open.token, open.request.len(), open.is_begin());
         let is_unwanted = decode(&open.request).is_ok_and(|request| request.has_no_use_for(ending.code));
         Self::acknowledge_held(open, cx);
         if is_begin {
             self.forget_unconfirmed(token, Ender::Gateway(None), cx);
         }
         if is_unwanted {
-            return self.exchanges.close(id);
+            self.exchanges.close(id);
+            return;
         }
         self.reply(id, ending, room, cx);
     }
@@ -148,9 +146,8 @@ impl Session {
     /// be confirmed may be there all the same.
     fn is_silent(&mut self, id: u16, now: Instant) -> bool {
         let (heard_at, is_observed) = (self.heard_at, !self.observations.is_empty());
-        let Some(exchange) = self.exchanges.find(id) else { return false };
-        let Some(open) = exchange.open.as_deref() else { return false };
-        match exchange.is_confirmable || open.is_begin() {
+        let Some(open) = self.exchanges.find_open(id) else { return false };
+        match open.is_confirmable || open.is_begin() {
             true => open.passed_at.is_some_and(|passed_at| heard_at <= passed_at),
             false => !is_observed && heard_at + EXCHANGE_LIFETIME <= now,
         }
@@ -161,8 +158,8 @@ impl Session {
     pub(super) fn reply(&mut self, id: u16, ending: Ending, room: usize, cx: &mut Context<'_>) {
         let Ending { code, option } = ending;
         let fresh = self.fresh_id();
+        let is_acknowledged = self.exchanges.close(id).is_some_and(|open| open.is_acknowledged);
         let Some(exchange) = self.exchanges.find(id) else { return };
-        let is_acknowledged = exchange.open.take().is_some_and(|open| open.is_acknowledged);
         let is_apart = is_acknowledged || !exchange.is_confirmable;
         let (kind, reply_id) = match is_apart {
             true => (Kind::NonConfirmable, fresh),

@@ -51,9 +51,7 @@ impl Session {
         }
         // the mirror is waited for, which has its own time
         open.deadline = cx.now.instant + EXCHANGE_LIFETIME.max(cx.endpoint.gate.limits.store_timeout);
-        if let Some(exchange) = self.exchanges.find(message.id) {
-            exchange.open = Some(Box::new(open));
-        }
+        self.exchanges.pass_on(open);
     }
 
     /// The copies that were to be stored: what waited for the first of them.
@@ -79,7 +77,7 @@ impl Session {
     }
 
     fn copy_ended(&mut self, id: u16, copy: Copy, cx: &mut Context<'_>) {
-        let Some(open) = self.exchanges.find_open_by_id(id) else { return };
+        let Some(open) = self.exchanges.find_open(id) else { return };
         if open.copy != Copy::Storing {
             return;
         }
@@ -92,7 +90,7 @@ impl Session {
 
     /// Answers a request for which something was waited for that is there now.
     pub(super) fn release(&mut self, id: u16, cx: &mut Context<'_>) {
-        let Some(open) = self.exchanges.find_open_by_id(id) else { return };
+        let Some(open) = self.exchanges.find_open(id) else { return };
         let may_answer = open.copy == Copy::Done && !open.is_doubted;
         match open.held.take() {
             Some(held) => {
@@ -106,8 +104,7 @@ impl Session {
     }
 
     fn answer_published(&mut self, id: u16, cx: &mut Context<'_>) {
-        let open = self.exchanges.find(id).and_then(|exchange| exchange.open.take());
-        let Some(open) = open else { return };
+        let Some(open) = self.exchanges.close(id) else { return };
         if let Ok(message) = decode(&open.request) {
             self.answer(&message, published(&message), cx);
         }

@@ -10,17 +10,21 @@ use super::hash;
 use super::target::{Observe, Target};
 use crate::coap::message::{Kind, Message, Token};
 
-/// The requests of one client that are not forgotten yet, oldest first.
+/// The requests of one client that are not forgotten yet.
 #[derive(Default)]
 pub(super) struct Exchanges {
+    /// All of them, oldest first.
     row: VecDeque<Exchange>,
+    /// The message identifiers of `row`, side by side: nearly every request is looked for in vain.
+    ids: VecDeque<u16>,
+    /// The few that the upstream has yet to answer, in the order in which they were passed on.
+    open: Vec<Open>,
     /// Bytes of kept answers.
     answer_bytes: usize,
 }
 
 /// One request and what became of it.
 pub(super) struct Exchange {
-    pub(super) id: u16,
     pub(super) token: Token,
     pub(super) is_confirmable: bool,
     /// Of all its bytes: another message under its identifier is not the same request.
@@ -30,12 +34,13 @@ pub(super) struct Exchange {
     came_at: Instant,
     /// What a confirmable request was answered, for the case that it comes again.
     answer: Option<Box<[u8]>>,
-    /// `None` before the request is passed on, and once it is answered.
-    pub(super) open: Option<Box<Open>>,
 }
 
 /// What the upstream has yet to answer.
 pub(super) struct Open {
+    pub(super) id: u16,
+    pub(super) token: Token,
+    pub(super) is_confirmable: bool,
     pub(super) client: Arc<Client>,
     /// The request as the upstream gets it.
     pub(super) request: Box<[u8]>,
@@ -79,88 +84,96 @@ impl Exchanges {
         if self.row.is_empty() {
             // most devices make one request, and the next when this one is forgotten
             self.row.reserve_exact(1);
+            self.ids.reserve_exact(1);
         }
+        self.ids.push_back(message.id);
         self.row.push_back(Exchange {
-            id: message.id,
             token: message.token,
             is_confirmable: message.kind == Kind::Confirmable,
             hash: hash(message.bytes),
             repeats: MAX_REPEATS,
             came_at: now,
             answer: None,
-            open: None,
         });
         true
     }
 
-    /// The request with this message identifier, if it has not been forgotten.
-    pub(super) fn find(&mut self, id: u16) -> Option<&mut Exchange> {
-        self.row.iter_mut().rev().find(|exchange| exchange.id == id)
-    }
-
-    /// What the upstream has yet to answer under this message identifier.
-    pub(super) fn find_open_by_id(&mut self, id: u16) -> Option<&mut Open> {
-        self.find(id)?.open.as_deref_mut()
-    }
-
-    /// The request with this token that is yet to be answered and for which `may` holds; of several, the last.
-    pub(super) fn find_open(
-        &mut self,
-        token: Token,
-        may: impl Fn(&Exchange, &Open) -> bool,
-    ) -> Option<&mut Exchange> {
-        let is_meant = |exchange: &&mut Exchange| {
-            let open = exchange.open.as_deref().filter(|open| open.held.is_none());
-            exchange.token == token && open.is_some_and(|open| may(exchange, open))
-        };
-        self.row.iter_mut().rev().find(is_meant)
-    }
-
-    /// Ends a request without an answer.
-    pub(super) fn close(&mut self, id: u16) {
-        if let Some(exchange) = self.find(id) {
-            exchange.open = None;
+    /// Keeps that a request was passed on, unless it is forgotten.
+    pub(super) fn pass_on(&mut self, open: Open) {
+        if self.index(open.id).is_some() {
+            if self.open.is_empty() {
+                self.open.reserve_exact(1);
+            }
+            self.open.push(open);
         }
     }
 
-    /// Takes away the request with this message identifier: another has it from now on.
-    pub(super) fn take(&mut self, id: u16) -> Option<Exchange> {
-        let index = self.row.iter().position(|exchange| exchange.id == id)?;
-        self.remove(index)
+    /// The request with this message identifier, if it has not been forgotten.
+    pub(super) fn find(&mut self, id: u16) -> Option<&mut Exchange> {
+        let index = self.index(id)?;
+        self.row.get_mut(index)
+    }
+
+    /// What the upstream has yet to answer under this message identifier.
+    pub(super) fn find_open(&mut self, id: u16) -> Option<&mut Open> {
+        self.open.iter_mut().find(|open| open.id == id)
+    }
+
+    /// The request with this token that is yet to be answered and for which `may` holds; of several, the last.
+    pub(super) fn find_by_token(&self, token: Token, may: impl Fn(&Open) -> bool) -> Option<u16> {
+        let is_meant = |open: &&Open| open.token == token && open.held.is_none() && may(open);
+        self.open.iter().rev().find(is_meant).map(|open| open.id)
+    }
+
+    /// Ends a request: the upstream need not answer it any more.
+    pub(super) fn close(&mut self, id: u16) -> Option<Open> {
+        let index = self.open.iter().position(|open| open.id == id)?;
+        let open = self.open.remove(index);
+        if self.open.is_empty() {
+            self.open = Vec::new();
+        }
+        Some(open)
+    }
+
+    /// Takes away the request with this message identifier: another has it from now on. Returns what the upstream has
+    /// yet to answer of it.
+    pub(super) fn take(&mut self, id: u16) -> Option<Open> {
+        let index = self.index(id)?;
+        self.remove(index);
+        self.close(id)
     }
 
     /// The requests that the upstream has yet to answer.
-    pub(super) fn open(&self) -> impl Iterator<Item = (u16, &Open)> {
-        self.row.iter().filter_map(|exchange| Some((exchange.id, exchange.open.as_deref()?)))
+    pub(super) fn open(&self) -> &[Open] {
+        &self.open
     }
 
     /// The same, to be changed.
-    pub(super) fn open_mut(&mut self) -> impl Iterator<Item = &mut Open> {
-        self.row.iter_mut().filter_map(|exchange| exchange.open.as_deref_mut())
+    pub(super) fn open_mut(&mut self) -> &mut [Open] {
+        &mut self.open
     }
 
     /// The identifier of the request that came last.
     pub(super) fn last_id(&self) -> u16 {
-        self.row.back().map_or(0, |exchange| exchange.id)
+        self.ids.back().copied().unwrap_or_default()
     }
 
     /// Gives up the oldest request that the upstream may never answer, as it need not be confirmed and nobody waits
     /// for what it brings about; `false` where there is none. RFC 7967
     pub(super) fn give_up_one(&mut self) -> bool {
-        let oldest = self.row.iter_mut().find(|exchange| exchange.is_forgettable());
-        oldest.is_some_and(|exchange| exchange.open.take().is_some())
+        let oldest = self.open.iter().find(|open| open.is_forgettable()).map(|open| open.id);
+        oldest.is_some_and(|id| self.close(id).is_some())
     }
 
     /// Gives up those requests with a token that [`Exchanges::give_up_one`] could: another has the token now.
     pub(super) fn give_up(&mut self, token: Token) {
-        let others = self.row.iter_mut().filter(|exchange| exchange.token == token);
-        others.filter(|exchange| exchange.is_forgettable()).for_each(|exchange| exchange.open = None);
+        self.open.retain(|open| open.token != token || !open.is_forgettable());
     }
 
     /// Whether a request with this token that [`Exchanges::give_up`] leaves is for something of which `is_other` holds.
     pub(super) fn is_kept_for(&self, token: Token, is_other: impl Fn(&Target) -> bool) -> bool {
-        let kept = self.row.iter().filter(|exchange| exchange.token == token && !exchange.is_forgettable());
-        kept.filter_map(|exchange| exchange.open.as_deref()).any(|open| is_other(&open.target))
+        let mut kept = self.open.iter().filter(|open| open.token == token && !open.is_forgettable());
+        kept.any(|open| is_other(&open.target))
     }
 
     /// Keeps the answer to a confirmable request; others are not answered again. RFC 7252 §4.5
@@ -183,7 +196,7 @@ impl Exchanges {
             self.remove(index);
         }
         if self.row.is_empty() {
-            self.row = VecDeque::new();
+            (self.row, self.ids) = (VecDeque::new(), VecDeque::new());
         }
     }
 
@@ -198,14 +211,26 @@ impl Exchanges {
         self.answer_bytes
     }
 
+    /// The oldest of which nothing is to come any more. What waits to be judged is not over, but not open either: it is
+    /// never the oldest of many.
     fn oldest_over(&self) -> Option<usize> {
-        self.row.iter().position(Exchange::is_over)
+        self.ids.iter().position(|id| self.open.iter().all(|open| open.id != *id))
     }
 
-    fn remove(&mut self, index: usize) -> Option<Exchange> {
-        let exchange = self.row.remove(index)?;
-        self.answer_bytes -= exchange.answer().map_or(0, <[u8]>::len);
-        Some(exchange)
+    fn index(&self, id: u16) -> Option<usize> {
+        let (older, newer) = self.ids.as_slices();
+        // what is there was mostly there lately
+        if newer.contains(&id) {
+            return newer.iter().rposition(|it| *it == id).map(|index| older.len() + index);
+        }
+        if older.contains(&id) { older.iter().rposition(|it| *it == id) } else { None }
+    }
+
+    fn remove(&mut self, index: usize) {
+        self.ids.remove(index);
+        if let Some(exchange) = self.row.remove(index) {
+            self.answer_bytes -= exchange.answer().map_or(0, <[u8]>::len);
+        }
     }
 }
 
@@ -218,6 +243,18 @@ impl Open {
     /// When it is over without an answer.
     pub(super) fn ends_at(&self) -> Instant {
         self.expires.map_or(self.deadline, |expires| expires.min(self.deadline))
+    }
+
+    /// Whether it waits for the upstream's socket, and for nothing else.
+    pub(super) fn is_unsent(&self) -> bool {
+        self.passed_at.is_none() && !self.is_doubted
+    }
+
+    /// Whether the upstream may never answer it, and nobody waits for what it brings about.
+    fn is_forgettable(&self) -> bool {
+        let is_waited_for =
+            self.target.observe.is_some() || self.held.is_some() || self.copy == Copy::Storing;
+        !self.is_confirmable && !is_waited_for
     }
 }
 
@@ -240,20 +277,8 @@ impl Exchange {
         may
     }
 
-    fn is_forgettable(&self) -> bool {
-        let is_waited_for =
-            |open: &Open| open.target.observe.is_some() || open.held.is_some() || open.copy == Copy::Storing;
-        !self.is_confirmable && self.open.as_deref().is_some_and(|open| !is_waited_for(open))
-    }
-
     fn forgotten_at(&self) -> Instant {
         self.came_at + EXCHANGE_LIFETIME
-    }
-
-    /// Whether nothing is to come any more. What waits to be judged is not over, but has no answer either: it is
-    /// never the oldest of many.
-    fn is_over(&self) -> bool {
-        self.open.is_none()
     }
 }
 

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use mgate_policies::{BoxFuture, Client, Decision, Now, Reason};
 
-use self::exchanges::{Copy, EXCHANGE_LIFETIME, Exchanges};
+use self::exchanges::{Copy, EXCHANGE_LIFETIME, Exchanges, Open};
 use self::observations::{Arrivals, Observation};
 use self::operations::Operations;
 use self::request::Identity;
@@ -290,7 +290,7 @@ impl Session {
             return None;
         }
         let lanes = [&self.from_client, &self.from_upstream].into_iter().filter_map(Lane::deadline);
-        let open = self.exchanges.open().map(|(_, open)| open.ends_at());
+        let open = self.exchanges.open().iter().map(Open::ends_at);
         let copy = self.copies.front().map(|(_, until)| *until);
         let forgets = [self.exchanges.forgets_at(), self.operations.forgets_at()];
         let others = [copy, self.review_timeout(), self.observation_timeout(), self.rests_at()]
@@ -311,7 +311,7 @@ impl Session {
     pub fn clients(&self) -> impl Iterator<Item = &Client> {
         let identity = self.identity.iter().map(|identity| &*identity.client);
         let observers = self.observations.iter().map(Observation::client);
-        let others = self.exchanges.open().map(|(_, open)| &*open.client).chain(self.operations.clients());
+        let others = self.exchanges.open().iter().map(|open| &*open.client).chain(self.operations.clients());
         identity.chain(observers).chain(others)
     }
 
@@ -357,7 +357,7 @@ impl Session {
     fn is_busy(&self) -> bool {
         self.is_waiting()
             || !self.observations.is_empty()
-            || self.exchanges.open().next().is_some()
+            || !self.exchanges.open().is_empty()
             || !self.operations.is_empty()
     }
 

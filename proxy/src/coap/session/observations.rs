@@ -161,8 +161,7 @@ impl Session {
     fn tell_client(&mut self, observation: &Observation, ender: Ender, cx: &mut Context<'_>) {
         let Ender::Gateway(Some(code)) = ender else { return };
         let token = observation.token;
-        let asked = self.exchanges.find_open(token, |_, open| open.is_begin());
-        if let Some(id) = asked.map(|exchange| exchange.id) {
+        if let Some(id) = self.exchanges.find_by_token(token, Open::is_begin) {
             self.reply(id, code.into(), 0, cx);
         } else if observation.is_confirmed {
             let id = self.fresh_id();

@@ -40,12 +40,12 @@ pub(super) type Resumed = Option<(Suspended, Decision)>;
 impl Session {
     /// Takes a request, unless it is one that came before or must wait for its turn.
     pub(super) fn request(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
-        if self.exchanges.find(message.id).is_some_and(|exchange| exchange.is_same(message)) {
-            self.repeat(message, cx);
-        } else if self.from_client.is_busy() {
-            self.from_client.queue(message.bytes);
-        } else {
+        if !self.from_client.is_busy() {
             self.begin(message, cx);
+        } else if self.exchanges.find(message.id).is_some_and(|exchange| exchange.is_same(message)) {
+            self.repeat(message, cx);
+        } else {
+            self.from_client.queue(message.bytes);
         }
     }
 
@@ -151,7 +151,7 @@ impl Session {
         if self.upstream != Upstream::Open {
             return;
         }
-        for open in self.exchanges.open_mut().filter(|open| open.passed_at.is_none() && !open.is_doubted) {
+        for open in self.exchanges.open_mut().iter_mut().filter(|open| open.is_unsent()) {
             open.passed_at = Some(cx.now.instant);
             cx.out.push(Side::Upstream, &open.request);
         }
@@ -174,12 +174,12 @@ impl Session {
         if !exchange.is_confirmable || !exchange.may_repeat() {
             return;
         }
-        match (exchange.answer(), &exchange.open) {
-            (Some(answer), _) => cx.out.push(Side::Client, answer),
-            (None, Some(open)) if is_open && open.held.is_none() && !open.is_doubted => {
-                cx.out.push(Side::Upstream, &open.request);
-            }
-            _ => {}
+        if let Some(answer) = exchange.answer() {
+            return cx.out.push(Side::Client, answer);
+        }
+        let open = self.exchanges.find_open(message.id).filter(|_| is_open);
+        if let Some(open) = open.filter(|open| open.held.is_none() && !open.is_doubted) {
+            cx.out.push(Side::Upstream, &open.request);
         }
     }
 
@@ -211,7 +211,7 @@ impl Session {
         if !cx.endpoint.options.is_at(message.host()) {
             return Err(Code::PROXYING_NOT_SUPPORTED.into());
         }
-        let is_full = self.exchanges.open().count() >= MAX_OPEN && !self.exchanges.give_up_one();
+        let is_full = self.exchanges.open().len() >= MAX_OPEN && !self.exchanges.give_up_one();
         if is_full || self.copies.len() >= MAX_COPIES {
             return Err(too_many(1));
         }
@@ -319,6 +319,9 @@ impl Session {
         let copy = if grounds.is_fetch { Copy::Done } else { self.copy(message, &judged, cx) };
         let Judged { client, target } = judged;
         let open = Open {
+            id: message.id,
+            token: message.token,
+            is_confirmable: message.kind == Kind::Confirmable,
             expires: expires(&client, cx.now),
             client,
             request: as_the_upstream_sees_it(message, self.peer.address, cx),
@@ -349,9 +352,7 @@ impl Session {
             self.begin_observation(Observation::new(message.token, &open));
         }
         self.exchanges.give_up(message.token);
-        if let Some(exchange) = self.exchanges.find(message.id) {
-            exchange.open = Some(Box::new(open));
-        }
+        self.exchanges.pass_on(open);
         if self.from_upstream.has_waiting(message.token) {
             // whom it is for may be another by now
             self.ask_anew(Side::Upstream, cx);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use mgate_policies::{Action, Client, Outcome, Query};
 
 use super::answer::code_of;
-use super::exchanges::{Copy, EXCHANGE_LIFETIME, Exchange, Open};
+use super::exchanges::{Copy, EXCHANGE_LIFETIME, Open};
 use super::observations::{Ender, Fated, Observation};
 use super::request::{Resumed, notes, qos, tell_objection, until};
 use super::target::{Observe, Target};
@@ -79,9 +79,8 @@ impl Session {
         cx.out.push(Side::Client, message.bytes);
         self.last_active = cx.now.instant;
         self.arrivals.set(message.id, Fated::Passed);
-        let Some(exchange) = self.exchanges.find(id) else { return };
-        let Some(open) = exchange.open.take() else { return };
-        let is_new = exchange.answer().is_none();
+        let Some(open) = self.exchanges.close(id) else { return };
+        let is_new = self.exchanges.find(id).is_some_and(|exchange| exchange.answer().is_none());
         if message.kind == Kind::Acknowledgement || is_new {
             self.exchanges.keep_answer(id, message.bytes);
         }
@@ -116,16 +115,14 @@ impl Session {
 
     /// An empty answer: the response comes apart, or not at all.
     fn upstream_answers(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
-        let Some(exchange) = self.exchanges.find(message.id) else { return };
-        let (token, is_confirmable) = (exchange.token, exchange.is_confirmable);
-        let Some(open) = exchange.open.as_deref_mut() else { return };
-        let is_begin = open.is_begin();
+        let Some(open) = self.exchanges.find_open(message.id) else { return };
+        let (token, is_begin) = (open.token, open.is_begin());
         if message.kind == Kind::Reset {
-            exchange.open = None;
+            self.exchanges.close(message.id);
             if is_begin {
                 self.forget_unconfirmed(token, Ender::Upstream, cx);
             }
-        } else if is_confirmable && !open.is_acknowledged {
+        } else if open.is_confirmable && !open.is_acknowledged {
             open.is_acknowledged = true;
             open.deadline = cx.now.instant + EXCHANGE_LIFETIME;
         } else {
@@ -171,33 +168,33 @@ impl Session {
     /// no acknowledgement stands for another request than its own. RFC 7641 §3.2
     pub(super) fn answered_by(&mut self, message: &Message<'_>) -> Option<u16> {
         if message.kind == Kind::Acknowledgement {
-            let exchange = self.exchanges.find(message.id)?;
-            let is_open = exchange.open.as_deref().is_some_and(|open| open.held.is_none());
-            return (is_open && exchange.token == message.token).then_some(message.id);
+            let open = self.exchanges.find_open(message.id).filter(|open| open.held.is_none());
+            return open.filter(|open| open.token == message.token).map(|open| open.id);
         }
         let is_observed = self.observations.iter().any(|it| it.token == message.token && it.is_confirmed);
-        let may = |exchange: &Exchange, open: &Open| match message.known.observe {
+        let may = |open: &Open| match message.known.observe {
             // to what was asked for again, the answer is the acknowledgement
-            Some(_) => open.is_begin() && (!is_observed || !exchange.is_confirmable || open.is_acknowledged),
+            Some(_) => open.is_begin() && (!is_observed || !open.is_confirmable || open.is_acknowledged),
             None => true,
         };
-        self.exchanges.find_open(message.token, may).map(|exchange| exchange.id)
+        self.exchanges.find_by_token(message.token, may)
     }
 
     /// Whether the answer to a request tells what notifications tell: policies are asked about it as about these.
     fn is_delivery(&mut self, id: u16, message: &Message<'_>) -> bool {
-        let open = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref());
         let is_told = |open: &Open| {
             let is_subscriber = open.target.action == Action::Subscribe && !open.target.is_rest;
             open.is_begin() || is_subscriber
         };
-        message.code.is_success() && !message.payload.is_empty() && open.is_some_and(is_told)
+        message.code.is_success()
+            && !message.payload.is_empty()
+            && self.exchanges.find_open(id).is_some_and(|open| is_told(open))
     }
 
     /// Who is told something by a message of the upstream: who asked for it, or who observes it.
     fn told(&mut self, message: &Message<'_>, answered: Option<u16>) -> Option<Told> {
         if let Some(id) = answered {
-            let open = self.exchanges.find(id)?.open.as_deref()?;
+            let open = self.exchanges.find_open(id)?;
             return Some(Told {
                 client: Arc::clone(&open.client),
                 target: open.target.clone(),
@@ -217,7 +214,7 @@ impl Session {
     /// The answer to a request that is open; it waits for the copy of what was sent, and until there is no doubt that
     /// the client may still hear it.
     pub(super) fn response(&mut self, id: u16, message: &Message<'_>, cx: &mut Context<'_>) {
-        match self.exchanges.find_open_by_id(id) {
+        match self.exchanges.find_open(id) {
             Some(open) if open.is_doubted || open.copy == Copy::Storing && message.code.is_success() => {
                 open.held = Some(message.bytes.into());
                 // from now on mirror and policies are waited for, which have their own time
@@ -271,7 +268,7 @@ impl Session {
     /// Gives a request more time, as the upstream has answered it and a decision is waited for.
     fn extend(&mut self, id: u16, cx: &Context<'_>) {
         let until = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
-        let open = self.exchanges.find(id).and_then(|exchange| exchange.open.as_deref_mut());
+        let open = self.exchanges.find_open(id);
         open.into_iter().for_each(|open| open.deadline = open.deadline.max(until));
     }
 
@@ -305,9 +302,8 @@ impl Session {
             return self.reply(id, code.into(), 0, cx);
         }
         self.confirm_observation(message.token, cx);
-        let Some(exchange) = self.exchanges.find(id) else { return };
-        let is_acknowledged = exchange.open.take().is_none_or(|open| open.is_acknowledged);
-        if exchange.is_confirmable && !is_acknowledged {
+        let Some(open) = self.exchanges.close(id) else { return };
+        if open.is_confirmable && !open.is_acknowledged {
             let mut answer = Vec::new();
             encode_empty(Kind::Acknowledgement, id, &mut answer);
             cx.out.push(Side::Client, &answer);

@@ -47,7 +47,7 @@ impl Session {
         let observed = self.observations.iter().map(|it| Subject::Observation(it.token));
         // from the end on: who waits for an answer comes first
         let rest: Vec<_> =
-            observed.chain(self.exchanges.open().map(|(id, _)| Subject::Request(id))).collect();
+            observed.chain(self.exchanges.open().iter().map(|open| Subject::Request(open.id))).collect();
         self.review = (!rest.is_empty()).then(|| Box::new(Review { rest, asked: None }));
         self.ask_anew(Side::Client, cx);
         self.ask_anew(Side::Upstream, cx);
@@ -90,7 +90,7 @@ impl Session {
 
     fn is_answer_in_doubt(&mut self, message: &Message<'_>) -> bool {
         let answered = self.answered_by(message);
-        let open = answered.and_then(|id| self.exchanges.find_open_by_id(id));
+        let open = answered.and_then(|id| self.exchanges.find_open(id));
         open.is_some_and(|open| open.is_doubted)
     }
 
@@ -135,7 +135,7 @@ impl Session {
 
     /// Asks about a request that the upstream has yet to answer, as if it came now.
     fn review_request(&mut self, id: u16, resumed: Resumed, cx: &mut Context<'_>) {
-        let Some(open) = self.exchanges.find_open_by_id(id).filter(|open| open.is_doubted) else { return };
+        let Some(open) = self.exchanges.find_open(id).filter(|open| open.is_doubted) else { return };
         let (Ok(message), Some(resource)) = (decode(&open.request), open.target.resource()) else { return };
         let query = Query {
             client: &open.client,
