@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::UdpSocket;
 use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use futures_util::future::{AbortHandle, abortable};
 use mgate_policies::{BoxFuture, Decision, Reason};
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use super::moved::Unproven;
 use super::readable::Connected;
@@ -52,7 +53,7 @@ pub(super) struct Asking(Option<AbortHandle>);
 /// What a peer was waiting for.
 pub(super) enum Event {
     Decided(Side, Decision),
-    Dialed(io::Result<UdpSocket>),
+    Dialed(io::Result<AsyncFd<UdpSocket>>),
     Identified(Verdict),
     Reviewed(Decision),
     Stored(Result<(), Reason>),

@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::net::UdpSocket;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -11,7 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use futures_util::task::AtomicWaker;
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use crate::coap::table::Key;
 
@@ -21,7 +22,7 @@ pub(super) struct Readable(Arc<Row>);
 
 /// A socket that is connected with the upstream of one peer.
 pub(super) struct Connected {
-    socket: Arc<UdpSocket>,
+    socket: Arc<AsyncFd<UdpSocket>>,
     /// Yields whenever there is something to be read, or an error.
     readiness: BoxStream<'static, ()>,
     word: Arc<Word>,
@@ -53,11 +54,11 @@ impl Readable {
     }
 
     /// Takes the socket of a peer, which is heard from now on.
-    pub(super) fn watch(&self, key: Key, socket: UdpSocket) -> Connected {
+    pub(super) fn watch(&self, key: Key, socket: AsyncFd<UdpSocket>) -> Connected {
         let socket = Arc::new(socket);
         let readiness = stream::unfold(Arc::clone(&socket), |socket| async move {
             // an error is there to be read
-            let _ = socket.ready(Interest::READABLE | Interest::ERROR).await;
+            drop(socket.ready(Interest::READABLE | Interest::ERROR).await);
             Some(((), socket))
         });
         let word = Arc::new(Word { key, is_left: AtomicBool::new(false), row: Arc::clone(&self.0) });
@@ -70,7 +71,7 @@ impl Readable {
 
 impl Connected {
     /// The socket itself.
-    pub(super) fn socket(&self) -> &Arc<UdpSocket> {
+    pub(super) fn socket(&self) -> &Arc<AsyncFd<UdpSocket>> {
         &self.socket
     }
 

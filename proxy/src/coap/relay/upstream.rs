@@ -1,12 +1,13 @@
 //! What a relay does for one peer: its socket to the upstream, and what others are asked.
 
 use std::io;
+use std::net::UdpSocket;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use mgate_policies::{Cause, Reason};
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 use tracing::debug;
 
 use super::asked::{Asked, Asking, Event};
@@ -40,7 +41,7 @@ impl Relay {
     }
 
     /// Gives a peer's session what came by its socket, for as long as it has that.
-    fn take_responses(&mut self, key: Key, socket: &Arc<UdpSocket>, responses: &Batch<RESPONSES>) {
+    fn take_responses(&mut self, key: Key, socket: &Arc<AsyncFd<UdpSocket>>, responses: &Batch<RESPONSES>) {
         for (_, datagram) in responses.iter() {
             if self.upstream(key).is_some_and(|upstream| Arc::ptr_eq(upstream.socket(), socket)) {
                 self.input(key, Input::Datagram(Side::Upstream, datagram));
@@ -115,7 +116,7 @@ impl Relay {
     }
 }
 
-async fn dial(endpoint: Arc<Endpoint>) -> io::Result<UdpSocket> {
+async fn dial(endpoint: Arc<Endpoint>) -> io::Result<AsyncFd<UdpSocket>> {
     let Some(Upstream { host, port }) = &endpoint.upstream else {
         return Err(io::ErrorKind::NotConnected.into());
     };
