@@ -14,12 +14,12 @@ mod upstream;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, FuturesUnordered};
 use mgate_policies::{BoxFuture, Now};
 use tokio::sync::watch;
 use tokio::time::Sleep;
@@ -90,7 +90,13 @@ impl Relay {
     /// Relays until it is told to end.
     pub async fn run(mut self) {
         let (mut requests, mut responses) = (Batch::new(), Batch::new());
-        while !self.is_over() {
+        // one wait for all turns, so that none sets it up anew
+        let changes = stream::unfold(self.signal.clone(), |mut signal| async move {
+            signal.changed().await.ok()?;
+            Some(((), signal))
+        });
+        let (mut changes, mut is_over) = (pin!(changes), self.is_over());
+        while !is_over {
             self.arm_timer();
             let timer = async {
                 match &mut self.timer {
@@ -109,7 +115,7 @@ impl Relay {
                 },
                 key = self.readable.next() => {
                     self.now = self.clock.read();
-                    self.read_upstream(key, &mut responses);
+                    self.read_upstreams(key, &mut responses);
                 }
                 Some(event) = self.events.next(), if !self.events.is_empty() => {
                     self.now = self.clock.read();
@@ -126,10 +132,12 @@ impl Relay {
                     self.take_key(handshake, key.as_ref());
                 }
                 () = timer => self.pass_time(),
-                changed = self.signal.changed() => match changed {
-                    Ok(()) => self.heed(),
-                    Err(_) => break,
-                },
+                changed = changes.next() => {
+                    if changed.is_some() {
+                        self.heed();
+                    }
+                    is_over = changed.is_none() || self.is_over();
+                }
             }
         }
         self.now = Now::read();
@@ -330,6 +338,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Datagrams of all peers that are taken at once.
 const REQUESTS: usize = 8;
+
+/// Upstreams that are read from before anything else has its turn.
+const UPSTREAMS: usize = 16;
 
 /// Datagrams of one upstream after which others have their turn.
 const RESPONSES: usize = 4;

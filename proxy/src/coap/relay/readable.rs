@@ -48,9 +48,14 @@ impl Readable {
     pub(super) async fn next(&self) -> Key {
         poll_fn(|cx| {
             self.0.relay.register(cx.waker());
-            self.0.keys().pop_front().map_or(Poll::Pending, Poll::Ready)
+            self.take().map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    /// The next one, if there is one already.
+    pub(super) fn take(&self) -> Option<Key> {
+        self.0.keys().pop_front()
     }
 
     /// Takes the socket of a peer, which is heard from now on.

@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::asked::{Asked, Asking, Event};
 use super::readable::Connected;
-use super::{RESPONSES, Relay};
+use super::{RESPONSES, Relay, UPSTREAMS};
 use crate::background;
 use crate::coap::session::{Input, Output};
 use crate::coap::table::Key;
@@ -21,8 +21,17 @@ use crate::gate::Side;
 use crate::transport::udp::{self, Batch};
 
 impl Relay {
+    /// Takes what one upstream sent, and others that are ready by now.
+    pub(super) fn read_upstreams(&mut self, first: Key, responses: &mut Batch<RESPONSES>) {
+        self.read_upstream(first, responses);
+        for _ in 1..UPSTREAMS {
+            let Some(key) = self.readable.take() else { break };
+            self.read_upstream(key, responses);
+        }
+    }
+
     /// Takes what an upstream sent to one peer, as far as it is this peer's turn.
-    pub(super) fn read_upstream(&mut self, key: Key, responses: &mut Batch<RESPONSES>) {
+    fn read_upstream(&mut self, key: Key, responses: &mut Batch<RESPONSES>) {
         let Some(upstream) = self.upstream(key) else { return };
         if !upstream.is_readable() {
             return;
