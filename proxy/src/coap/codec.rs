@@ -116,6 +116,7 @@ fn extended(nibble: u8, rest: &[u8]) -> Result<(usize, &[u8]), DecodeError> {
 
 /// Keeps what an option says, or what is wrong with it.
 fn note<'a>(option: MessageOption<'a>, is_again: bool, code: Code, known: &mut Known<'a>) {
+    known.numbers.add(option.number);
     let fault = fault_of(option, is_again, code.class() == 0);
     known.fault = known.fault.or(fault);
     if fault.is_some() {

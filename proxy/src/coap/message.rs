@@ -79,7 +79,13 @@ pub struct Known<'a> {
     pub no_response: u8,
     /// The first option that a recipient must not pass over.
     pub fault: Option<OptionFault>,
+    /// Which options there are.
+    pub numbers: Numbers,
 }
+
+/// Which of the options with a number below 64 there are: most are looked for in vain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbers(u64);
 
 /// What is wrong with an option of a message that is well formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +145,8 @@ impl<'a> Message<'a> {
     }
 
     fn texts(&self, number: u16) -> impl Iterator<Item = &'a str> + use<'a> {
-        let options = self.options.iter().filter(move |option| option.number == number);
+        let options = if self.known.numbers.contains(number) { self.options } else { Options(&[]) };
+        let options = options.iter().filter(move |option| option.number == number);
         options.map(|option| str::from_utf8(option.value).unwrap_or_default())
     }
 }
@@ -237,6 +244,19 @@ impl<'a> Options<'a> {
             (rest, number) = (behind, option.number);
             Some(option)
         })
+    }
+}
+
+impl Numbers {
+    /// Whether there is an option with this number, or one that is not kept here.
+    pub fn contains(self, number: u16) -> bool {
+        number >= 64 || self.0 & 1 << number != 0
+    }
+
+    pub(super) fn add(&mut self, number: u16) {
+        if number < 64 {
+            self.0 |= 1 << number;
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use mgate_policies::Client;
 
-use super::hash;
 use super::target::{Observe, Target};
+use super::{hash, operations};
+use crate::coap::codec::decode;
 use crate::coap::message::{Kind, Message, Token};
 
 /// The requests of one client that are not forgotten yet.
@@ -44,8 +45,8 @@ pub(super) struct Open {
     pub(super) client: Arc<Client>,
     /// The request as the upstream gets it.
     pub(super) request: Box<[u8]>,
-    /// What it has in common with the requests for the rest of its answer.
-    pub(super) key: Box<[u8]>,
+    /// What it has in common with the requests for the rest of its answer, where the upstream does not get all of that.
+    pub(super) key: Option<Box<[u8]>>,
     pub(super) target: Target,
     /// When what allowed it has to be asked again; `None` for never.
     pub(super) until: Option<Instant>,
@@ -238,6 +239,12 @@ impl Open {
     /// Whether it is to begin an observation.
     pub(super) fn is_begin(&self) -> bool {
         self.target.observe == Some(Observe::Begin)
+    }
+
+    /// What it has in common with the requests for the rest of its answer.
+    pub(super) fn key(&self) -> Box<[u8]> {
+        let of_request = || decode(&self.request).map(|request| operations::key(&request));
+        self.key.clone().or_else(|| of_request().ok()).unwrap_or_default()
     }
 
     /// When it is over without an answer.

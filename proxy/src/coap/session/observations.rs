@@ -184,7 +184,7 @@ impl Observation {
     /// One that the upstream has yet to take, begun by that request.
     pub(super) fn new(token: Token, open: &Open) -> Self {
         let (client, target) = (Arc::clone(&open.client), open.target.clone());
-        let (request, key) = (open.request.clone(), open.key.clone());
+        let (request, key) = (open.request.clone(), open.key());
         let (until, expires) = (open.until, open.expires);
         Self { token, client, target, request, key, is_confirmed: false, until, expires }
     }

@@ -12,7 +12,7 @@ use super::answer::Ending;
 use super::exchanges::{Copy, Open};
 use super::observations::Observation;
 use super::operations::{self, Grounds};
-use super::target::{Observe, SECRET, Target, is_secret};
+use super::target::{Observe, Target, is_secret, secrets};
 use super::waiting::Question;
 use super::{Context, Output, Session, Standing, Upstream};
 use crate::coap::Endpoint;
@@ -205,7 +205,7 @@ impl Session {
             return Err(Code::METHOD_NOT_ALLOWED.into());
         }
         // who of two it is nobody can say
-        if message.options.iter().filter(is_secret).count() > 1 {
+        if secrets(message).nth(1).is_some() {
             return Err(Code::BAD_REQUEST.into());
         }
         if !cx.endpoint.options.is_at(message.host()) {
@@ -325,7 +325,7 @@ impl Session {
             expires: expires(&client, cx.now),
             client,
             request: as_the_upstream_sees_it(message, self.peer.address, cx),
-            key: operations::key(message),
+            key: has_what_is_cut(message).then(|| operations::key(message)),
             target,
             until: grounds.until,
             passed_at: None,
@@ -451,8 +451,7 @@ fn standing(client: &Client, cx: &Context<'_>) -> Standing {
 }
 
 fn secret<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
-    let mut options = message.options.iter();
-    options.find(is_secret).and_then(|option| option.value.strip_prefix(SECRET))
+    secrets(message).next()
 }
 
 /// Takes as long for every secret of this length.
@@ -469,6 +468,9 @@ fn is_same(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
 
 /// A request without what is meant for mgate: the secret, and where the client found it.
 fn as_the_upstream_sees_it(message: &Message<'_>, peer: SocketAddr, cx: &Context<'_>) -> Box<[u8]> {
+    if !has_what_is_cut(message) {
+        return message.bytes.into();
+    }
     let Endpoint { options, challenges, .. } = cx.endpoint;
     let is_ours = challenges.is_met(peer, message, cx.now);
     let mut request = Vec::with_capacity(message.bytes.len());
@@ -481,6 +483,13 @@ fn as_the_upstream_sees_it(message: &Message<'_>, peer: SocketAddr, cx: &Context
     };
     encode_without(message, is_cut, &mut request);
     request.into()
+}
+
+/// Whether there is an option that the upstream does not see, or not always.
+fn has_what_is_cut(message: &Message<'_>) -> bool {
+    let is_there = |number: &u16| message.known.numbers.contains(*number);
+    message.known.echo.is_some()
+        || [number::URI_HOST, number::URI_PORT, number::URI_QUERY].iter().any(is_there)
 }
 
 /// What policies see of a payload: nothing of one that is a part of more.

@@ -90,7 +90,7 @@ impl Session {
             None => {}
         }
         if has_rest(message) {
-            self.operations.begin_download(open.key, open.client, until, cx.now.instant);
+            self.operations.begin_download(open.key(), open.client, until, cx.now.instant);
         }
         self.report(Side::Upstream, message, Fate::Passed(None), cx);
     }
@@ -198,7 +198,7 @@ impl Session {
             return Some(Told {
                 client: Arc::clone(&open.client),
                 target: open.target.clone(),
-                key: open.key.clone(),
+                key: open.key(),
                 until: open.until,
             });
         }

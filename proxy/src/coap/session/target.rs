@@ -14,7 +14,7 @@ pub(super) struct Target {
     /// Whether nobody can be asked about it, as it only goes on with something.
     pub(super) is_rest: bool,
     method: &'static str,
-    name: Box<str>,
+    name: String,
 }
 
 /// What a request wants of an observation.
@@ -71,8 +71,8 @@ impl Target {
             _ => None,
         };
         let action = if observe == Some(Observe::Begin) { Action::Observe } else { Action::Request };
-        let path_bytes: usize = message.path().map(|segment| "/".len() + segment.len()).sum();
-        let mut name = String::with_capacity(method.len() + " ".len() + path_bytes.max("/".len()));
+        // each segment stands behind a byte at least
+        let mut name = String::with_capacity(method.len() + " /".len() + message.options.0.len());
         name.push_str(method);
         name.push(' ');
         for segment in message.path() {
@@ -83,11 +83,11 @@ impl Target {
             name.push('/');
             name.push_str(segment);
         }
-        if path_bytes == 0 {
+        if name.len() == method.len() + " ".len() {
             name.push('/');
         }
-        RequestPath::parse(&name[method.len() + 1..]).map_err(|_| Code::BAD_REQUEST)?;
-        Ok(Self { action, observe, is_rest: false, method, name: name.into() })
+        RequestPath::parse(&name[method.len() + " ".len()..]).map_err(|_| Code::BAD_REQUEST)?;
+        Ok(Self { action, observe, is_rest: false, method, name })
     }
 
     /// `channels/<id>/messages`, and a subtopic or none.
@@ -104,7 +104,7 @@ impl Target {
             },
             _ => return Err(Code::METHOD_NOT_ALLOWED),
         };
-        Ok(Self { action, observe, is_rest, method, name: name.into() })
+        Ok(Self { action, observe, is_rest, method, name })
     }
 }
 
@@ -142,13 +142,20 @@ fn channel_of(message: &Message<'_>) -> Option<String> {
     Some(name)
 }
 
-/// Whether an option is for mgate alone: `?auth=…`.
+/// What is for mgate alone: `?auth=…`.
+pub(super) fn secrets<'a>(message: &Message<'a>) -> impl Iterator<Item = &'a [u8]> {
+    let has_queries = message.known.numbers.contains(number::URI_QUERY);
+    let options = has_queries.then(|| message.options.iter()).into_iter().flatten();
+    options.filter(is_secret).map(|option| &option.value[SECRET.len()..])
+}
+
+/// Whether an option is for mgate alone.
 pub(super) fn is_secret(option: &MessageOption<'_>) -> bool {
     option.number == number::URI_QUERY && option.value.starts_with(SECRET)
 }
 
 /// What stands before the key of a client.
-pub(super) const SECRET: &[u8] = b"auth=";
+const SECRET: &[u8] = b"auth=";
 
 #[cfg(test)]
 mod tests {
