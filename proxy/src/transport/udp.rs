@@ -171,7 +171,7 @@ pub(crate) async fn connect(host: &str, port: u16) -> io::Result<AsyncFd<UdpSock
 /// tell so whenever a datagram has reached its reader, and nobody waits for it.
 #[expect(
     deprecated,
-    reason = "what took its place is unsafe, for types that do not own what they name; this one does"
+    reason = "what took its place is for types that need not own what they name; this one does"
 )]
 fn register(socket: UdpSocket) -> io::Result<AsyncFd<UdpSocket>> {
     AsyncFd::with_interest(socket, Interest::READABLE)

@@ -5,7 +5,8 @@ use mgate_policies::Action;
 
 use super::answer::Ending;
 use super::exchanges::{Copy, EXCHANGE_LIFETIME, Open};
-use super::request::{Judged, notes, qos};
+use super::request::Judged;
+use super::shown::{notes, qos};
 use super::{Context, Output, Session};
 use crate::coap::codec::decode;
 use crate::coap::message::{Code, Message, number};

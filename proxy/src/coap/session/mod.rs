@@ -13,6 +13,7 @@ mod request;
 mod response;
 mod retired;
 mod review;
+mod shown;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -288,14 +289,19 @@ impl Session {
         if self.is_closed {
             return None;
         }
-        let lanes = [&self.from_client, &self.from_upstream].into_iter().filter_map(Lane::deadline);
+        let times = [
+            self.from_client.deadline(),
+            self.from_upstream.deadline(),
+            self.copies.front().map(|(_, until)| *until),
+            self.exchanges.forgets_at(),
+            self.operations.forgets_at(),
+            self.review_timeout(),
+            self.observation_timeout(),
+            self.rests_at(),
+        ];
         let open = self.exchanges.open().iter().map(Open::ends_at);
-        let copy = self.copies.front().map(|(_, until)| *until);
-        let forgets = [self.exchanges.forgets_at(), self.operations.forgets_at()];
-        let others = [copy, self.review_timeout(), self.observation_timeout(), self.rests_at()]
-            .into_iter()
-            .chain(forgets);
-        lanes.chain(open).chain(others.flatten()).chain([self.idle_at(endpoint)]).min()
+        let first = times.into_iter().flatten().fold(self.idle_at(endpoint), Instant::min);
+        Some(open.fold(first, Instant::min))
     }
 
     /// How much there is to its peer.

@@ -1,6 +1,5 @@
 //! A request of the client: who asks, whether it may, and on to the upstream.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,13 +11,12 @@ use super::answer::Ending;
 use super::exchanges::{Copy, Open};
 use super::observations::Observation;
 use super::operations::{self, Grounds};
-use super::target::{Observe, Target, is_secret, secrets};
+use super::shown::{as_the_upstream_sees_it, has_what_is_cut, judged_payload, qos};
+use super::target::{Observe, Target, secrets};
 use super::waiting::Question;
 use super::{Context, Output, Session, Standing, Upstream};
-use crate::coap::Endpoint;
-use crate::coap::encode::encode_without;
 use crate::coap::message::{Block, Code, Kind, Message, MessageOption, OptionFault, number};
-use crate::gate::{Credentials, Fate, Identification, Notes, SessionEvent, Side, Verdict};
+use crate::gate::{Credentials, Fate, Identification, SessionEvent, Side, Verdict};
 
 /// Who a peer was found to be, and by what.
 pub(super) struct Identity {
@@ -397,28 +395,6 @@ fn target(message: &Message<'_>, cx: &Context<'_>) -> Result<Target, Code> {
     Target::of(message, cx.endpoint.options.profile)
 }
 
-/// A confirmable message is one that is sent until it is acknowledged.
-pub(super) fn qos(message: &Message<'_>) -> u8 {
-    u8::from(message.kind == Kind::Confirmable)
-}
-
-/// What a message says about itself. RFC 7252 §12.3 and the registry of content formats
-pub(super) fn notes(message: &Message<'_>) -> Notes<'static> {
-    let content_type = match message.known.content_format {
-        Some(0) => Some("text/plain; charset=utf-8"),
-        Some(40) => Some("application/link-format"),
-        Some(41) => Some("application/xml"),
-        Some(42) => Some("application/octet-stream"),
-        Some(47) => Some("application/exi"),
-        Some(50) => Some("application/json"),
-        Some(60) => Some("application/cbor"),
-        Some(110) => Some("application/senml+json"),
-        Some(112) => Some("application/senml+cbor"),
-        _ => None,
-    };
-    Notes { content_type, ..Notes::default() }
-}
-
 pub(super) fn tell_objection(
     client: &Client,
     target: &Target,
@@ -464,38 +440,6 @@ fn is_same(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
         (None, None) => true,
         _ => false,
     }
-}
-
-/// A request without what is meant for mgate: the secret, and where the client found it.
-fn as_the_upstream_sees_it(message: &Message<'_>, peer: SocketAddr, cx: &Context<'_>) -> Box<[u8]> {
-    if !has_what_is_cut(message) {
-        return message.bytes.into();
-    }
-    let Endpoint { options, challenges, .. } = cx.endpoint;
-    let is_ours = challenges.is_met(peer, message, cx.now);
-    let mut request = Vec::with_capacity(message.bytes.len());
-    let is_cut = |option: &MessageOption<'_>| match option.number {
-        number::ECHO => is_ours,
-        // policies do not see it, so an upstream that has several names must not do either
-        number::URI_HOST => options.hosts.is_empty(),
-        number::URI_PORT => true,
-        _ => is_secret(option),
-    };
-    encode_without(message, is_cut, &mut request);
-    request.into()
-}
-
-/// Whether there is an option that the upstream does not see, or not always.
-fn has_what_is_cut(message: &Message<'_>) -> bool {
-    let is_there = |number: &u16| message.known.numbers.contains(*number);
-    message.known.echo.is_some()
-        || [number::URI_HOST, number::URI_PORT, number::URI_QUERY].iter().any(is_there)
-}
-
-/// What policies see of a payload: nothing of one that is a part of more.
-pub(super) fn judged_payload<'a>(message: &Message<'a>) -> &'a [u8] {
-    let is_whole = message.known.block1.is_none_or(|block| block.number == 0 && !block.has_more);
-    if is_whole { message.payload } else { b"" }
 }
 
 /// Whether there is more of the body, so that nobody can judge it by what is there.

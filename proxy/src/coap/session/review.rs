@@ -7,7 +7,8 @@ use mgate_policies::{BoxFuture, Client, Decision, Outcome, Query, Reason, Suspen
 
 use super::answer::code_of;
 use super::observations::Ender;
-use super::request::{Resumed, judged_payload, qos, until};
+use super::request::{Resumed, until};
+use super::shown::{judged_payload, qos};
 use super::target::Target;
 use super::{Context, Output, Session};
 use crate::coap::Deliveries;
