@@ -178,11 +178,14 @@ async fn garbage_and_answers_make_no_peer() {
 async fn each_peer_of_one_shard_takes_the_place_of_one_of_another() {
     let mut route = Route::sharded(16, "127.0.0.1:0", stay).await;
     route.admission.limit(Bounds { connections: PEERS, connections_per_address: 8 });
+    // kept, so that no port is that of two
+    let mut clients = Vec::new();
     for id in 0..200 {
         let client = route.client("127.0.0.1").await;
         client.send(&unconfirmed(id, "a")).await.unwrap();
         assert_eq!(route.upstream_answers().await, unconfirmed(id, "a"));
         heard(&client).await;
+        clients.push(client);
     }
     assert_eq!(route.admission.connections(), 8);
     let events: Vec<_> = std::iter::from_fn(|| route.events.try_recv().ok()).collect();
