@@ -3,6 +3,8 @@
 use std::any::Any;
 
 /// What a mirror keeps with a session, for the copy of its next message. Copies say the same without it.
+///
+/// It lives as long as the session, which may get another mirror meanwhile: what belongs to one must say to which.
 #[derive(Default)]
 pub struct Memo(Option<Box<dyn Any + Send>>);
 

@@ -47,16 +47,18 @@ impl Stencil {
     /// Keeps what stands before the payload, if it is not too much.
     pub(super) fn keep(&mut self, writer: u64, message: &Message<'_>, record: &Record, marks: Marks) {
         let (texts, all) = (texts(message), record.bytes());
+        let texts_bytes = texts.iter().map(|text| text.len() + 1).sum();
         self.key = None;
-        self.texts.clear();
-        self.bytes.clear();
-        if marks.tail_at + texts.iter().map(|text| text.len()).sum::<usize>() > MAX_BYTES {
+        if marks.tail_at + texts_bytes > MAX_BYTES {
+            (self.texts, self.bytes) = (Vec::new(), Vec::new());
             return;
         }
+        empty(&mut self.texts, texts_bytes);
         for text in texts {
             self.texts.extend_from_slice(text.as_bytes());
             self.texts.push(END);
         }
+        empty(&mut self.bytes, marks.tail_at);
         self.bytes.extend_from_slice(&all[..marks.tail_at]);
         (self.head_at, self.payload_at) = (record.subject_bytes().len(), all.len() - record.payload().len());
         self.marks = marks;
@@ -94,6 +96,12 @@ fn texts<'a>(message: &Message<'a>) -> [&'a str; 5] {
     [message.topic, &client.client_id, &client.principal.id, &client.principal.tenant, &client.route]
 }
 
+/// Makes room for so many bytes, and for no more where it has to grow.
+fn empty(bytes: &mut Vec<u8>, room: usize) {
+    bytes.clear();
+    bytes.reserve_exact(room);
+}
+
 /// Ends a text: no text has it in it.
 const END: u8 = 0xff;
 /// What is not kept for a session, as it takes too much memory.
@@ -101,6 +109,7 @@ const MAX_BYTES: usize = 1024;
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::time::Duration;
 
     use mgate_policies::{Client, Now, Principal};
@@ -117,12 +126,16 @@ mod tests {
         let (first, second) =
             (message(&client, "channels/a/messages/t"), message(&client, "channels/a/messages/u"));
         let (writer, mut memo) = (writer(Kind::Mainflux0_13), Memo::default());
+        let mut own = HashSet::new();
         for (message, fits) in
             [(first, false), (first, true), (second, false), (second, true), (first, false)]
         {
             let is_known = |stencil: &Stencil| stencil.fits(writer.number(), &message);
             assert_eq!(memo.read().is_some_and(is_known), fits);
-            writer.message_of_session(&message, &mut memo, Vec::new()).unwrap();
+            let copy = writer.message_of_session(&message, &mut memo, Vec::new()).unwrap();
+            for name in ["Nats-Msg-Id", "traceparent"] {
+                assert!(own.insert(header(&copy, name).unwrap().to_owned()), "{name} came before");
+            }
         }
     }
 

@@ -147,7 +147,9 @@ impl Sender {
     /// Whether nothing is missed by hearing what the server says only when letters are taken again.
     fn may_sleep(&mut self) -> bool {
         let is_row = matches!(self.flow, Flow::Row(_));
-        is_row && !self.store.is_busy() && self.link.wire().is_some_and(|wire| wire.is_quiet())
+        // room is free only when it was heard that letters arrived
+        let is_easy = is_row && !self.store.is_busy() && !self.shared.queue.is_half_full();
+        is_easy && self.link.wire().is_some_and(|wire| wire.is_quiet())
     }
 
     /// Lets letters gather. The thread sleeps as a whole: each answer that wakes it costs more than reading it does.
@@ -155,7 +157,9 @@ impl Sender {
         thread::sleep(pause);
         // the runtime hears what has come meanwhile
         yield_now().await;
-        if let Some(turn) = self.link.turn_at_once(&mut self.events).await {
+        // a server that reports many errors says more than is read at once
+        for _ in 0..MOST_TURNS {
+            let Some(turn) = self.link.turn_at_once(&mut self.events).await else { return };
             self.turned(turn, Now::read().instant);
         }
     }
@@ -456,6 +460,8 @@ const AWAKE_FOR: Duration = Duration::from_millis(40);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 const AWAY_PAUSE: Duration = Duration::from_millis(20);
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
+/// How often it hears more of the server before it goes on with letters.
+const MOST_TURNS: usize = 64;
 /// How long a connection lasts that was worth to be made.
 const STEADY_AFTER: Duration = Duration::from_secs(5);
 /// Connections in a row that a server closes over a letter, before the letter is given up.
@@ -557,6 +563,42 @@ mod tests {
         sender.read(now);
         assert!(sender.store.has_unread());
         assert_eq!(sender.flow.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn thread_sleeps_only_where_it_misses_nothing() {
+        let now = Now::read().instant;
+        let acked = plan(Mode::Acked, Bounds { messages: 1000, bytes: QUEUE_BYTES }).mode;
+        let letters = || [Letter { number: 1, at: Now::read().unix, ..letter(1, "s", "x") }];
+        let changes: [(&dyn Fn(&mut Sender), bool); 6] = [
+            (&|_| {}, true),
+            (&|sender| sender.link = Link::Waiting(now), false),
+            (&|sender| sender.link.wire().unwrap().publish(&letter(1, "s", "x"), None, now), false),
+            (
+                &|sender| sender.flow = Flow::Lanes(Box::new(Lanes::new("i".into(), Patience::of(&acked)))),
+                false,
+            ),
+            (&|sender| assert!(sender.store.change(&letters(), &sender.shared.notices, now)), false),
+            (&|sender| assert!((0..501).all(|_| sender.shared.queue.push(letter(1, "s", "x")))), false),
+        ];
+        for (number, (change, may_sleep)) in changes.into_iter().enumerate() {
+            let directory = tempfile::tempdir().unwrap();
+            let (wire, _server) = wire(1 << 20).await;
+            let mut sender = sender(directory.path().into(), Link::Up(Box::new(wire)));
+            change(&mut sender);
+            assert_eq!(sender.may_sleep(), may_sleep, "change {number}");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_the_server_said_is_heard_after_a_sleep() {
+        let directory = tempfile::tempdir().unwrap();
+        let (wire, server) = wire(1 << 20).await;
+        let error = format!("-ERR 'Permissions Violation for Publish to \"{}\"'\r\n", "x".repeat(1000));
+        server.accept().await.unwrap().0.write_all(error.repeat(90).as_bytes()).await.unwrap();
+        let mut sender = sender(directory.path().into(), Link::Up(Box::new(wire)));
+        sender.sleep(Duration::ZERO).await;
+        assert!(sender.link.turn_at_once(&mut sender.events).await.is_none());
     }
 
     fn sender(directory: PathBuf, link: Link) -> Sender {
