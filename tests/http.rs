@@ -750,6 +750,27 @@ fn one_connection_leaves_places_for_others() {
 }
 
 #[test]
+fn messages_in_small_pieces_take_little_more_than_they_are() {
+    let (files, service) = (files(CHANNELS), Service::saying(answer("202 Accepted", "text/plain", "")));
+    let table = "[route.http]\nprofile = 'messages'\nbody_bytes = '1MiB'\ncontent_types = []\n";
+    let mgate = Mgate::start(&files, &web(service.address().port(), "", table));
+    let post = |pieces: usize| {
+        let mut client = tcp(mgate.address());
+        let head = "POST /channels/7/messages HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.write_all(format!("{head}{}0\r\n\r\n", "1\r\nx\r\n".repeat(pieces)).as_bytes()).unwrap();
+        let said = read_head(&mut client);
+        assert!(said.starts_with("HTTP/1.1 202 "), "{said}");
+    };
+    post(1);
+    let before = mgate.peak_kib();
+    post(PIECES);
+    let grown = mgate.peak_kib() - before;
+    assert!(grown < 3 * 1024, "{PIECES} pieces took {grown} KiB");
+    let heard: Vec<_> = service.heard().iter().map(|heard| heard.body.clone()).collect();
+    assert!(heard == ["x", &"x".repeat(PIECES)], "nothing of them is missing");
+}
+
+#[test]
 fn messages_that_trickle_are_not_waited_for() {
     let files = files(CHANNELS);
     let tables =
@@ -842,6 +863,9 @@ principals = ['*']
 actions    = ['request']
 resources  = ['path:/${principal}/#']
 ";
+
+/// Of a message, with a byte each.
+const PIECES: usize = 256 * 1024;
 
 const CHANNELS: &str = "\
 version = 1

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
+use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming as Stream, SizeHint};
 use mgate_policies::BoxFuture;
 use tokio::time::{Instant, Sleep};
@@ -111,6 +112,25 @@ impl Upload {
     /// How far it has got, for who waits for the answer.
     pub(super) fn progress(&self) -> Arc<Mutex<Progress>> {
         Arc::clone(&self.progress)
+    }
+
+    /// All of it. What comes in pieces is copied: each of them has what it came in for itself, however small it is.
+    pub(super) async fn whole(mut self) -> Result<Bytes, BodyError> {
+        let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+        while let Some(frame) = self.frame().await.transpose()? {
+            match frame.into_data() {
+                Ok(data) if first.is_empty() => first = data,
+                Ok(data) => {
+                    if whole.is_empty() {
+                        whole.extend_from_slice(&first);
+                    }
+                    whole.extend_from_slice(&data);
+                }
+                // nobody reads trailers of a message
+                Err(_) => {}
+            }
+        }
+        Ok(if whole.is_empty() { first } else { whole.freeze() })
     }
 
     fn note(&self, awaits_client: bool, error: Option<BodyError>) {

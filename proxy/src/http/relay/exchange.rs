@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use mgate_policies::{
     Action, BoxFuture, Cause, Client, Decision, Now, Outcome, Principal, Protocol, Query, Reason,
 };
@@ -293,8 +292,8 @@ impl Exchange {
     async fn collect(&self, upload: Upload) -> Result<Bytes, Problem> {
         let within = self.endpoint.gate.limits.stall_timeout.saturating_mul(MOST_STALLS);
         let _turn = self.connection.reading.lock().await;
-        let collected = timeout(within, upload.collect()).await.map_err(|_| Problem::Slow)?;
-        let payload = collected.map_err(problem_of)?.to_bytes();
+        let whole = timeout(within, upload.whole()).await.map_err(|_| Problem::Slow)?;
+        let payload = whole.map_err(problem_of)?;
         if payload.is_empty() { Err(Problem::BadMessage) } else { Ok(payload) }
     }
 
