@@ -161,6 +161,26 @@ fn clients_of_http_1_0_stay_where_they_ask_for_it() {
 }
 
 #[test]
+fn connections_at_rest_keep_nothing_of_large_bodies() {
+    let (files, large) = (files(), "x".repeat(31_000));
+    let service = Service::saying(answer("200 OK", "text/plain", &large));
+    let mgate = Mgate::start(&files, &web(service.address().port(), ""));
+    let mut clients: Vec<_> = (0..IDLE).map(|_| tcp(mgate.address())).collect();
+    for client in &mut clients {
+        assert!(ask(client, "/secret").starts_with("HTTP/1.1 403 "));
+    }
+    let before = mgate.resident_kib();
+    let upload = format!("PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{large}", large.len());
+    for client in &mut clients {
+        client.write_all(upload.as_bytes()).unwrap();
+        assert!(read_head(client).starts_with("HTTP/1.1 200 "));
+        client.read_exact(&mut vec![0; large.len()]).unwrap();
+    }
+    let grown = mgate.resident_kib().saturating_sub(before);
+    assert!(grown < IDLE * 10, "{grown} KiB are kept for {IDLE} clients");
+}
+
+#[test]
 fn upload_that_another_task_reads_holds_up_the_next_request() {
     let (_files, upstream, mgate) = begin("");
     let mut client = tcp(mgate.address());
@@ -210,6 +230,9 @@ fn web(upstream: u16, more: &str) -> String {
 fn files() -> Files {
     Files::new(&[("acl.toml", ACL_FILE)])
 }
+
+/// Clients that have no request.
+const IDLE: u64 = 200;
 
 const ACL_FILE: &str = "\
 version = 1

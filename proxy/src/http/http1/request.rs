@@ -75,6 +75,7 @@ impl Outbox {
             Coding::UntilClose => {}
         }
         if length <= SMALL_BYTES {
+            self.small.reserve(length + END_BYTES);
             self.small.extend_from_slice(&data);
             self.small.extend_from_slice(self.end_of_chunk());
         } else {
@@ -125,7 +126,20 @@ impl Outbox {
         let taken = [take(self.small.len()), take(self.large.len()), take(self.last.len())];
         self.small.drain(..taken[0]);
         self.large.advance(taken[1]);
+        if self.large.is_empty() {
+            // even what is left of nothing keeps all that was read with it
+            self.large = Bytes::new();
+        }
         self.last.drain(..taken[2]);
+    }
+
+    /// Has nothing to write for now; gives up what it took to write the last of it, if that is much.
+    pub(in crate::http) fn rest(&mut self) {
+        for output in [&mut self.small, &mut self.last] {
+            if output.is_empty() && output.capacity() > MOST_KEPT_BYTES {
+                *output = Vec::new();
+            }
+        }
     }
 
     pub(in crate::http) fn is_empty(&self) -> bool {
@@ -173,9 +187,13 @@ pub(super) fn write_fields<'a>(
 
 /// Room for most heads.
 pub(super) const HEAD_BYTES: usize = 1024;
+/// Room for what most often follows a part.
+const END_BYTES: usize = 8;
 /// The most bytes of a part that are copied.
 const SMALL_BYTES: usize = 4 * 1024;
 const MOST_SMALL_BYTES: usize = 16 * 1024;
+/// A head and a part that is copied need less.
+const MOST_KEPT_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -212,6 +230,28 @@ mod tests {
         outbox.end(Some(&trailers.into_iter().collect())).unwrap();
         assert_eq!(written(&mut outbox, 3), "0\r\nx-sum: 7\r\n\r\n");
         assert!(outbox.is_empty() && outbox.is_complete());
+    }
+
+    #[test]
+    fn what_was_written_is_not_kept() {
+        let mut outbox = begun("POST", None, None);
+        let large = Bytes::from(vec![b'x'; SMALL_BYTES + 1]);
+        outbox.push(large.clone()).unwrap();
+        written(&mut outbox, 1000);
+        assert!(large.is_unique(), "who gave it has it alone");
+        while outbox.small.len() < MOST_SMALL_BYTES {
+            outbox.push(Bytes::from(vec![b'x'; SMALL_BYTES])).unwrap();
+        }
+        outbox.rest();
+        assert!(!outbox.is_empty(), "what is not written stays");
+        written(&mut outbox, 1000);
+        outbox.rest();
+        assert_eq!(outbox.small.capacity(), 0);
+        let mut outbox = begun("POST", None, None);
+        outbox.push(Bytes::from(vec![b'x'; SMALL_BYTES])).unwrap();
+        written(&mut outbox, 1000);
+        outbox.rest();
+        assert!(outbox.small.capacity() > SMALL_BYTES, "what most requests need is kept");
     }
 
     #[test]

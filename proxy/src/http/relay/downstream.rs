@@ -77,7 +77,8 @@ impl Downstream {
         Ok(None)
     }
 
-    async fn request(&self) -> io::Result<Option<Result<RequestHead, RequestError>>> {
+    async fn request(&mut self) -> io::Result<Option<Result<RequestHead, RequestError>>> {
+        self.outbox.rest();
         poll_fn(|cx| self.link().poll_request(self.bounds, self.connection.is_ending(), cx)).await
     }
 

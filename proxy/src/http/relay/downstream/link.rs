@@ -19,9 +19,9 @@ pub(super) struct Link {
     needs_flush: bool,
     /// What came and was not taken yet.
     input: BytesMut,
-    /// Whether that took much memory.
+    /// Whether that had room for much since it was begun: what is taken off it looks small, and keeps all of it.
     is_large: bool,
-    /// How much of the input was looked at and is no whole head.
+    /// How much of that was looked at and is no whole head.
     seen: usize,
     decoder: Decoder,
     reader: Reader,
@@ -82,7 +82,8 @@ impl Link {
 
     /// The connection, and what came behind the last request.
     pub(super) fn into_parts(self) -> (Patient, BytesMut) {
-        (self.io, self.input)
+        let input = if self.is_large { BytesMut::from(&*self.input) } else { self.input };
+        (self.io, input)
     }
 
     /// The next request; `None` where no more come.
@@ -104,7 +105,7 @@ impl Link {
                 if is_ending {
                     return Poll::Ready(Ok(None));
                 }
-                // what it took to read the last request is given up
+                // what it took to read the last request, if that is much
                 if std::mem::take(&mut self.is_large) {
                     self.input = BytesMut::new();
                 }
@@ -260,8 +261,8 @@ impl Link {
     fn poll_read(&mut self, bytes: usize, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         // what is taken off the buffer keeps all of it
         if self.input.capacity() - self.input.len() < ROOM_BYTES {
-            self.is_large |= self.input.len() + bytes > SHORT_BYTES;
             self.input.reserve(bytes);
+            self.is_large |= self.input.capacity() > SHORT_BYTES;
         }
         let read = pin!(self.io.read_buf(&mut self.input));
         read.poll(cx).map_ok(|count| count > 0)

@@ -33,6 +33,8 @@ pub(super) struct Alone {
     is_untouched: bool,
     /// What came and was not taken yet.
     input: BytesMut,
+    /// Whether that had room for much since it was begun: what is taken off it looks small, and keeps all of it.
+    is_large: bool,
     decoder: Decoder,
     /// Whether the answer lets it have another request.
     may_stay: bool,
@@ -54,6 +56,7 @@ impl Alone {
             lost: None,
             is_untouched: false,
             input: BytesMut::new(),
+            is_large: false,
             decoder: Decoder::new(Framing::Empty),
             may_stay: false,
             idle_since: 0,
@@ -130,11 +133,12 @@ impl Alone {
         self.io.is_idle() || self.poll_read(&mut cx).is_pending()
     }
 
-    /// Has nothing to do from this tick on; gives up what it took to read the last answer, if that is much.
+    /// Has nothing to do from this tick on; gives up what its last request and answer took, if that is much.
     pub(super) fn rest(&mut self, tick: u64) {
         self.idle_since = tick;
         self.request = None;
-        if self.input.capacity() > SHORT_BYTES {
+        self.outbox.rest();
+        if std::mem::take(&mut self.is_large) {
             self.input = BytesMut::new();
         }
     }
@@ -276,6 +280,7 @@ impl Alone {
         // what is taken off the buffer keeps all of it
         if self.input.capacity() - self.input.len() < ROOM_BYTES {
             self.input.reserve(if self.decoder.is_over() { SHORT_BYTES } else { READ_BYTES });
+            self.is_large |= self.input.capacity() > SHORT_BYTES;
         }
         let read = pin!(self.io.read_buf(&mut self.input));
         read.poll(cx).map_ok(|count| count > 0)
