@@ -107,7 +107,7 @@ impl Target {
         let method = if websocket.is_some() { Method::GET } else { parts.method.clone() };
         check_method(&method)?;
         check_framing(&parts.headers)?;
-        let host = host(&parts.uri, &parts.headers, peer)?;
+        let host = host(parts, peer)?;
         Ok(Self { method, host, path: path::decoded(parts.uri.path())?, websocket })
     }
 
@@ -290,10 +290,13 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// The host that a request names, once and nowhere else. RFC 9112 §3.2
-fn host(uri: &Uri, headers: &HeaderMap, peer: &Peer) -> Result<Arc<Host>, Problem> {
-    let mut given = headers.get_all(HOST).iter();
+fn host(parts: &Parts, peer: &Peer) -> Result<Arc<Host>, Problem> {
+    let mut given = parts.headers.get_all(HOST).iter();
     let (header, None) = (given.next(), given.next()) else { return Err(Problem::BadHost) };
-    let Some(target) = uri.authority() else { return peer.host(header.ok_or(Problem::BadHost)?) };
+    // a target that names it does not stand for the header
+    let is_needed = parts.version == Version::HTTP_11;
+    let target = parts.uri.authority().filter(|_| header.is_some() || !is_needed);
+    let Some(target) = target else { return peer.host(header.ok_or(Problem::BadHost)?) };
     let is_other = |header: &HeaderValue| header.to_str().map_or(true, |header| target != header);
     if header.is_some_and(is_other) {
         return Err(Problem::BadHost);
@@ -366,6 +369,12 @@ mod tests {
         for (header, expected) in [("other.example", Some(Problem::BadHost)), ("ONE.example", None)] {
             let request = Request::get("http://one.example/").header(HOST, header);
             assert_eq!(read(request, &options()).err(), expected, "{header}");
+        }
+        for (version, expected) in
+            [(Version::HTTP_10, None), (Version::HTTP_11, Some(Problem::BadHost)), (Version::HTTP_2, None)]
+        {
+            let request = Request::get("http://one.example/").version(version);
+            assert_eq!(read(request, &options()).err(), expected, "{version:?} without the header");
         }
     }
 
