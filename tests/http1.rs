@@ -61,6 +61,10 @@ fn what_is_no_request_is_answered_and_ends_the_connection() {
         (&format!("{chunked}2\r\nhi0\r\n\r\n"), "400"),
         (&format!("{chunked}2\nhi\r\n0\r\n\r\n"), "400"),
         (&format!("{chunked}0\r\nA : b\r\n\r\n"), "400"),
+        (&format!("{chunked}0\r\n\n"), "400"),
+        (&format!("{chunked}0\r\n{}\r\n", "A: b\r\n".repeat(65)), "400"),
+        ("GET /any/a HTTP/1.1\nHost: a\n\n", "400"),
+        ("GET /any/a HTTP/1.1\r\nHost: a\r\n\n", "400"),
     ] {
         let said = exchange(mgate.address(), format!("{text}{hidden}").as_bytes());
         let start: String = text.chars().take(80).collect();

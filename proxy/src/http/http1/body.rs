@@ -2,8 +2,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use httparse::{EMPTY_HEADER, Status};
 
-use super::head::{Source, fields};
-use super::{AnswerError, Framing, MAX_HEAD_BYTES, MAX_LINES};
+use super::head::{Source, ends_lines, fields};
+use super::{AnswerError, Bounds, Framing, MAX_HEAD_BYTES, MAX_LINES};
 
 /// Finds the parts of a body in what comes, and its end.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct Decoder {
     state: State,
     /// Bytes that extensions of chunks may still have.
     extension_bytes: usize,
+    /// Of the trailers.
+    bounds: Bounds,
 }
 
 /// A part of a body.
@@ -43,7 +45,15 @@ impl Decoder {
             Framing::Length(length) => State::Data(length),
             Framing::UntilClose => State::UntilClose,
         };
-        Self { state, extension_bytes: MAX_EXTENSION_BYTES }
+        let bounds = Bounds { bytes: MAX_HEAD_BYTES, headers: MAX_LINES };
+        Self { state, extension_bytes: MAX_EXTENSION_BYTES, bounds }
+    }
+
+    /// Takes no more trailers than a head may have, and never more than without this.
+    pub fn within(mut self, head: Bounds) -> Self {
+        self.bounds.bytes = self.bounds.bytes.min(head.bytes);
+        self.bounds.headers = self.bounds.headers.min(head.headers);
+        self
     }
 
     /// Takes the next part from what came; `None` where more must come, or nothing is left.
@@ -118,8 +128,7 @@ impl Decoder {
         let line = input[..end].strip_suffix(b"\r").ok_or(AnswerError::Chunk)?;
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let (digits, extension) = line.split_at(digits);
-        let is_extension = matches!(extension.trim_ascii_start(), [] | [b';', ..]);
-        if digits.is_empty() || digits.len() > MAX_DIGITS || !is_extension || extension.contains(&b'\r') {
+        if digits.is_empty() || digits.len() > MAX_DIGITS || !is_extension(extension) {
             return Err(AnswerError::Chunk);
         }
         self.extension_bytes =
@@ -140,8 +149,9 @@ impl Decoder {
         // they are looked at again only where another line of them came
         let end = input[known..].iter().rposition(|byte| *byte == b'\n').map_or(0, |end| known + end + 1);
         let mut lines = [EMPTY_HEADER; MAX_LINES];
-        match httparse::parse_headers(&input[..end], &mut lines) {
-            Ok(Status::Complete((length, _))) if length > MAX_HEAD_BYTES => Err(AnswerError::TooLarge),
+        match httparse::parse_headers(&input[..end], &mut lines[..self.bounds.headers]) {
+            Ok(Status::Complete((length, _))) if length > self.bounds.bytes => Err(AnswerError::TooLarge),
+            Ok(Status::Complete((length, _))) if !ends_lines(&input[..length]) => Err(AnswerError::Trailers),
             Ok(Status::Complete((length, lines))) => {
                 let trailers =
                     fields(&Source::of(&input[..length]), lines, 0).ok_or(AnswerError::Trailers)?;
@@ -149,7 +159,7 @@ impl Decoder {
                 self.state = State::Over;
                 Ok((!trailers.is_empty()).then_some(Part::Trailers(trailers)))
             }
-            Ok(Status::Partial) if input.len() < MAX_HEAD_BYTES => {
+            Ok(Status::Partial) if input.len() < self.bounds.bytes => {
                 self.state = State::Trailers(input.len());
                 Ok(None)
             }
@@ -157,6 +167,13 @@ impl Decoder {
             Err(_) => Err(AnswerError::Trailers),
         }
     }
+}
+
+/// Whether that may stand behind the size of a chunk: blanks, or parameters in text that can be read. RFC 9112 §7.1.1
+fn is_extension(text: &[u8]) -> bool {
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let begins = text.iter().find(|byte| !is_blank(byte)).is_none_or(|byte| *byte == b';');
+    begins && text.iter().all(|byte| is_blank(byte) || !byte.is_ascii_control())
 }
 
 fn value(digit: u8) -> u8 {
@@ -183,7 +200,7 @@ mod tests {
     fn chunks_are_taken_apart() {
         for (text, data, trailers) in [
             ("5\r\nhello\r\n0\r\n\r\n", "hello", 0),
-            ("5;a=\"b\"\r\nhello\r\n00 ;x\r\n\r\n", "hello", 0),
+            ("5 \t;a=\"b\tc\u{e4}\"\r\nhello\r\n00 ;x\r\n\r\n", "hello", 0),
             ("2\r\nhe\r\n003\r\nllo\r\n0\r\nA: b\r\nC: d\r\n\r\n", "hello", 2),
             ("a\r\n0123456789\r\nB\r\n0123456789a\r\n0\r\n\r\n", "01234567890123456789a", 0),
             ("0\r\n\r\n", "", 0),
@@ -208,6 +225,9 @@ mod tests {
             ("0x5\r\nhello\r\n", AnswerError::Chunk),
             ("5 5\r\nhello\r\n", AnswerError::Chunk),
             ("5;a\rb\r\nhello\r\n", AnswerError::Chunk),
+            ("5\x0c\r\nhello\r\n", AnswerError::Chunk),
+            ("5;\0\r\nhello\r\n", AnswerError::Chunk),
+            ("5;a\x7f\r\nhello\r\n", AnswerError::Chunk),
             ("number\r\nhalf\r\n", AnswerError::Chunk),
             ("10000000000000000\r\nhello", AnswerError::Chunk),
             ("5\r\nhelloo\r\n", AnswerError::Chunk),
@@ -216,6 +236,9 @@ mod tests {
             ("0\r\nA : b\r\n\r\n", AnswerError::Trailers),
             ("0\r\nA: b\r\n folded\r\n\r\n", AnswerError::Trailers),
             ("0\r\nHTTP/1.1 200 OK\r\n\r\n", AnswerError::Trailers),
+            ("0\r\n\n", AnswerError::Trailers),
+            ("0\r\nA: b\n\r\n", AnswerError::Trailers),
+            ("0\r\nA: b\r\n\n", AnswerError::Trailers),
             ("5\r\nhell", AnswerError::Cut),
             ("5\r\nhello", AnswerError::Cut),
             ("5\r\nhello\r\n", AnswerError::Cut),
@@ -255,6 +278,20 @@ mod tests {
                 let pieces: Vec<_> = text.as_bytes().chunks(at_once).collect();
                 assert_eq!(decode(Framing::Chunked, &pieces), expected, "{bytes} {at_once}");
             }
+        }
+    }
+
+    #[test]
+    fn trailers_may_have_less_room() {
+        for (bounds, is_refused) in [
+            (Bounds { bytes: 16, headers: 2 }, false),
+            (Bounds { bytes: 13, headers: 2 }, true),
+            (Bounds { bytes: 16, headers: 1 }, true),
+            (Bounds { bytes: usize::MAX, headers: usize::MAX }, false),
+        ] {
+            let mut decoder = Decoder::new(Framing::Chunked).within(bounds);
+            let taken = decoder.take(&mut "0\r\nA: b\r\nC: d\r\n\r\n".into());
+            assert_eq!(taken.err(), is_refused.then_some(AnswerError::TooLarge), "{bounds:?}");
         }
     }
 

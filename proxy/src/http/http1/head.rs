@@ -104,6 +104,14 @@ pub(super) fn fields(source: &Source, lines: &[httparse::Header<'_>], room: usiz
     Some(headers)
 }
 
+/// Whether no line of a head, or of trailers, ends in LF alone: others may see the end of a message elsewhere then.
+/// RFC 9112 §2.2
+pub(super) fn ends_lines(lines: &[u8]) -> bool {
+    // counted without a way out, which takes fewer instructions
+    let is_bare = |(before, byte): &(&u8, &u8)| **byte == b'\n' && **before != b'\r';
+    lines.first() != Some(&b'\n') && lines.iter().zip(lines.iter().skip(1)).filter(is_bare).count() == 0
+}
+
 /// RFC 9112 §6.3
 fn framing(
     status: StatusCode,

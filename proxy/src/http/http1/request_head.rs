@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use httparse::{Header, ParserConfig, Status};
 
-use super::head::{Source, fields, number};
+use super::head::{Source, ends_lines, fields, number};
 use super::{Framing, MAX_LINES, RequestError};
 use crate::http::headers::has_token;
 
@@ -67,6 +67,9 @@ impl RequestHead {
         let (Some(method), Some(target)) = (read.method, read.path) else { return Err(RequestError::Head) };
         if target.len() > MAX_TARGET_BYTES {
             return Err(RequestError::Target);
+        }
+        if !ends_lines(&input[..length]) {
+            return Err(RequestError::Head);
         }
         let source = Source::of(&input[..length]);
         let (mut parts, ()) = Request::new(()).into_parts();
@@ -278,6 +281,10 @@ mod tests {
             ("GET /a HTTP/1.1\r\nHost: a\rb: c", Head),
             ("GET /a HTTP/1.1\r\nHost: a\r", Head),
             ("GET /a HTTP/1.1\rHost: a", Head),
+            ("GET /a HTTP/1.1\nHost: a", Head),
+            ("GET /a HTTP/1.1\r\nHost: a\nb: c", Head),
+            ("GET /a HTTP/1.1\r\nHost: a\r\n\n", Head),
+            ("\nGET /a HTTP/1.1\r\nHost: a", Head),
             ("GET /a HTTP/1.1\r\nHost: a\0b", Head),
             ("GET /a HTTP/1.1\r\nHost: a\x7f", Head),
             ("GET /a HTTP/1.1\r\nHo\0st: a", Head),
@@ -342,7 +349,7 @@ mod tests {
 
     #[test]
     fn headers_stay_as_they_came() {
-        let text = "\r\n\nPUT http://a:80/b?c=%2F HTTP/1.1\r\nX-A:  1 \r\nHost: a\nx-a:\t\r\nX-A: \u{e4}\r\n\r\nrest";
+        let text = "\r\n\r\nPUT http://a:80/b?c=%2F HTTP/1.1\r\nX-A:  1 \r\nHost: a\r\nx-a:\t\r\nX-A: \u{e4}\r\n\r\nrest";
         let mut input = BytesMut::from(text);
         let head = RequestHead::take(&mut input, BOUNDS).unwrap().unwrap();
         assert_eq!((head.parts.method.as_str(), head.parts.uri.path()), ("PUT", "/b"));

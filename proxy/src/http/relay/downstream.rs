@@ -85,7 +85,7 @@ impl Downstream {
     /// Answers one request.
     async fn exchange(&mut self, head: RequestHead) -> io::Result<Next> {
         let asked = Asked::of(&head.parts, head.may_stay);
-        let incoming = Link::begin_body(&self.link, &head);
+        let incoming = Link::begin_body(&self.link, &head, self.bounds);
         // boxed: a connection without a request needs no room for it, and all use the same room in turn
         let mut answering = Box::pin(exchange::answer(Arc::clone(&self.connection), head.parts, incoming));
         let answered = poll_fn(|cx| match answering.as_mut().poll(cx) {

@@ -120,9 +120,9 @@ impl Link {
     }
 
     /// The body of the request that was taken last: if it is short and here, all of it.
-    pub(super) fn begin_body(link: &Arc<Mutex<Self>>, head: &RequestHead) -> Incoming {
+    pub(super) fn begin_body(link: &Arc<Mutex<Self>>, head: &RequestHead, bounds: Bounds) -> Incoming {
         let mut this = lock(link);
-        this.decoder = Decoder::new(head.framing);
+        this.decoder = Decoder::new(head.framing).within(bounds);
         let left = this.decoder.left();
         if let Some(length) = left.and_then(|left| usize::try_from(left).ok())
             && length <= this.input.len().min(MOST_WHOLE_BYTES)
