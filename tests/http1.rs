@@ -202,6 +202,21 @@ fn upload_that_another_task_reads_holds_up_the_next_request() {
     assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
 }
 
+#[test]
+fn answer_that_breaks_before_its_first_part_is_told() {
+    let (_files, upstream, mgate) = begin("");
+    let mut client = tcp(mgate.address());
+    client.write_all(b"POST /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    // both at once, so that it is known to be broken before anything is told
+    behind.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n").unwrap();
+    let mut said = String::new();
+    client.read_to_string(&mut said).unwrap();
+    assert!(said.starts_with("HTTP/1.1 502 ") && said.contains("connection: close\r\n"), "{said}");
+    assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
+}
+
 /// What comes in chunks up to the last one.
 fn dechunked(stream: &mut TcpStream) -> String {
     let (mut text, mut byte) = (Vec::new(), [0]);

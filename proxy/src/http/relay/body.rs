@@ -26,7 +26,7 @@ pub(super) enum BodyError {
     /// The connection that it came by broke.
     Broken,
     /// The client may no longer have it.
-    Revoked,
+    Revoked(Problem),
     /// Nothing came for too long.
     Stalled,
     /// It is longer than it may be.
@@ -274,10 +274,12 @@ impl Body for Content {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Came> {
-        if self.revoked.as_mut().is_some_and(|revoked| revoked.as_mut().poll(cx).is_ready()) {
+        if let Some(revoked) = &mut self.revoked
+            && let Poll::Ready(problem) = revoked.as_mut().poll(cx)
+        {
             // no more is asked for after that
             self.revoked = None;
-            return Poll::Ready(Some(Err(BodyError::Revoked)));
+            return Poll::Ready(Some(Err(BodyError::Revoked(problem))));
         }
         match &mut self.body {
             Kind::Download(body) => Pin::new(&mut **body).poll_frame(cx),
@@ -354,7 +356,7 @@ impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Broken => "the connection broke",
-            Self::Revoked => "the client may no longer have it",
+            Self::Revoked(_) => "the client may no longer have it",
             Self::Stalled => "nothing came for too long",
             Self::TooLarge => "too much came",
         })

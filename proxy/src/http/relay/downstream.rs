@@ -12,7 +12,7 @@ use hyper::body::Body;
 use mgate_policies::Now;
 
 use self::link::{Left, Link, lock};
-use super::body::Answer;
+use super::body::{Answer, BodyError};
 use super::connection::Connection;
 use super::exchange;
 use super::patient::Patient;
@@ -65,7 +65,7 @@ impl Downstream {
         while let Some(request) = self.request().await? {
             let next = match request {
                 Ok(head) => self.exchange(head).await?,
-                Err(error) => self.refuse(error).await?,
+                Err(error) => self.refuse(problem_of(error), Asked::nothing()).await?,
             };
             match next {
                 Next::End => break,
@@ -116,8 +116,13 @@ impl Downstream {
             self.outbox.push(bytes).and_then(|()| self.outbox.end(None)).map_err(io::Error::other)?;
             telling.is_over = true;
         }
-        poll_fn(|cx| self.poll_tell(&mut body, &mut telling, cx)).await?;
+        let untold = poll_fn(|cx| self.poll_tell(&mut body, &mut telling, cx)).await?;
         drop(body);
+        if let Some(problem) = untold {
+            (self.outbox, asked.may_stay) = (Outbox::new(), false);
+            // boxed: it is seldom, and comes back here
+            return Box::pin(self.refuse(problem, asked)).await;
+        }
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Next::HandOver);
         }
@@ -130,13 +135,14 @@ impl Downstream {
         Ok(if stays && may_follow { Next::Request } else { Next::End })
     }
 
-    /// Moves an answer on as far as it goes now.
+    /// Moves an answer on as far as it goes now. Returns what is to be told in its place, where it broke before anything
+    /// was: a client that hears nothing may ask again for what has been done.
     fn poll_tell(
         &mut self,
         body: &mut Answer,
         telling: &mut Telling,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<io::Result<Option<Problem>>> {
         loop {
             let is_awaited = self.fill(body, telling, cx).is_pending();
             if std::mem::take(&mut telling.is_held) && is_awaited {
@@ -145,9 +151,9 @@ impl Downstream {
                 return Poll::Pending;
             }
             if !telling.has_begun
-                && let Some(error) = telling.failed.take()
+                && let Some(error) = &telling.failed
             {
-                return Poll::Ready(Err(error));
+                return Poll::Ready(Ok(Some(problem_instead(error))));
             }
             telling.has_begun = true;
             ready!(lock(&self.link).poll_write(&mut self.outbox, cx))?;
@@ -155,7 +161,7 @@ impl Downstream {
                 return Poll::Ready(Err(error));
             }
             if telling.is_over {
-                return Poll::Ready(Ok(()));
+                return Poll::Ready(Ok(None));
             }
             if is_awaited {
                 return self.link().poll_gone(cx).map(Err);
@@ -190,11 +196,11 @@ impl Downstream {
         if is_last { self.outbox.end(None).map_err(io::Error::other) } else { Ok(()) }
     }
 
-    /// Answers what is no request.
-    async fn refuse(&mut self, error: RequestError) -> io::Result<Next> {
-        let response = exchange::refuse(problem_of(error), "", &self.connection);
+    /// Answers what is no request, or has no other answer.
+    async fn refuse(&mut self, problem: Problem, asked: Asked) -> io::Result<Next> {
+        let response = exchange::refuse(problem, "", &self.connection);
         let response = response.map(|body| Answer::new(body, self.connection.begin()));
-        self.tell(response, Asked::nothing()).await
+        self.tell(response, asked).await
     }
 
     /// What is left of the connection.
@@ -206,6 +212,14 @@ impl Downstream {
 
     fn link(&self) -> MutexGuard<'_, Link> {
         lock(&self.link)
+    }
+}
+
+/// What a client is told in place of an answer that does not come.
+fn problem_instead(error: &io::Error) -> Problem {
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(BodyError::Revoked(problem)) => *problem,
+        _ => Problem::BadGateway,
     }
 }
 

@@ -461,7 +461,8 @@ fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
 
 fn problem_of(error: BodyError) -> Problem {
     match error {
-        BodyError::Broken | BodyError::Revoked => Problem::BadRequest,
+        BodyError::Broken => Problem::BadRequest,
+        BodyError::Revoked(problem) => problem,
         BodyError::Stalled => Problem::Slow,
         BodyError::TooLarge => Problem::TooLarge,
     }
