@@ -217,6 +217,21 @@ fn answer_that_breaks_before_its_first_part_is_told() {
     assert_eq!(said.matches("HTTP/1.1 ").count(), 1, "{said}");
 }
 
+#[test]
+fn who_goes_away_after_an_empty_line_is_not_waited_for() {
+    let (_files, upstream, mgate) = begin("");
+    for more in ["\r\n", "GET /any/b HTT"] {
+        let mut client = tcp(mgate.address());
+        let request = "POST /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";
+        client.write_all(format!("{request}{more}").as_bytes()).unwrap();
+        let mut behind = upstream.accept_tcp();
+        read_head(&mut behind);
+        expect(&mut behind, "hi");
+        drop(client);
+        assert_eq!(behind.read(&mut [0]).unwrap(), 0, "{more:?}");
+    }
+}
+
 /// What comes in chunks up to the last one.
 fn dechunked(stream: &mut TcpStream) -> String {
     let (mut text, mut byte) = (Vec::new(), [0]);

@@ -144,14 +144,15 @@ impl Link {
             self.awake_by(cx);
             return Poll::Pending;
         }
-        if self.reader == Reader::Nobody || !self.input.is_empty() || !self.decoder.is_over() {
-            return Poll::Pending;
+        // some send an empty line behind a body
+        while self.reader == Reader::Driver && self.decoder.is_over() && self.input.len() < SHORT_BYTES {
+            match ready!(self.poll_read(SHORT_BYTES, cx)) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) => return Poll::Ready(error),
+            }
         }
-        match ready!(self.poll_read(SHORT_BYTES, cx)) {
-            Ok(true) => Poll::Pending,
-            Ok(false) => Poll::Ready(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) => Poll::Ready(error),
-        }
+        Poll::Pending
     }
 
     /// Begins with the answer; says what is left of the body.
