@@ -232,6 +232,14 @@ fn who_goes_away_after_an_empty_line_is_not_waited_for() {
     }
 }
 
+#[test]
+fn connection_that_rests_is_closed_when_it_is_due() {
+    let limits = "limits = { connect_timeout = '60s', stall_timeout = '60s', idle_timeout = '1s' }\n";
+    let (_files, _upstream, mgate) = begin(limits);
+    let said = exchange(mgate.address(), b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(said.starts_with("HTTP/1.1 403 ") && !said.contains("connection: close\r\n"), "{said}");
+}
+
 /// What comes in chunks up to the last one.
 fn dechunked(stream: &mut TcpStream) -> String {
     let (mut text, mut byte) = (Vec::new(), [0]);

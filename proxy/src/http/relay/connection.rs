@@ -227,8 +227,10 @@ impl Connection {
         loop {
             let (now, endpoint) = (Instant::now(), self.endpoint());
             let stall_timeout = endpoint.gate.limits.stall_timeout;
-            let tired = self.rests_until().unwrap_or_else(|| now + endpoint.keep_alive());
-            if self.is_given_up_before(tired.min(now + stall_timeout)).await || self.is_stuck(stall_timeout) {
+            // the first request may end meanwhile, and another time counts behind it
+            let next = endpoint.keep_alive().min(stall_timeout);
+            let tired = self.rests_until().map_or(now + next, |until| until.min(now + next));
+            if self.is_given_up_before(tired).await || self.is_stuck(stall_timeout) {
                 return Overdue::Stuck;
             }
             if self.rests_until().is_some_and(|until| until <= Instant::now()) {
