@@ -240,6 +240,28 @@ fn connection_that_rests_is_closed_when_it_is_due() {
     assert!(said.starts_with("HTTP/1.1 403 ") && !said.contains("connection: close\r\n"), "{said}");
 }
 
+#[test]
+fn connection_whose_upload_goes_on_is_not_idle() {
+    let limits = "limits = { connect_timeout = '200ms', stall_timeout = '20s', idle_timeout = '1s' }\n";
+    let (_files, upstream, mgate) = begin(limits);
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    expect(&mut behind, "half");
+    behind.write_all(&answer("200 OK", "text/plain", "ok")).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    expect(&mut client, "ok");
+    // each of these is let go when it has been idle
+    for _ in 0..4 {
+        let said = exchange(mgate.address(), b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(said.starts_with("HTTP/1.1 403 "), "{said}");
+    }
+    client.write_all(b" restGET /secret HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    expect(&mut behind, " rest");
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 403 "));
+}
+
 /// What comes in chunks up to the last one.
 fn dechunked(stream: &mut TcpStream) -> String {
     let (mut text, mut byte) = (Vec::new(), [0]);

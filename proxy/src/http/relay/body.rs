@@ -310,6 +310,12 @@ impl Answer {
         Self { content, in_flight }
     }
 
+    /// The request alone, when nothing of its answer waits for the client any more.
+    pub(super) fn into_in_flight(mut self) -> InFlight {
+        self.in_flight.note(false);
+        self.in_flight
+    }
+
     /// All of it, if it is here.
     pub(super) fn take_whole(&mut self) -> Option<Bytes> {
         match &mut self.content.body {

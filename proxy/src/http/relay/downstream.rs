@@ -3,7 +3,7 @@ mod link;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -117,7 +117,7 @@ impl Downstream {
             telling.is_over = true;
         }
         let untold = poll_fn(|cx| self.poll_tell(&mut body, &mut telling, cx)).await?;
-        drop(body);
+        let in_flight = body.into_in_flight();
         if let Some(problem) = untold {
             (self.outbox, asked.may_stay) = (Outbox::new(), false);
             // boxed: it is seldom, and comes back here
@@ -126,12 +126,12 @@ impl Downstream {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(Next::HandOver);
         }
-        let may_follow = match left {
-            Left::Nothing => true,
-            // what somebody wants of the body is not cut off
-            _ if stays || left == Left::Wanted => poll_fn(|cx| self.link().poll_rest(cx)).await,
-            _ => false,
-        };
+        if left == Left::Wanted {
+            // it is not cut off, and its request counts until then
+            poll_fn(|cx| self.link().poll_unwanted(cx)).await;
+        }
+        drop(in_flight);
+        let may_follow = left == Left::Nothing || (stays && poll_fn(|cx| self.link().poll_rest(cx)).await);
         Ok(if stays && may_follow { Next::Request } else { Next::End })
     }
 
@@ -205,13 +205,19 @@ impl Downstream {
 
     /// What is left of the connection.
     fn hand_over(self) -> Option<Handed> {
-        let link = Arc::into_inner(self.link)?.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (io, input) = link.into_parts();
+        let (io, input) = self.link().take()?;
         Some(Handed::Connection(Box::new(io), input))
     }
 
     fn link(&self) -> MutexGuard<'_, Link> {
         lock(&self.link)
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        // the body of the last request may be kept by another task
+        drop(self.link().take());
     }
 }
 

@@ -15,7 +15,8 @@ use crate::http::http1::{Bounds, Decoder, Framing, Outbox, Part, RequestError, R
 /// The bytes of a connection. Who drives it shares it with the body of the request that it has, as that may be wanted by
 /// another task.
 pub(super) struct Link {
-    io: Patient,
+    /// `None` once nobody drives it.
+    io: Option<Patient>,
     needs_flush: bool,
     /// What came and was not taken yet.
     input: BytesMut,
@@ -31,6 +32,8 @@ pub(super) struct Link {
     interim: &'static [u8],
     /// Who drives the connection, if that waits for somebody else to read the body.
     driver: Option<Waker>,
+    /// Who waits for more of the body.
+    waiting: Option<Waker>,
 }
 
 /// Who reads what comes.
@@ -67,7 +70,7 @@ pub(in crate::http::relay) struct Rest {
 impl Link {
     pub(super) fn new(io: Patient) -> Self {
         Self {
-            io,
+            io: Some(io),
             needs_flush: false,
             input: BytesMut::new(),
             is_large: false,
@@ -77,13 +80,19 @@ impl Link {
             expects_continue: false,
             interim: b"",
             driver: None,
+            waiting: None,
         }
     }
 
-    /// The connection, and what came behind the last request.
-    pub(super) fn into_parts(self) -> (Patient, BytesMut) {
-        let input = if self.is_large { BytesMut::from(&*self.input) } else { self.input };
-        (self.io, input)
+    /// The connection, and what came behind the last request; nothing comes of a body any more.
+    pub(super) fn take(&mut self) -> Option<(Patient, BytesMut)> {
+        self.reader = Reader::Nobody;
+        if let Some(waiting) = self.waiting.take() {
+            waiting.wake();
+        }
+        let input = std::mem::take(&mut self.input);
+        let input = if self.is_large { BytesMut::from(&*input) } else { input };
+        Some((self.io.take()?, input))
     }
 
     /// The next request; `None` where no more come.
@@ -140,10 +149,7 @@ impl Link {
 
     /// Waits until the client is gone; what comes of the next request meanwhile is kept.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
-        if self.reader == Reader::Body {
-            self.awake_by(cx);
-            return Poll::Pending;
-        }
+        ready!(self.poll_unwanted(cx));
         // some send an empty line behind a body
         while self.reader == Reader::Driver && self.decoder.is_over() && self.input.len() < SHORT_BYTES {
             match ready!(self.poll_read(SHORT_BYTES, cx)) {
@@ -178,34 +184,35 @@ impl Link {
             ready!(self.poll_interim(cx))?;
         }
         while !outbox.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, &outbox.slices()))? {
+            match ready!(self.io()?.poll_write_vectored(cx, &outbox.slices()))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => outbox.advance(count),
             }
             self.needs_flush = true;
         }
         if self.needs_flush {
-            ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+            ready!(self.io()?.poll_flush(cx))?;
             self.needs_flush = false;
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Waits until nothing is left of a body; says whether another request may follow.
+    /// Waits until nobody else reads the body.
+    pub(super) fn poll_unwanted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.reader == Reader::Body {
+            self.awake_by(cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Waits until nothing is left of a body that nobody wants; says whether another request may follow.
     pub(super) fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
-            match self.reader {
-                Reader::Nobody => return Poll::Ready(false),
-                Reader::Body => {
-                    self.awake_by(cx);
-                    return Poll::Pending;
-                }
-                Reader::Driver => {}
-            }
             match self.begin_answer() {
                 Left::Nothing => return Poll::Ready(true),
-                Left::Much => return Poll::Ready(false),
-                Left::Little | Left::Wanted => {}
+                Left::Much | Left::Wanted => return Poll::Ready(false),
+                Left::Little => {}
             }
             if !matches!(ready!(self.poll_read(SHORT_BYTES, cx)), Ok(true)) {
                 return Poll::Ready(false);
@@ -215,7 +222,7 @@ impl Link {
 
     /// Says that no more comes, and hears the client out.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
+        self.io()?.poll_shutdown(cx)
     }
 
     fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Came> {
@@ -247,13 +254,14 @@ impl Link {
     /// Tells the client to go on.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.interim.is_empty() {
-            match ready!(Pin::new(&mut self.io).poll_write(cx, self.interim))? {
+            let interim = self.interim;
+            match ready!(self.io()?.poll_write(cx, interim))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.interim = &self.interim[count..],
+                count => self.interim = &interim[count..],
             }
             self.needs_flush = true;
         }
-        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        ready!(self.io()?.poll_flush(cx))?;
         self.needs_flush = false;
         Poll::Ready(Ok(()))
     }
@@ -265,7 +273,8 @@ impl Link {
             self.input.reserve(bytes);
             self.is_large |= self.input.capacity() > SHORT_BYTES;
         }
-        let read = pin!(self.io.read_buf(&mut self.input));
+        let Some(io) = &mut self.io else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
+        let read = pin!(io.read_buf(&mut self.input));
         read.poll(cx).map_ok(|count| count > 0)
     }
 
@@ -283,15 +292,21 @@ impl Link {
         }
     }
 
+    fn io(&mut self) -> io::Result<Pin<&mut Patient>> {
+        self.io.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
     fn awake_by(&mut self, cx: &Context<'_>) {
-        if !self.driver.as_ref().is_some_and(|driver| driver.will_wake(cx.waker())) {
-            self.driver = Some(cx.waker().clone());
-        }
+        keep(&mut self.driver, cx);
     }
 
     /// Leaves what comes to another one.
     fn leave_to(&mut self, reader: Reader) {
-        self.reader = reader;
+        (self.reader, self.waiting) = (reader, None);
+        self.awake_driver();
+    }
+
+    fn awake_driver(&mut self) {
         if let Some(driver) = self.driver.take() {
             driver.wake();
         }
@@ -305,7 +320,10 @@ impl Rest {
             return Poll::Ready(None);
         }
         let mut link = lock(&self.link);
-        let came = ready!(link.poll_part(cx));
+        let Poll::Ready(came) = link.poll_part(cx) else {
+            keep(&mut link.waiting, cx);
+            return Poll::Pending;
+        };
         let is_broken = matches!(came, Some(Err(_)));
         self.left = link.decoder.left();
         self.is_over = link.decoder.is_over() || is_broken;
@@ -338,6 +356,12 @@ impl Drop for Rest {
 /// The link, whatever became of who else has it.
 pub(super) fn lock(link: &Mutex<Link>) -> MutexGuard<'_, Link> {
     link.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn keep(waker: &mut Option<Waker>, cx: &Context<'_>) {
+    if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        *waker = Some(cx.waker().clone());
+    }
 }
 
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
