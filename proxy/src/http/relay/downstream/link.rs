@@ -28,8 +28,8 @@ pub(super) struct Link {
     reader: Reader,
     /// Whether the client sends the body only when it is told to go on.
     expects_continue: bool,
-    /// What it is told before the answer.
-    interim: &'static [u8],
+    /// What it is still to be told before the answer; `None` where all of that is on its way.
+    interim: Option<&'static [u8]>,
     /// Who drives the connection, if that waits for somebody else to read the body.
     driver: Option<Waker>,
     /// Who waits for more of the body.
@@ -78,7 +78,7 @@ impl Link {
             decoder: Decoder::new(Framing::Empty),
             reader: Reader::Driver,
             expects_continue: false,
-            interim: b"",
+            interim: None,
             driver: None,
             waiting: None,
         }
@@ -180,7 +180,9 @@ impl Link {
 
     /// Writes what is to be written.
     pub(super) fn poll_write(&mut self, outbox: &mut Outbox, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.interim.is_empty() {
+        if self.interim.is_some() {
+            // whoever reads the body may write the rest of it
+            self.awake_by(cx);
             ready!(self.poll_interim(cx))?;
         }
         while !outbox.is_empty() {
@@ -240,9 +242,9 @@ impl Link {
                 Err(_) => return Poll::Ready(Some(Err(BodyError::Broken))),
             }
             if std::mem::take(&mut self.expects_continue) {
-                self.interim = CONTINUE;
+                self.interim = Some(CONTINUE);
             }
-            if !self.interim.is_empty() && matches!(self.poll_interim(cx), Poll::Ready(Err(_))) {
+            if matches!(self.poll_interim(cx), Poll::Ready(Err(_))) {
                 return Poll::Ready(Some(Err(BodyError::Broken)));
             }
             if !matches!(ready!(self.poll_read(READ_BYTES, cx)), Ok(true)) {
@@ -253,16 +255,17 @@ impl Link {
 
     /// Tells the client to go on.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.interim.is_empty() {
-            let interim = self.interim;
-            match ready!(self.io()?.poll_write(cx, interim))? {
+        let Some(mut left) = self.interim else { return Poll::Ready(Ok(())) };
+        while !left.is_empty() {
+            match ready!(self.io()?.poll_write(cx, left))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.interim = &interim[count..],
+                count => left = &left[count..],
             }
-            self.needs_flush = true;
+            self.interim = Some(left);
         }
         ready!(self.io()?.poll_flush(cx))?;
-        self.needs_flush = false;
+        self.interim = None;
+        self.awake_driver();
         Poll::Ready(Ok(()))
     }
 
