@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 
 use support::http::{ask, exchange, expect, read_head};
@@ -260,6 +260,21 @@ fn connection_whose_upload_goes_on_is_not_idle() {
     client.write_all(b" restGET /secret HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     expect(&mut behind, " rest");
     assert!(read_head(&mut client).starts_with("HTTP/1.1 403 "));
+}
+
+#[test]
+fn cut_answer_does_not_look_whole_to_clients_of_http_1_0() {
+    let (_files, upstream, mgate) = begin("");
+    let mut client = tcp(mgate.address());
+    client.write_all(b"GET /any/a HTTP/1.0\r\nHost: a\r\n\r\n").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    behind.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n").unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.0 200 "));
+    expect(&mut client, "half");
+    drop(behind);
+    let cut = client.read(&mut [0]).map_err(|error| error.kind());
+    assert_eq!(cut, Err(ErrorKind::ConnectionReset));
 }
 
 /// What comes in chunks up to the last one.

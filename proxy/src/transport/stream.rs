@@ -34,6 +34,17 @@ impl Stream {
         }
     }
 
+    /// Ends it at once: the peer sees a reset, where there is such a thing.
+    pub(crate) fn reset(self) {
+        let tcp = match &self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Tunnel(_) | Self::WebSocket(_) => return,
+        };
+        // if it cannot be had, closing must do
+        let _ = tcp.set_zero_linger();
+    }
+
     /// Whether the peer wants this application protocol (RFC 7301).
     pub(crate) fn speaks(&self, protocol: &str) -> bool {
         match self {

@@ -106,6 +106,11 @@ impl Outbox {
         self.coding == Coding::Length(0)
     }
 
+    /// Whether only the end of the connection ends the body, and it has not come to its end.
+    pub(in crate::http) fn is_endless(&self) -> bool {
+        self.coding == Coding::UntilClose
+    }
+
     /// Whether another part may be added.
     pub(in crate::http) fn has_room(&self) -> bool {
         self.large.is_empty() && self.last.is_empty() && self.small.len() < MOST_SMALL_BYTES

@@ -217,7 +217,13 @@ impl Downstream {
 impl Drop for Downstream {
     fn drop(&mut self) {
         // the body of the last request may be kept by another task
-        drop(self.link().take());
+        let left = self.link().take();
+        if let Some((io, _)) = left
+            && self.outbox.is_endless()
+        {
+            // what was cut must not look whole. RFC 9112 §8
+            io.reset();
+        }
     }
 }
 

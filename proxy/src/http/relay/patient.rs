@@ -28,6 +28,11 @@ impl Patient {
         self.stream
     }
 
+    /// Ends it at once, with a reset.
+    pub(super) fn reset(self) {
+        self.stream.reset();
+    }
+
     /// Whether nothing is known to have come since a read was pending; `false` where only a read can tell.
     pub(super) fn is_idle(&self) -> bool {
         self.stream.is_idle()
