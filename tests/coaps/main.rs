@@ -12,6 +12,8 @@ mod webrtc;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use support::{Files, Mgate};
 
 fn files() -> Files {
@@ -52,6 +54,18 @@ fn observe(id: u16, path: &str) -> Vec<u8> {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Fails if a text has the key of the devices, in whatever form.
+fn assert_no_key(text: &str) {
+    let bytes = KEY.as_bytes();
+    let [decimal, lower, upper] = [format!("{bytes:?}"), format!("{bytes:02x?}"), format!("{bytes:02X?}")];
+    let lists = [decimal, lower, upper].map(|list| list.trim_matches(['[', ']']).to_owned());
+    let base64 = BASE64_STANDARD_NO_PAD.encode(bytes);
+    let texts = [KEY.to_owned(), base64, hex(bytes), hex(bytes).to_uppercase()];
+    for form in lists.iter().chain(&texts) {
+        assert!(!text.contains(form), "{form} is shown in\n{text}");
+    }
 }
 
 const KEY: &str = "0123456789abcdef";

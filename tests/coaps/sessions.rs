@@ -13,7 +13,7 @@ use crate::support::coap::{descriptors, receive_from, upstream};
 use crate::support::dtls::{Begin, DtlsClient, Handshake, socket, socket_at, spoofed_hello};
 use crate::support::service::{Service, answer};
 use crate::support::{Mgate, wait_until};
-use crate::{KEY, files, get, hex, observe, port_of, with_keys};
+use crate::{KEY, assert_no_key, files, get, hex, observe, port_of, with_keys};
 
 #[test]
 fn spoofed_hellos_leave_nothing_behind() {
@@ -200,7 +200,7 @@ fn key_is_asked_of_a_service_and_a_slow_answer_delays_nobody_else() {
     assert!(!slow.is_finished());
     release.send(()).unwrap();
     slow.join().unwrap();
-    assert!(!mgate.log.text().contains(KEY));
+    assert_no_key(&mgate.log.text());
 }
 
 #[test]
