@@ -122,20 +122,30 @@ fn forged_and_repeated_records_change_nothing_and_are_counted() {
     for forged in [&[21, 0xfe, 0xfd, 0, 0, 0, 0, 0, 0, 0, 9, 0, 2, 2, 40][..], &forged[..13], &[23; 25]] {
         device.socket.send(forged).unwrap();
     }
+    // the connection id of no session, and one that is no worker's
+    let mut other = DtlsClient::connect(mgate.address(), Begin { cid: Some(&[]), ..DEV_1 });
+    for byte in [7, 0] {
+        other.cid[byte] ^= 0xff;
+        other.send(&get(2, "time"));
+        other.cid[byte] ^= 0xff;
+    }
+    other.send(&get(2, "time"));
+    assert_eq!(receive_from(&upstream).0, get(2, "time"));
     device.send(&get(3, "time"));
     assert_eq!(receive_from(&upstream).0, get(3, "time"));
     mgate.log.wait_for("records of DTLS that are not authentic are dropped");
     let counted = || mgate.admin().get("/healthz").1["routes"][0]["dtls"].clone();
     let expected = json!({
-        "cookies_sent": 1,
-        "handshakes_done": 1,
+        "cookies_sent": 2,
+        "handshakes_done": 2,
         "handshakes_failed": 0,
         "handshakes_refused": 0,
         "records_forged": 1,
         "records_replayed": 2,
-        "records_stray": 3,
+        "records_stray": 5,
     });
     assert_eq!(counted(), expected);
+    assert_eq!(mgate.log.count("are lost"), 0);
     mgate.reload();
     assert_eq!(counted(), expected, "it counts on");
 }

@@ -98,7 +98,8 @@ impl Relay {
     pub(super) fn take_records(&mut self, way: Way, datagram: &[u8]) {
         let Some(secured) = &mut self.secured else { return };
         let shard = shard_of(datagram, secured.settings.cid_length);
-        if let Some(shard) = shard.filter(|shard| *shard != secured.settings.shard) {
+        // what names no shard at all is counted here, as all that is of no session
+        if let Some(shard) = shard.filter(|shard| self.siblings.has_other(*shard)) {
             return self.siblings.pass_datagram(shard, way, datagram);
         }
         let mut came = std::mem::take(&mut secured.came);
