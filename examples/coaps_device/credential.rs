@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use ring::rand::SystemRandom;
@@ -16,10 +17,11 @@ use webrtc_dtls::crypto::{Certificate, CryptoPrivateKey, CryptoPrivateKeyKind};
 /// Shakes hands with a key that the gateway has, too: the first of a file, as `identity:key`.
 pub(crate) fn shared_key(file: &Path) -> anyhow::Result<Config> {
     let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
     let (identity, digits) =
         lines.next().and_then(|line| line.rsplit_once(':')).context("there is no key")?;
-    let key = bytes_of(digits).context("the key is not made of hexadecimal digits")?;
+    let key = bytes_of(digits).context("the key is not made of pairs of hexadecimal digits")?;
+    ensure!(!identity.is_empty() && !key.is_empty(), "the identity or the key is empty");
     Ok(Config {
         psk: Some(Arc::new(move |_hint| Ok(key.clone()))),
         // what a server would give as a hint is, for a client, its name
@@ -66,10 +68,16 @@ pub(crate) fn certificate([certificate, key, authority]: [&Path; 3]) -> anyhow::
 }
 
 fn config() -> Config {
-    Config { extended_master_secret: ExtendedMasterSecretType::Require, ..Config::default() }
+    Config {
+        extended_master_secret: ExtendedMasterSecretType::Require,
+        // webrtc-dtls sends again each time as soon, and not later and later as RFC 6347 §4.2.4 has it
+        flight_interval: Duration::from_secs(3),
+        ..Config::default()
+    }
 }
 
 fn bytes_of(digits: &str) -> Option<Vec<u8>> {
-    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    digits.as_bytes().chunks(2).map(byte).collect()
+    let digit = |letter: u8| char::from(letter).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let pairs = digits.as_bytes().chunks(2);
+    pairs.map(|pair| Some(digit(*pair.first()?)? << 4 | digit(*pair.get(1)?)?)).collect()
 }
