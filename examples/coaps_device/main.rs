@@ -3,7 +3,7 @@
 //! With a key that it shares with mgate; the same line of the same file says it to both:
 //!
 //!     cd examples/coaps_device
-//!     echo "dev-1:$(openssl rand -hex 16)" >devices.psk
+//!     (umask 077; echo "dev-1:$(openssl rand -hex 16)" >devices.psk)
 //!     mgate run -c mgate.toml &
 //!     cargo run --example coaps_device -- --psk devices.psk coaps://127.0.0.1:5684/channels/dev-1/messages
 //!
@@ -19,13 +19,15 @@ mod credential;
 mod session;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use clap::Parser;
-use coap_lite::{ContentFormat, Packet, RequestType};
+use coap_lite::option_value::OptionValueU32;
+use coap_lite::{CoapOption, ContentFormat, Packet, RequestType};
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 use webrtc_dtls::config::Config;
 
 use session::{Session, Target, random};
@@ -52,7 +54,7 @@ struct Arguments {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let config = match (&arguments.psk, &arguments.certificate[..]) {
         (Some(file), _) => credential::shared_key(file)?,
@@ -60,19 +62,18 @@ async fn main() -> anyhow::Result<()> {
         _ => bail!("--certificate takes three files"),
     };
     let mut device = Device { arguments, config, started: Instant::now(), published: 0, reading: None };
-    let mut pause = SHORTEST_PAUSE;
+    let mut session = Task::new();
     loop {
         let before = device.published;
         match device.live().await {
-            Ok(()) => return Ok(()),
+            Ok(end) => return Ok(end),
             Err(error) => eprintln!("the session is over: {error:#}"),
         }
         if device.published > before {
-            pause = SHORTEST_PAUSE;
+            session = Task::new();
         }
-        // a fleet that lost its gateway must not come back all at once
-        sleep(pause.mul_f64(0.5 + random() / 2.0)).await;
-        pause = LONGEST_PAUSE.min(pause * 2);
+        session.put_off(Duration::ZERO);
+        sleep_until(session.due).await;
     }
 }
 
@@ -85,30 +86,82 @@ struct Device {
     reading: Option<Vec<u8>>,
 }
 
+/// What is tried again if it fails, each time after a longer pause.
+struct Task {
+    due: Instant,
+    pause: Duration,
+}
+
+/// What the gateway makes of a request.
+enum Verdict {
+    Taken,
+    /// It may be otherwise after this time.
+    Later(Duration),
+    Refused,
+}
+
 impl Device {
-    /// One session, from its handshake to its end; an error if there is more to do.
-    async fn live(&mut self) -> anyhow::Result<()> {
+    /// One session, from its handshake to its goodbye: how the program ends, or why another session must go on.
+    async fn live(&mut self) -> anyhow::Result<ExitCode> {
         let mut session = Session::open(&self.arguments.target, self.config.clone()).await?;
-        if self.arguments.observe {
-            let answer = session.observe(self.request(RequestType::Get)).await?;
-            println!("observing: {}", answer.header.get_code());
-        }
+        let end = self.work(&mut session).await;
+        session.close().await;
+        end
+    }
+
+    async fn work(&mut self, session: &mut Session) -> anyhow::Result<ExitCode> {
+        let (mut observation, mut publication) = (self.arguments.observe.then(Task::new), Task::new());
         while self.arguments.count.is_none_or(|count| self.published < count) {
-            let code = session.ask(self.publication()).await?.header.get_code();
-            println!("answered: {code}");
-            // RFC 7252 §5.9.3: it may be otherwise later; what is refused with 4.xx stays refused
-            ensure!(!code.starts_with('5'), "the gateway cannot take it");
-            (self.reading, self.published) = (None, self.published + 1);
-            session.listen(Duration::from_secs(self.arguments.interval)).await?;
+            if let Some(task) = observation.as_mut().filter(|task| task.is_due() && !session.is_observing())
+                && !self.observe(session, task).await?
+            {
+                observation = None;
+            }
+            if publication.is_due() && !self.publish(session, &mut publication).await? {
+                return Ok(ExitCode::FAILURE);
+            }
+            let waiting = observation.as_ref().filter(|_| !session.is_observing());
+            let due = waiting.map_or(publication.due, |task| task.due.min(publication.due));
+            session.listen(due).await?;
         }
-        session.close().await
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Begins to observe; says whether it is worth another try, now or when it is over.
+    async fn observe(&self, session: &mut Session, task: &mut Task) -> anyhow::Result<bool> {
+        let answer = session.observe(self.request(RequestType::Get)).await?;
+        println!("observing: {}", answer.header.get_code());
+        match Verdict::of(&answer) {
+            Verdict::Taken => task.put_off(Duration::ZERO),
+            Verdict::Later(wait) => task.put_off(wait),
+            Verdict::Refused => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Publishes at least once what was measured: an answer may be lost. Says whether the gateway takes such things.
+    async fn publish(&mut self, session: &mut Session, task: &mut Task) -> anyhow::Result<bool> {
+        let answer = session.ask(self.publication()).await?;
+        println!("answered: {}", answer.header.get_code());
+        match Verdict::of(&answer) {
+            Verdict::Taken => {
+                (self.reading, self.published) = (None, self.published + 1);
+                *task = Task::new();
+                task.due += Duration::from_secs(self.arguments.interval);
+            }
+            Verdict::Later(wait) => task.put_off(wait),
+            Verdict::Refused => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// A reading as SenML (RFC 8428).
     fn publication(&mut self) -> Packet {
         let mut request = self.request(RequestType::Post);
         let uptime = self.started.elapsed().as_secs_f64();
-        let measure = || json!([{ "n": "uptime", "u": "s", "v": uptime }]).to_string().into_bytes();
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let measure =
+            || json!([{ "n": "uptime", "t": time, "u": "s", "v": uptime }]).to_string().into_bytes();
         request.payload = self.reading.get_or_insert_with(measure).clone();
         request.set_content_format(ContentFormat::ApplicationSenmlJSON);
         request
@@ -119,5 +172,39 @@ impl Device {
     }
 }
 
+impl Task {
+    fn new() -> Self {
+        Self { due: Instant::now(), pause: SHORTEST_PAUSE }
+    }
+
+    fn is_due(&self) -> bool {
+        self.due <= Instant::now()
+    }
+
+    fn put_off(&mut self, at_least: Duration) {
+        // a fleet that lost its gateway must not come back all at once
+        self.due = Instant::now() + at_least + self.pause.mul_f64(0.5 + random() / 2.0);
+        self.pause = LONGEST_PAUSE.min(self.pause * 2);
+    }
+}
+
+impl Verdict {
+    fn of(answer: &Packet) -> Self {
+        let max_age = answer.get_first_option_as::<OptionValueU32>(CoapOption::MaxAge);
+        let max_age = max_age.and_then(Result::ok).map(|age| Duration::from_secs(age.0.into()));
+        match answer.header.get_code().as_str() {
+            code if code.starts_with('2') => Self::Taken,
+            // RFC 8516 §4: too many requests
+            "4.29" => Self::Later(max_age.unwrap_or(DEFAULT_MAX_AGE)),
+            // RFC 7252 §5.9.3
+            code if code.starts_with('5') => Self::Later(max_age.unwrap_or_default()),
+            _ => Self::Refused,
+        }
+    }
+}
+
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// RFC 7252 §5.10.5
+const DEFAULT_MAX_AGE: Duration = Duration::from_secs(60);

@@ -1,5 +1,6 @@
 //! CoAP within one session of DTLS: requests, their answers, and what the gateway says of its own accord.
 
+use std::collections::VecDeque;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +28,16 @@ pub(crate) struct Session {
     records: DTLSConn,
     /// The identifier of the next message; what is sent again has the same.
     next_id: u16,
-    /// The token of what is observed.
-    observed: Option<Vec<u8>>,
+    observed: Option<Observed>,
+    /// The identifiers of the latest messages of the gateway, with what they were answered with.
+    heard: VecDeque<(u16, MessageType)>,
+}
+
+/// What is observed: how its notifications are known, and which was the latest.
+struct Observed {
+    token: Vec<u8>,
+    number: u32,
+    at: Instant,
 }
 
 impl FromStr for Target {
@@ -70,15 +79,23 @@ impl Session {
         let handshake = DTLSConn::new(Arc::new(socket), config, true, None);
         let records = timeout(HANDSHAKE_TIME, handshake).await.context("the handshake took too long")??;
         let next_id = u16::from_be_bytes(random_bytes());
-        Ok(Self { records, next_id, observed: None })
+        Ok(Self { records, next_id, observed: None, heard: VecDeque::new() })
     }
 
     /// Begins to observe (RFC 7641); notifications come while the device listens, or asks for something else.
     pub(crate) async fn observe(&mut self, mut request: Packet) -> anyhow::Result<Packet> {
         request.set_observe_value(0);
         let answer = self.ask(request).await?;
-        self.observed = answer.get_observe_value().map(|_| answer.get_token().to_vec());
+        self.observed = number_of(&answer).map(|number| {
+            let token = answer.get_token().to_vec();
+            Observed { token, number, at: Instant::now() }
+        });
         Ok(answer)
+    }
+
+    /// Whether the gateway will still tell of changes.
+    pub(crate) fn is_observing(&self) -> bool {
+        self.observed.is_some()
     }
 
     /// Sends a request, a few times if need be, and waits for its answer. RFC 7252 §4.2
@@ -98,18 +115,20 @@ impl Session {
         bail!("nothing was heard of a request")
     }
 
-    /// Takes what the gateway says for a while.
-    pub(crate) async fn listen(&mut self, time: Duration) -> anyhow::Result<()> {
-        let end = Instant::now() + time;
-        while let Some(message) = self.hear(end).await? {
+    /// Takes what the gateway says, until some time or the end of what is observed.
+    pub(crate) async fn listen(&mut self, end: Instant) -> anyhow::Result<()> {
+        let is_observing = self.is_observing();
+        while self.is_observing() == is_observing
+            && let Some(message) = self.hear(end).await?
+        {
             self.take(&message).await?;
         }
         Ok(())
     }
 
-    /// Says goodbye.
-    pub(crate) async fn close(self) -> anyhow::Result<()> {
-        Ok(self.records.close().await?)
+    /// Says goodbye, or the gateway would keep a place for the session until its end.
+    pub(crate) async fn close(self) {
+        let _ = timeout(GOODBYE_TIME, self.records.close()).await;
     }
 
     /// The answer to a request; none if nothing was heard of it until `end`.
@@ -137,25 +156,38 @@ impl Session {
     /// Takes what is no answer: a notification, a ping, or what it knows nothing of.
     async fn take(&mut self, message: &Packet) -> anyhow::Result<()> {
         let is_response = matches!(message.header.code, MessageClass::Response(_));
-        if is_response && self.observed.as_deref() == Some(message.get_token()) {
-            println!("heard: {} {}", message.header.get_code(), String::from_utf8_lossy(&message.payload));
-            return self.acknowledge(message).await;
-        }
-        if message.header.get_type() == MessageType::Confirmable {
+        let observed = self.observed.as_mut().filter(|observed| observed.token == message.get_token());
+        let Some(observed) = observed.filter(|_| is_response) else {
             // RFC 7252 §4.3: an empty one asks whether the device is there, after it seems to have moved
-            return self.reply(message, MessageType::Reset).await;
+            return self.settle(message, MessageType::Reset).await;
+        };
+        let number = number_of(message);
+        if number.is_none_or(|number| observed.is_new(number)) {
+            println!("heard: {} {}", message.header.get_code(), String::from_utf8_lossy(&message.payload));
         }
-        Ok(())
+        if number.is_none() {
+            self.observed = None;
+        }
+        self.acknowledge(message).await
     }
 
-    async fn acknowledge(&self, message: &Packet) -> anyhow::Result<()> {
-        match message.header.get_type() {
-            MessageType::Confirmable => self.reply(message, MessageType::Acknowledgement).await,
-            _ => Ok(()),
+    async fn acknowledge(&mut self, message: &Packet) -> anyhow::Result<()> {
+        self.settle(message, MessageType::Acknowledgement).await
+    }
+
+    /// Answers a message that wants to be, and remembers it: it may come again.
+    async fn settle(&mut self, message: &Packet, kind: MessageType) -> anyhow::Result<()> {
+        if is_of_gateway(message) {
+            self.heard.truncate(MAX_HEARD - 1);
+            self.heard.push_front((message.header.message_id, kind));
         }
+        self.reply(message, kind).await
     }
 
     async fn reply(&self, message: &Packet, kind: MessageType) -> anyhow::Result<()> {
+        if message.header.get_type() != MessageType::Confirmable {
+            return Ok(());
+        }
         let mut reply = Packet::new();
         reply.header.set_type(kind);
         reply.header.code = MessageClass::Empty;
@@ -169,9 +201,20 @@ impl Session {
         Ok(())
     }
 
-    /// The next message; none until `end`.
-    async fn hear(&self, end: Instant) -> anyhow::Result<Option<Packet>> {
-        let mut datagram = [0; MAX_DATAGRAM];
+    /// The next message; none until `end`. What comes again is answered as before, and nothing else (RFC 7252 §4.5).
+    async fn hear(&mut self, end: Instant) -> anyhow::Result<Option<Packet>> {
+        while let Some(message) = self.receive(end).await? {
+            let is_it = |(id, _): &&(u16, MessageType)| *id == message.header.message_id;
+            match self.heard.iter().find(is_it).filter(|_| is_of_gateway(&message)) {
+                Some((_, kind)) => self.reply(&message, *kind).await?,
+                None => return Ok(Some(message)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn receive(&self, end: Instant) -> anyhow::Result<Option<Packet>> {
+        let mut datagram = vec![0; MAX_DATAGRAM];
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.records.read(&mut datagram, Some(left)).await {
@@ -180,11 +223,35 @@ impl Session {
                         return Ok(Some(message));
                     }
                 }
+                Err(Error::ErrBufferTooSmall) => {}
                 Err(Error::ErrDeadlineExceeded) => return Ok(None),
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+impl Observed {
+    /// Whether a notification is newer than all before; it may have been overtaken. RFC 7641 §3.4
+    fn is_new(&mut self, number: u32) -> bool {
+        let ahead = number.wrapping_sub(self.number) & 0xff_ffff;
+        let is_new = (1..1 << 23).contains(&ahead) || self.at.elapsed() > NUMBERS_GO_ROUND;
+        if is_new {
+            (self.number, self.at) = (number, Instant::now());
+        }
+        is_new
+    }
+}
+
+/// The number of a notification; none if it is the last, or was never one.
+fn number_of(message: &Packet) -> Option<u32> {
+    let is_good = message.header.get_code().starts_with('2');
+    message.get_observe_value().and_then(Result::ok).filter(|_| is_good)
+}
+
+/// Whether the gateway chose the identifier of a message, and not the device.
+fn is_of_gateway(message: &Packet) -> bool {
+    matches!(message.header.get_type(), MessageType::Confirmable | MessageType::NonConfirmable)
 }
 
 /// A number from 0 to 1.
@@ -211,5 +278,13 @@ const SEPARATE_TIME: Duration = Duration::from_secs(60);
 /// What mgate gives a handshake, too.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(30);
 
-/// More than mgate sends: a body in blocks has 1,024 bytes in each (RFC 7959 §2.2).
-const MAX_DATAGRAM: usize = 2048;
+const GOODBYE_TIME: Duration = Duration::from_secs(2);
+
+/// More than most upstreams send in one message; what is longer is passed over.
+const MAX_DATAGRAM: usize = 8192;
+
+/// How many messages are remembered, to know them if they come again.
+const MAX_HEARD: usize = 16;
+
+/// RFC 7641 §3.4: the numbers of notifications say nothing after so long.
+const NUMBERS_GO_ROUND: Duration = Duration::from_secs(128);

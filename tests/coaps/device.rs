@@ -4,11 +4,12 @@ use std::fs;
 use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 
-use coap_lite::{ContentFormat, MessageType, Packet};
+use coap_lite::{CoapOption, ContentFormat, MessageType, Packet};
+use serde_json::Value;
 
 use crate::support::coap::{receive_from, upstream};
 use crate::support::process::{Lines, Process};
-use crate::support::{Files, Mgate, manifest};
+use crate::support::{Files, Mgate, local_address, manifest, wait_until};
 use crate::{KEY, hex, port_of};
 
 #[test]
@@ -45,7 +46,12 @@ fn example_device_sends_again_what_nobody_answered_and_hears_what_it_observes() 
     let (again, way) = receive(&upstream);
     assert_eq!(again.to_bytes(), first.to_bytes());
     assert_eq!(first.get_content_format(), Some(ContentFormat::ApplicationSenmlJSON));
-    assert!(String::from_utf8_lossy(&first.payload).starts_with(r#"[{"n":"uptime","u":"s","v":"#));
+    let reading = &serde_json::from_slice::<Value>(&first.payload).unwrap()[0];
+    assert_eq!([&reading["n"], &reading["u"]], ["uptime", "s"]);
+    assert!(
+        reading["v"].is_number() && reading["t"].as_u64().unwrap() > 1 << 28,
+        "RFC 8428 §4.5.3: {reading}"
+    );
     // a notification comes first, and the answer by itself
     let mut told = Packet::new();
     told.header.set_type(MessageType::Confirmable);
@@ -70,8 +76,9 @@ fn example_device_sends_again_what_nobody_answered_and_hears_what_it_observes() 
 #[test]
 fn example_device_goes_on_when_its_gateway_is_back() {
     let (files, upstream) = (files(), upstream());
-    let mut mgate = Mgate::start(&files, &with_upstream(0, &upstream));
-    let port = mgate.address().port();
+    // where nothing else is bound while mgate is away
+    let port = local_address().port();
+    let mut mgate = Mgate::start(&files, &with_upstream(port, &upstream));
     let (mut device, said) = start(&files, &mgate, &["--psk", "devices.psk", "--count", "2"]);
     let (first, way) = receive(&upstream);
     answer(&upstream, way, &first, "2.04", |_| ());
@@ -80,11 +87,58 @@ fn example_device_goes_on_when_its_gateway_is_back() {
     mgate.terminate();
     assert!(mgate.wait().success());
     let _mgate = Mgate::start(&files, &with_upstream(port, &upstream));
-    let (second, way) = receive(&upstream);
+    // the first may have come more than once
+    let (second, way) = receive_other(&upstream, &unanswered);
     assert_eq!(second.payload, unanswered.payload, "nothing is lost");
     answer(&upstream, way, &second, "2.04", |_| ());
     assert!(device.wait().success(), "{}", said.text());
     assert_eq!(said.lines(), ["answered: 2.04", "answered: 5.03", "answered: 2.04"]);
+}
+
+#[test]
+fn example_device_tries_again_what_is_not_taken_now_and_gives_up_what_is_refused() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_upstream(0, &upstream));
+    let (mut device, said) = start(&files, &mgate, &["--psk", "devices.psk", "--count", "2"]);
+    let (first, way) = receive(&upstream);
+    let mut latest = first.clone();
+    answer(&upstream, way, &first, "4.29", |answer| answer.add_option(CoapOption::MaxAge, vec![1]));
+    for code in ["5.03", "2.04"] {
+        let (again, way) = receive_other(&upstream, &latest);
+        assert_eq!(again.payload, first.payload, "nothing is lost");
+        answer(&upstream, way, &again, code, |_| ());
+        latest = again;
+    }
+    let (second, way) = receive_other(&upstream, &latest);
+    assert_ne!(second.payload, first.payload);
+    answer(&upstream, way, &second, "4.03", |_| ());
+    assert!(!device.wait().success());
+    let answered = ["answered: 4.29", "answered: 5.03", "answered: 2.04", "answered: 4.03"];
+    assert_eq!(said.lines(), answered);
+    mgate.log.wait_for("the client ended it");
+    assert_eq!(mgate.log.count("session opened"), 1);
+}
+
+#[test]
+fn example_device_observes_again_when_an_observation_ends() {
+    let (files, upstream) = (files(), upstream());
+    let mgate = Mgate::start(&files, &with_upstream(0, &upstream));
+    let arguments = ["--psk", "devices.psk", "--interval", "3600", "--observe"];
+    let (_device, said) = start(&files, &mgate, &arguments);
+    let (observe, way) = receive(&upstream);
+    answer(&upstream, way, &observe, "2.05", |answer| answer.set_observe_value(1));
+    let (reading, _) = receive_other(&upstream, &observe);
+    answer(&upstream, way, &reading, "2.04", |_| ());
+    answer(&upstream, way, &observe, "4.04", |answer| {
+        answer.header.set_type(MessageType::NonConfirmable);
+        answer.header.message_id = 0x1234;
+    });
+    let (again, way) = receive_other(&upstream, &reading);
+    assert_eq!(again.get_observe_value(), Some(Ok(0)));
+    answer(&upstream, way, &again, "2.05", |answer| answer.set_observe_value(1));
+    wait_until("it observes again", || said.lines().len() == 4);
+    let expected = ["observing: 2.05", "answered: 2.04", "heard: 4.04 ", "observing: 2.05"];
+    assert_eq!(said.lines(), expected);
 }
 
 /// Starts the device, in the folder with its files.
@@ -94,7 +148,8 @@ fn start(files: &Files, mgate: &Mgate, arguments: &[&str]) -> (Process, Lines) {
     assert!(program.exists(), "it is not built: run scripts/test, or cargo build --example coaps_device");
     let mut command = Command::new(program);
     let url = format!("coaps://{}/channels/dev-1/messages", mgate.address());
-    command.current_dir(files.path(".")).args(["--interval", "0"]).args(arguments).arg(url);
+    let interval = if arguments.contains(&"--interval") { &[][..] } else { &["--interval", "0"] };
+    command.current_dir(files.path(".")).args(interval).args(arguments).arg(url);
     Process::start_with_stdout(&mut command)
 }
 
@@ -117,6 +172,16 @@ fn with_upstream(port: u16, upstream: &UdpSocket) -> String {
 fn receive(upstream: &UdpSocket) -> (Packet, SocketAddr) {
     let (message, way) = receive_from(upstream);
     (Packet::from_bytes(&message).unwrap(), way)
+}
+
+/// What comes and is not `before`, which may come again.
+fn receive_other(upstream: &UdpSocket, before: &Packet) -> (Packet, SocketAddr) {
+    loop {
+        let (message, way) = receive(upstream);
+        if message.get_token() != before.get_token() {
+            return (message, way);
+        }
+    }
 }
 
 fn answer(upstream: &UdpSocket, way: SocketAddr, request: &Packet, code: &str, change: impl Fn(&mut Packet)) {
