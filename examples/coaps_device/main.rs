@@ -156,6 +156,7 @@ impl Device {
     }
 
     /// A reading as SenML (RFC 8428).
+    #[expect(clippy::disallowed_methods, reason = "a device has a clock of its own")]
     fn publication(&mut self) -> Packet {
         let mut request = self.request(RequestType::Post);
         let uptime = self.started.elapsed().as_secs_f64();

@@ -62,6 +62,12 @@ fn example_device_sends_again_what_nobody_answered_and_hears_what_it_observes() 
     told.payload = b"news".to_vec();
     upstream.send_to(&told.to_bytes().unwrap(), way).unwrap();
     assert_eq!(receive_from(&upstream).0, [0x60, 0, 0x12, 0x34]);
+    // one that was overtaken says nothing any more
+    told.header.message_id = 0x1235;
+    told.set_observe_value(1);
+    told.payload = b"old news".to_vec();
+    upstream.send_to(&told.to_bytes().unwrap(), way).unwrap();
+    assert_eq!(receive_from(&upstream).0, [0x60, 0, 0x12, 0x35]);
     let [high, low] = first.header.message_id.to_be_bytes();
     upstream.send_to(&[0x60, 0, high, low], way).unwrap();
     answer(&upstream, way, &first, "2.04", |answer| {
