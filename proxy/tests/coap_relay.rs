@@ -109,6 +109,25 @@ async fn route_that_leads_elsewhere_takes_its_peers_along() {
 }
 
 #[tokio::test]
+async fn what_waits_while_the_route_moves_goes_where_it_leads_then() {
+    let patient = |limits: &mut Limits| limits.decision_timeout = PATIENCE;
+    let mut route = Route::with("127.0.0.1:0", patient).await;
+    let client = route.client("127.0.0.1").await;
+    client.send(&get(1, "a")).await.unwrap();
+    route.upstream_answers().await;
+    heard(&client).await;
+    client.send(&get(2, "slow")).await.unwrap();
+    client.send(&PING).await.unwrap();
+    assert!(heard(&client).await.starts_with("RST 0.00 id 9 "), "by now the request waits");
+    let (upstream, mut endpoint) = Route::endpoint(Limits::default(), mpsc::channel(1).0).await;
+    endpoint.gate.policies = Chain::new(vec![Arc::new(Anything)]);
+    route.upstream = upstream;
+    route.signal.send_modify(|signal| _ = signal.renew(endpoint));
+    assert_eq!(route.upstream_answers().await, get(2, "slow"));
+    assert!(heard(&client).await.starts_with("ACK 2.05 id 2 "));
+}
+
+#[tokio::test]
 async fn peers_that_are_made_up_lock_nobody_out() {
     let mut route = Route::at("127.0.0.1:0").await;
     for number in 1..=2 * PEERS as u32 {
@@ -312,6 +331,19 @@ impl Policy for Names {
     }
 }
 
+/// Allows all there is.
+struct Anything;
+
+impl Policy for Anything {
+    fn name(&self) -> &str {
+        "anything"
+    }
+
+    fn evaluate(&self, _query: &Query<'_>, _now: Now) -> Answer {
+        Answer::Ready(Decision::Allow(Grant::default()))
+    }
+}
+
 /// Passes on what it is told of sessions.
 struct Told(mpsc::Sender<String>);
 
@@ -357,6 +389,8 @@ fn stay(limits: &mut Limits) {
     limits.connect_timeout = Duration::from_secs(3600);
 }
 
+/// RFC 7252 §4.3
+const PING: [u8; 4] = [0x40, 0, 0, 9];
 const PEERS: usize = 50;
 const SHARDS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(20);

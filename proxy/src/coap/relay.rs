@@ -296,12 +296,13 @@ impl Relay {
         drop(signal);
         self.now = self.clock.read();
         self.renew_dtls();
-        for key in concerned {
-            self.input(key, Input::Reauthorize);
-        }
         if has_moved {
+            // before anything is judged by the new rules, which are not about the old upstream
             let gone = io::Error::other("the route leads to another");
             self.table.keys().into_iter().for_each(|key| self.lose_upstream(key, &gone));
+        }
+        for key in concerned {
+            self.input(key, Input::Reauthorize);
         }
     }
 

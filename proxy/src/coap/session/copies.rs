@@ -92,14 +92,15 @@ impl Session {
     /// Answers a request for which something was waited for that is there now.
     pub(super) fn release(&mut self, id: u16, cx: &mut Context<'_>) {
         let Some(open) = self.exchanges.find_open(id) else { return };
-        let may_answer = open.copy == Copy::Done && !open.is_doubted;
+        // by now the route may lead elsewhere
+        let may_answer = open.ends_here && open.copy == Copy::Done && !open.is_doubted;
         match open.held.take() {
             Some(held) => {
                 if let Ok(message) = decode(&held) {
                     self.response(id, &message, cx);
                 }
             }
-            None if may_answer && cx.endpoint.ends_here() => self.answer_published(id, cx),
+            None if may_answer => self.answer_published(id, cx),
             None => {}
         }
     }

@@ -60,6 +60,8 @@ pub(super) struct Open {
     pub(super) is_doubted: bool,
     /// Whether the upstream said that the response will come apart.
     pub(super) is_acknowledged: bool,
+    /// Whether it goes to the mirror and nowhere else.
+    pub(super) ends_here: bool,
     pub(super) copy: Copy,
     /// What the upstream answered, until the copy is stored and there is no doubt.
     pub(super) held: Option<Box<[u8]>>,
@@ -254,7 +256,7 @@ impl Open {
 
     /// Whether it waits for the upstream's socket, and for nothing else.
     pub(super) fn is_unsent(&self) -> bool {
-        self.passed_at.is_none() && !self.is_doubted
+        self.passed_at.is_none() && !self.is_doubted && !self.ends_here
     }
 
     /// Whether the upstream may never answer it, and nobody waits for what it brings about.

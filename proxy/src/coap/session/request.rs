@@ -330,10 +330,11 @@ impl Session {
             deadline: now + cx.endpoint.gate.limits.upstream_timeout,
             is_doubted: false,
             is_acknowledged: false,
+            ends_here: cx.endpoint.ends_here(),
             copy,
             held: None,
         };
-        match cx.endpoint.ends_here() {
+        match open.ends_here {
             true => self.keep(message, open, cx),
             false => self.hand_on(message, open, cx),
         }

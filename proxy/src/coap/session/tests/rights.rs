@@ -223,6 +223,17 @@ fn copy_that_is_stored_answers_nobody_who_is_in_doubt() {
 }
 
 #[test]
+fn request_of_the_upstream_is_not_answered_where_the_route_leads_nowhere_by_now() {
+    let mut story = Story::of_messages();
+    story.client("CON POST 1 t /channels/1/messages =1");
+    story.endpoint.upstream = None;
+    story.input(Input::Reauthorize);
+    assert!(story.client_hears().is_empty());
+    story.input(Input::Lost);
+    assert_eq!(story.client_hears(), ["ACK 5.03 1 t max-age=5"]);
+}
+
+#[test]
 fn answer_is_not_delivered_to_whose_credentials_end() {
     let mut story = Story::new();
     story.client("CON GET 1 t /a ?auth=good-soon").upstream("ACK 0.00 1 -").client_hears();
