@@ -109,7 +109,7 @@ impl Session {
         let Some(open) = self.exchanges.take(id) else { return };
         Self::acknowledge_held(&open, cx);
         if open.is_begin() {
-            self.forget_unconfirmed(open.token, Ender::Gateway(None), cx);
+            self.forget_unconfirmed(open.token, Ender::with(&open), cx);
         }
     }
 
@@ -124,10 +124,11 @@ impl Session {
     pub(super) fn fail(&mut self, id: u16, ending: Ending, cx: &mut Context<'_>) {
         let Some(open) = self.exchanges.find_open(id) else { return };
         let (token, room, is_begin) = (open.token, open.request.len(), open.is_begin());
+        let ender = Ender::with(open);
         let is_unwanted = decode(&open.request).is_ok_and(|request| request.has_no_use_for(ending.code));
         Self::acknowledge_held(open, cx);
         if is_begin {
-            self.forget_unconfirmed(token, Ender::Gateway(None), cx);
+            self.forget_unconfirmed(token, ender, cx);
         }
         if is_unwanted {
             self.exchanges.close(id);

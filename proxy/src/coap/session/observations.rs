@@ -38,8 +38,15 @@ pub(super) enum Ender {
     Client,
     /// mgate, which tells both, the client with a code; or without, where that is not there to hear it.
     Gateway(Option<Code>),
-    /// The upstream, which has said its last word about it.
+    /// The upstream, which has said its last word about it, or never heard of it.
     Upstream,
+}
+
+impl Ender {
+    /// Who has an observation end with the request that was to begin it: of what was never sent nobody is told.
+    pub(super) fn with(open: &Open) -> Self {
+        if open.passed_at.is_some() { Self::Gateway(None) } else { Self::Upstream }
+    }
 }
 
 /// The last messages of the upstream that were no acknowledgements.

@@ -262,6 +262,27 @@ fn upstream_is_told_where_mgate_ends_an_observation() {
 }
 
 #[test]
+fn upstream_hears_nothing_of_an_observation_that_was_never_asked_for() {
+    let unsent = || {
+        let mut story = Story::new();
+        story.input(Input::Datagram(Side::Client, &m("CON GET 1 t /slow observe=0")));
+        story.input(Input::Decided(Side::Client, waiting::allow()));
+        story.input(Input::Reauthorize);
+        story.input(Input::Upstream(Ok(())));
+        story
+    };
+    let mut denied = unsent();
+    denied.input(Input::Reviewed(Decision::Deny(Reason::new(Cause::NotAuthorized))));
+    assert_eq!(denied.client_hears(), ["ACK 4.03 1 t"]);
+    assert!(denied.upstream_hears().is_empty());
+    denied.client("CON GET 2 t /a observe=0");
+    assert_eq!(denied.upstream_hears(), ["CON GET 2 t observe=0 /a"], "the token is free");
+    let mut abandoned = unsent();
+    abandoned.client("CON GET 1 u /a");
+    assert_eq!(abandoned.upstream_hears(), ["CON GET 1 u /a"]);
+}
+
+#[test]
 fn token_of_an_observation_that_is_over_is_not_free_at_once() {
     let mut story = observing();
     story.upstream("NON 2.05 901 t observe=3 =22").client("RST 0.00 901 -").client_hears();
