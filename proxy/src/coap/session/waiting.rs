@@ -92,12 +92,15 @@ impl Session {
     }
 
     /// Asks from the start what a datagram waits for; what it is answered from then on is not what was asked
-    /// before. It does not get more time.
+    /// before. It does not get more time, unless it has to wait for the review first.
     pub(super) fn ask_anew(&mut self, side: Side, cx: &mut Context<'_>) {
         let Some(waiting) = self.lane_mut(side).waiting.take() else { return };
         let Ok(message) = decode(&waiting.datagram) else { return };
         match side {
             Side::Client => self.identify(&message, cx),
+            Side::Upstream if self.must_wait_for_review(&message, cx) => {
+                return self.from_upstream.queue.push_front(waiting.datagram);
+            }
             Side::Upstream => self.notify(&message, None, cx),
         }
         if let Some(again) = &mut self.lane_mut(side).waiting {

@@ -99,6 +99,24 @@ fn notification_that_nobody_is_asked_about_waits_for_the_review() {
 }
 
 #[test]
+fn notification_that_waits_for_a_decision_waits_for_the_review_where_there_is_none_any_more() {
+    for is_allowed in [true, false] {
+        let mut story = Story::new();
+        story.client("CON GET 1 t /slow observe=0");
+        story.input(Input::Decided(Side::Client, allow()));
+        story.input(Input::Upstream(Ok(())));
+        story.upstream("ACK 2.05 1 t observe=2").upstream("NON 2.05 900 t observe=3 =x").client_hears();
+        story.endpoint.options.deliveries = crate::coap::Deliveries::Pass;
+        story.input(Input::Reauthorize);
+        assert!(story.client_hears().is_empty());
+        let decision = if is_allowed { allow() } else { Decision::Deny(Reason::new(Cause::NotAuthorized)) };
+        story.input(Input::Reviewed(decision));
+        let told = story.client_hears().iter().any(|heard| heard == "NON 2.05 900 t observe=3 =x");
+        assert_eq!(told, is_allowed);
+    }
+}
+
+#[test]
 fn review_that_takes_too_long_ends_what_was_allowed() {
     let mut story = Story::new();
     story.client("CON GET 1 t /slow observe=0");
