@@ -5,7 +5,7 @@ use std::time::Instant;
 use mgate_policies::{Action, Cause, Reason};
 
 use super::exchanges::{EXCHANGE_LIFETIME, Open};
-use super::observations::Ender;
+use super::observations::{Ender, Fated};
 use super::{Context, Output, Session, Upstream};
 use crate::coap::codec::decode;
 use crate::coap::encode::{encode, encode_empty};
@@ -107,7 +107,7 @@ impl Session {
     pub(super) fn abandon(&mut self, id: u16, cx: &mut Context<'_>) {
         self.copies.iter_mut().filter(|(copy, _)| *copy == Some(id)).for_each(|(copy, _)| *copy = None);
         let Some(open) = self.exchanges.take(id) else { return };
-        Self::acknowledge_held(&open, cx);
+        self.drop_held(open.held.as_deref(), cx);
         if open.is_begin() {
             self.forget_unconfirmed(open.token, Ender::with(&open), cx);
         }
@@ -124,9 +124,9 @@ impl Session {
     pub(super) fn fail(&mut self, id: u16, ending: Ending, cx: &mut Context<'_>) {
         let Some(open) = self.exchanges.find_open(id) else { return };
         let (token, room, is_begin) = (open.token, open.request.len(), open.is_begin());
-        let ender = Ender::with(open);
+        let (held, ender) = (open.held.take(), Ender::with(open));
         let is_unwanted = decode(&open.request).is_ok_and(|request| request.has_no_use_for(ending.code));
-        Self::acknowledge_held(open, cx);
+        self.drop_held(held.as_deref(), cx);
         if is_begin {
             self.forget_unconfirmed(token, ender, cx);
         }
@@ -137,8 +137,12 @@ impl Session {
         self.reply(id, ending, room, cx);
     }
 
-    fn acknowledge_held(open: &Open, cx: &mut Context<'_>) {
-        if let Some(held) = open.held.as_deref().and_then(|held| decode(held).ok()) {
+    /// The client will never see what was held; where it comes again, it is acknowledged again. RFC 7252 §4.5
+    fn drop_held(&mut self, held: Option<&[u8]>, cx: &mut Context<'_>) {
+        let held = held.and_then(|held| decode(held).ok());
+        // an acknowledgement has the identifier of the request
+        if let Some(held) = held.filter(|held| held.kind != Kind::Acknowledgement) {
+            self.arrivals.set(held.id, Fated::Refused);
             Self::acknowledge(&held, cx);
         }
     }

@@ -199,6 +199,8 @@ fn answer_waits_until_it_is_known_whether_it_may_be_delivered() {
         let heard = story.client_hears();
         assert!(heard.len() == 1 && heard[0].starts_with(&format!("NON {code} ")), "{heard:?}");
         assert_eq!(story.upstream_hears(), ["ACK 0.00 900 -"], "it need not send that again");
+        story.upstream("CON 2.05 900 t =x");
+        assert_eq!(story.upstream_hears(), ["ACK 0.00 900 -"], "it did not hear that");
     }
 }
 
