@@ -158,6 +158,7 @@ impl Session {
         if is_judged && must_wait {
             if self.from_upstream.queue(message.bytes) {
                 self.arrivals.add(message, cx.now.instant);
+                answered.into_iter().for_each(|id| self.extend(id, cx));
             }
             return;
         }
@@ -268,7 +269,9 @@ impl Session {
 
     /// Gives a request more time, as the upstream has answered it and a decision is waited for.
     fn extend(&mut self, id: u16, cx: &Context<'_>) {
-        let until = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
+        // others may be asked about before it
+        let patience = EXCHANGE_LIFETIME.max(cx.endpoint.gate.limits.decision_timeout);
+        let until = cx.now.instant + patience;
         let open = self.exchanges.find_open(id);
         open.into_iter().for_each(|open| open.deadline = open.deadline.max(until));
     }

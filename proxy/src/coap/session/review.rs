@@ -46,9 +46,9 @@ impl Session {
         }
         self.observations.iter_mut().for_each(|it| it.until = Some(cx.now.instant));
         let observed = self.observations.iter().map(|it| Subject::Observation(it.token));
-        // from the end on: who waits for an answer comes first
-        let rest: Vec<_> =
-            observed.chain(self.exchanges.open().iter().map(|open| Subject::Request(open.id))).collect();
+        // from the end on: who waits for an answer comes first, and the oldest of them
+        let asked_for = self.exchanges.open().iter().rev().map(|open| Subject::Request(open.id));
+        let rest: Vec<_> = observed.chain(asked_for).collect();
         self.review = (!rest.is_empty()).then(|| Box::new(Review { rest, asked: None }));
         self.ask_anew(Side::Client, cx);
         self.ask_anew(Side::Upstream, cx);

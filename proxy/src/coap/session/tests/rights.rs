@@ -117,6 +117,33 @@ fn notification_that_waits_for_a_decision_waits_for_the_review_where_there_is_no
 }
 
 #[test]
+fn first_notification_does_not_come_too_late_by_the_review() {
+    let mut story = Story::with(|gate, options| {
+        gate.limits.upstream_timeout = 2 * SECOND;
+        options.deliveries = crate::coap::Deliveries::Pass;
+    });
+    story.client("CON GET 1 t /slow observe=0");
+    story.input(Input::Decided(Side::Client, allow()));
+    story.input(Input::Upstream(Ok(())));
+    story.input(Input::Reauthorize);
+    story.upstream("ACK 2.05 1 t observe=2 =x").pass(3 * SECOND);
+    assert!(story.client_hears().is_empty());
+    story.input(Input::Reviewed(allow()));
+    assert!(story.client_hears().is_empty(), "the observation is asked about, too");
+    story.input(Input::Reviewed(allow()));
+    assert_eq!(story.client_hears(), ["ACK 2.05 1 t observe=2 =x"]);
+}
+
+#[test]
+fn oldest_request_is_asked_about_first() {
+    let mut story = Story::new();
+    (1..4).for_each(|id| _ = story.client(&format!("CON GET {id} t{id} /{id}")));
+    let before = story.asked();
+    story.input(Input::Reauthorize);
+    assert_eq!(story.asked(), before);
+}
+
+#[test]
 fn review_that_takes_too_long_ends_what_was_allowed() {
     let mut story = Story::new();
     story.client("CON GET 1 t /slow observe=0");
