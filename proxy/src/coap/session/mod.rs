@@ -292,7 +292,7 @@ impl Session {
         let times = [
             self.from_client.deadline(),
             self.from_upstream.deadline(),
-            self.copies.front().map(|(_, until)| *until),
+            self.copies.iter().map(|(_, until)| *until).min(),
             self.exchanges.forgets_at(),
             self.operations.forgets_at(),
             self.review_timeout(),

@@ -70,6 +70,16 @@ fn copies_are_told_apart_by_their_order() {
 }
 
 #[test]
+fn copy_is_given_up_in_time_behind_one_that_was_given_up() {
+    let mut story = storing();
+    story.upstream("ACK 2.04 1 t").pass(5 * SECOND);
+    story.client("CON POST 2 u /channels/1/messages =2").upstream("ACK 2.04 2 u").pass(6 * SECOND);
+    assert_eq!(story.client_hears(), ["ACK 5.03 1 t max-age=5"]);
+    story.pass(5 * SECOND);
+    assert_eq!(story.client_hears(), ["ACK 5.03 2 u max-age=5"]);
+}
+
+#[test]
 fn error_that_ends_an_observation_is_no_message() {
     let mut story = Story::of_messages();
     story.seen.wants_deliveries.store(true, Ordering::Relaxed);
