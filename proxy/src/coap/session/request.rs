@@ -291,8 +291,11 @@ impl Session {
         }
     }
 
-    /// Goes on with a request that may pass, for all that policies say.
+    /// Goes on with a request that may pass, for all that policies say, and for which the client still waits.
     fn allowed(&mut self, message: &Message<'_>, judged: Judged, grounds: &Grounds, cx: &mut Context<'_>) {
+        if self.exchanges.find(message.id).is_none() {
+            return;
+        }
         let Judged { target, client } = &judged;
         if target.observe == Some(Observe::Begin) && !self.has_room_for(message.token, cx) {
             let reason = Reason::with_detail(Cause::QuotaExceeded, "too many observations");

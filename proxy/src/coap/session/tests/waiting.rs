@@ -40,6 +40,23 @@ fn decision_that_is_late_is_a_no() {
 }
 
 #[test]
+fn decision_that_comes_when_the_request_is_forgotten_is_too_late() {
+    let mut story = Story::with(|gate, _| {
+        gate.limits.decision_timeout = 10 * MINUTE;
+        gate.limits.idle_timeout = Some(60 * MINUTE);
+    });
+    story.client("CON GET 1 t /a").upstream("ACK 2.05 1 t").client("CON PUT 2 u /slow =1");
+    story.client_hears();
+    story.upstream_hears();
+    story.pass(5 * MINUTE);
+    story.input(Input::Decided(Side::Client, allow()));
+    assert!(story.upstream_hears().is_empty());
+    assert!(story.mirrored().is_empty());
+    story.client("CON GET 3 v /a");
+    assert_eq!(story.upstream_hears(), ["CON GET 3 v /a"]);
+}
+
+#[test]
 fn unknown_client_waits_for_its_name() {
     let mut story = Story::new();
     story.client("CON GET 1 t /a ?auth=slow");
