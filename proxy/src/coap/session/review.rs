@@ -23,6 +23,8 @@ pub(super) struct Review {
     rest: Vec<Subject>,
     /// What is being asked about, where somebody needs time for it.
     asked: Option<(Subject, Suspended, Instant)>,
+    /// What was being asked about when rights changed once more, and until when: it gets no more time by that.
+    interrupted: Option<(Subject, Instant)>,
 }
 
 /// What is asked about again.
@@ -31,6 +33,12 @@ enum Subject {
     Observation(Token),
     /// By its message identifier, if it is still in doubt.
     Request(u16),
+}
+
+impl Review {
+    fn interrupted(self) -> Option<(Subject, Instant)> {
+        self.asked.map(|(subject, _, until)| (subject, until)).or(self.interrupted)
+    }
 }
 
 impl Session {
@@ -48,8 +56,10 @@ impl Session {
         let observed = self.observations.iter().map(|it| Subject::Observation(it.token));
         // from the end on: who waits for an answer comes first, and the oldest of them
         let asked_for = self.exchanges.open().iter().rev().map(|open| Subject::Request(open.id));
-        let rest: Vec<_> = observed.chain(asked_for).collect();
-        self.review = (!rest.is_empty()).then(|| Box::new(Review { rest, asked: None }));
+        let mut rest: Vec<_> = observed.chain(asked_for).collect();
+        let interrupted = self.review.take().and_then(|review| review.interrupted());
+        rest.sort_by_key(|subject| interrupted.is_some_and(|(asked, _)| asked == *subject));
+        self.review = (!rest.is_empty()).then(|| Box::new(Review { rest, asked: None, interrupted }));
         self.ask_anew(Side::Client, cx);
         self.ask_anew(Side::Upstream, cx);
         self.go_on_reviewing(cx);
@@ -171,7 +181,10 @@ impl Session {
         cx: &Context<'_>,
     ) {
         let until = cx.now.instant + cx.endpoint.gate.limits.decision_timeout;
-        self.review.get_or_insert_default().asked = Some((subject, suspended, until));
+        let review = self.review.get_or_insert_default();
+        let earlier = review.interrupted.take().filter(|(asked, _)| *asked == subject);
+        let until = earlier.map_or(until, |(_, earlier)| earlier.min(until));
+        review.asked = Some((subject, suspended, until));
         self.outputs.push_back(Output::Review(future));
     }
 

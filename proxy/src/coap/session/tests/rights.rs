@@ -232,6 +232,18 @@ fn answer_waits_until_it_is_known_whether_it_may_be_delivered() {
 }
 
 #[test]
+fn changes_in_a_row_give_no_more_time() {
+    let mut story = in_doubt();
+    for _ in 0..2 {
+        story.pass(2 * SECOND);
+        story.input(Input::Reauthorize);
+    }
+    story.pass(2 * SECOND);
+    let heard = story.client_hears();
+    assert!(heard.len() == 1 && heard[0].starts_with("NON 5.03 "), "{heard:?}");
+}
+
+#[test]
 fn request_that_waits_for_its_socket_is_sent_once_it_is_allowed_again() {
     for is_allowed in [true, false] {
         let mut story = Story::new();
