@@ -82,16 +82,13 @@ impl Session {
     }
 
     /// Whether what the upstream tells waits until it is known if the client may still be told. Where policies are asked
-    /// about each notification, they say so themselves.
+    /// about each notification, they say so themselves, but not whether its request may still be answered.
     pub(super) fn must_wait_for_review(&mut self, message: &Message<'_>, cx: &Context<'_>) -> bool {
-        let Some(review) =
-            self.review.as_deref().filter(|_| cx.endpoint.options.deliveries == Deliveries::Pass)
-        else {
-            return false;
-        };
+        let Some(review) = self.review.as_deref() else { return false };
         let observed = Subject::Observation(message.token);
         let is_asked = review.asked.as_ref().is_some_and(|(asked, ..)| *asked == observed);
-        is_asked || review.rest.contains(&observed) || self.is_answer_in_doubt(message)
+        let is_observed = is_asked || review.rest.contains(&observed);
+        is_observed && cx.endpoint.options.deliveries == Deliveries::Pass || self.is_answer_in_doubt(message)
     }
 
     pub(super) fn review_timeout(&self) -> Option<Instant> {

@@ -144,6 +144,25 @@ fn oldest_request_is_asked_about_first() {
 }
 
 #[test]
+fn first_notification_waits_for_the_review_of_its_request() {
+    for is_allowed in [true, false] {
+        let mut story = Story::of_messages();
+        story.client("CON GET 1 t /channels/1/messages/slow observe=0");
+        story.input(Input::Decided(Side::Client, allow()));
+        story.input(Input::Upstream(Ok(())));
+        story.input(Input::Reauthorize);
+        story.upstream("ACK 2.05 1 t observe=2 =x");
+        story.input(Input::Decided(Side::Upstream, allow()));
+        assert!(story.client_hears().is_empty());
+        let decision = if is_allowed { allow() } else { Decision::Deny(Reason::new(Cause::NotAuthorized)) };
+        story.input(Input::Reviewed(decision));
+        story.input(Input::Decided(Side::Upstream, allow()));
+        let expected = if is_allowed { "ACK 2.05 1 t observe=2 =x" } else { "ACK 4.03 1 t" };
+        assert_eq!(story.client_hears(), [expected]);
+    }
+}
+
+#[test]
 fn review_that_takes_too_long_ends_what_was_allowed() {
     let mut story = Story::new();
     story.client("CON GET 1 t /slow observe=0");
