@@ -60,7 +60,7 @@ impl UdpListener {
         let socket = register(self.0)?;
         let state = UdpSocketState::new(socket.get_ref().into())?;
         allow_fragments(socket.get_ref());
-        let is_anywhere = socket.get_ref().local_addr()?.ip().is_unspecified();
+        let is_anywhere = socket.get_ref().local_addr()?.ip().to_canonical().is_unspecified();
         Ok(Datagrams { socket, state, is_anywhere })
     }
 }
@@ -267,6 +267,22 @@ mod tests {
         let mut buffer = [0; 10];
         // a connected socket hears nobody else
         assert_eq!(client.recv(&mut buffer).await.unwrap(), 1);
+    }
+
+    #[tokio::test]
+    async fn answer_leaves_from_where_it_was_asked_for_at_a_mapped_address_too() {
+        let listener = UdpListener::bind("[::ffff:0.0.0.0]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let datagrams = listener.register().unwrap();
+        let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        client.connect(("127.0.0.2", port)).await.unwrap();
+        client.send(b"hello").await.unwrap();
+        let mut batch = Batch::<1>::new();
+        datagrams.receive(&mut batch).await.unwrap();
+        batch.iter().for_each(|(way, datagram)| datagrams.send(way, datagram).unwrap());
+        let answer =
+            tokio::time::timeout(std::time::Duration::from_secs(20), client.recv(&mut [0; 10])).await;
+        assert_eq!(answer.unwrap().unwrap(), 5);
     }
 
     #[cfg(target_os = "linux")]
