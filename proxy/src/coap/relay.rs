@@ -9,6 +9,8 @@ mod readable;
 mod room;
 mod secured;
 pub mod shard;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::io;

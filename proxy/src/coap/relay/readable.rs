@@ -58,6 +58,11 @@ impl Readable {
         self.0.keys().pop_front()
     }
 
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.keys().len()
+    }
+
     /// Takes the socket of a peer, which is heard from now on.
     pub(super) fn watch(&self, key: Key, socket: AsyncFd<UdpSocket>) -> Connected {
         let socket = Arc::new(socket);

@@ -21,10 +21,11 @@ use crate::gate::Side;
 use crate::transport::udp::{self, Batch};
 
 impl Relay {
-    /// Takes what one upstream sent, and others that are ready by now.
+    /// Takes what one upstream sent, and others that are ready by now; each once.
     pub(super) fn read_upstreams(&mut self, first: Key, responses: &mut Batch<RESPONSES>) {
+        let others = self.readable.len().min(UPSTREAMS - 1);
         self.read_upstream(first, responses);
-        for _ in 1..UPSTREAMS {
+        for _ in 0..others {
             let Some(key) = self.readable.take() else { break };
             self.read_upstream(key, responses);
         }

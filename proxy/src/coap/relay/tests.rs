@@ -1,0 +1,80 @@
+//! Turns of a relay that are taken by hand.
+
+use std::net::{Ipv4Addr, UdpSocket};
+
+use mgate_policies::{Answer, Chain, Policy, Query, Transforms};
+use tokio::io::unix::AsyncFd;
+
+use super::*;
+use crate::coap::{Options, Upstream};
+use crate::gate::{Authenticators, Gate, Limits, Observer, PacketSeen, SessionEvent};
+use crate::listener::Bounds;
+use crate::transport::UdpListener;
+
+#[tokio::test]
+async fn upstream_that_says_much_has_one_turn_before_others_have_theirs() {
+    let (mut relay, _signal) = relay();
+    relay.take_datagram(WAY, &GET);
+    let key = relay.table.keys()[0];
+    let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let (upstream, socket) = (bind(), bind());
+    upstream.connect(socket.local_addr().unwrap()).unwrap();
+    socket.connect(upstream.local_addr().unwrap()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = AsyncFd::with_interest(socket, tokio::io::Interest::READABLE).unwrap();
+    relay.take_event(key, Event::Dialed(Ok(socket)));
+    (0..3 * RESPONSES).for_each(|_| _ = upstream.send(b"x").unwrap());
+    let ready = relay.readable.next().await;
+    relay.read_upstreams(ready, &mut Batch::new());
+    let socket = Arc::clone(relay.table.get(key).unwrap().upstream.as_ref().unwrap().socket());
+    let left = std::iter::from_fn(|| socket.get_ref().recv(&mut [0; 10]).ok()).count();
+    assert_eq!(left, 2 * RESPONSES);
+}
+
+/// A relay whose policy comes to no decision.
+fn relay() -> (Relay, watch::Sender<Signal<Endpoint>>) {
+    let gate = Gate {
+        route: "sensors".into(),
+        authenticators: Authenticators::default(),
+        transforms: Transforms::default(),
+        policies: Chain::new(vec![Arc::new(Slow)]),
+        mirror: None,
+        observer: Arc::new(Deaf),
+        limits: Limits::default(),
+    };
+    let upstream = Upstream { host: "127.0.0.1".to_owned(), port: 5683 };
+    let endpoint = Endpoint::new(gate, Options::default(), Some(upstream));
+    let (signal, watched) = watch::channel(Signal::new(endpoint));
+    let bounds = Bounds { connections: 1, connections_per_address: 1 };
+    let listeners = UdpListener::bind_several((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
+    let shard = Shard::of(listeners).into_iter().next().unwrap();
+    (Relay::new(shard, Admission::new(bounds, Vec::new()), watched).unwrap(), signal)
+}
+
+struct Slow;
+
+impl Policy for Slow {
+    fn name(&self) -> &str {
+        "slow"
+    }
+
+    fn evaluate(&self, _query: &Query<'_>, _now: Now) -> Answer {
+        Answer::Pending(Box::pin(std::future::pending()))
+    }
+}
+
+struct Deaf;
+
+impl Observer for Deaf {
+    fn wants_packets(&self) -> bool {
+        false
+    }
+
+    fn packet(&self, _packet: &PacketSeen<'_>) {}
+
+    fn session(&self, _event: &SessionEvent<'_>) {}
+}
+
+/// A confirmable GET.
+const GET: [u8; 6] = [0x40, 1, 0, 1, 0xb1, b'a'];
+const WAY: Way = Way { peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 40_000), own: None };
