@@ -284,6 +284,10 @@ impl Relay {
     /// Tells sessions what the signal says.
     fn heed(&mut self) {
         let signal = self.signal.borrow_and_update();
+        if signal.epoch() == self.epoch && Arc::ptr_eq(signal.endpoint(), &self.endpoint) {
+            // of two changes in a row, the first word was of both
+            return;
+        }
         let since = std::mem::replace(&mut self.epoch, signal.epoch());
         let before = std::mem::replace(&mut self.endpoint, Arc::clone(signal.endpoint()));
         let has_moved = before.upstream != self.endpoint.upstream;

@@ -1,8 +1,9 @@
 //! Turns of a relay that are taken by hand.
 
 use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use mgate_policies::{Answer, Chain, Policy, Query, Transforms};
+use mgate_policies::{Answer, Chain, Policy, Query, Scope, Transforms};
 use tokio::io::unix::AsyncFd;
 
 use super::*;
@@ -12,8 +13,19 @@ use crate::listener::Bounds;
 use crate::transport::UdpListener;
 
 #[tokio::test]
+async fn change_that_is_known_already_is_told_to_nobody() {
+    let (mut relay, signal, slow) = relay();
+    relay.take_datagram(WAY, &GET);
+    assert_eq!(slow.0.load(Ordering::Relaxed), 1);
+    signal.send_modify(|signal| _ = signal.revoke(Scope::Everyone));
+    relay.heed();
+    relay.heed();
+    assert_eq!(slow.0.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
 async fn upstream_that_says_much_has_one_turn_before_others_have_theirs() {
-    let (mut relay, _signal) = relay();
+    let (mut relay, _signal, _) = relay();
     relay.take_datagram(WAY, &GET);
     let key = relay.table.keys()[0];
     let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -31,13 +43,14 @@ async fn upstream_that_says_much_has_one_turn_before_others_have_theirs() {
     assert_eq!(left, 2 * RESPONSES);
 }
 
-/// A relay whose policy comes to no decision.
-fn relay() -> (Relay, watch::Sender<Signal<Endpoint>>) {
+/// A relay whose policy comes to no decision, and counts how often it is asked.
+fn relay() -> (Relay, watch::Sender<Signal<Endpoint>>, Arc<Slow>) {
+    let slow = Arc::new(Slow::default());
     let gate = Gate {
         route: "sensors".into(),
         authenticators: Authenticators::default(),
         transforms: Transforms::default(),
-        policies: Chain::new(vec![Arc::new(Slow)]),
+        policies: Chain::new(vec![slow.clone()]),
         mirror: None,
         observer: Arc::new(Deaf),
         limits: Limits::default(),
@@ -48,10 +61,11 @@ fn relay() -> (Relay, watch::Sender<Signal<Endpoint>>) {
     let bounds = Bounds { connections: 1, connections_per_address: 1 };
     let listeners = UdpListener::bind_several((Ipv4Addr::LOCALHOST, 0).into(), 1).unwrap();
     let shard = Shard::of(listeners).into_iter().next().unwrap();
-    (Relay::new(shard, Admission::new(bounds, Vec::new()), watched).unwrap(), signal)
+    (Relay::new(shard, Admission::new(bounds, Vec::new()), watched).unwrap(), signal, slow)
 }
 
-struct Slow;
+#[derive(Default)]
+struct Slow(AtomicUsize);
 
 impl Policy for Slow {
     fn name(&self) -> &str {
@@ -59,6 +73,7 @@ impl Policy for Slow {
     }
 
     fn evaluate(&self, _query: &Query<'_>, _now: Now) -> Answer {
+        self.0.fetch_add(1, Ordering::Relaxed);
         Answer::Pending(Box::pin(std::future::pending()))
     }
 }
