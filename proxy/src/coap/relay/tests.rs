@@ -4,7 +4,6 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mgate_policies::{Answer, Chain, Policy, Query, Scope, Transforms};
-use tokio::io::unix::AsyncFd;
 
 use super::*;
 use crate::coap::{Options, Upstream};
@@ -28,12 +27,9 @@ async fn upstream_that_says_much_has_one_turn_before_others_have_theirs() {
     let (mut relay, _signal, _) = relay();
     relay.take_datagram(WAY, &GET);
     let key = relay.table.keys()[0];
-    let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let (upstream, socket) = (bind(), bind());
-    upstream.connect(socket.local_addr().unwrap()).unwrap();
-    socket.connect(upstream.local_addr().unwrap()).unwrap();
-    socket.set_nonblocking(true).unwrap();
-    let socket = AsyncFd::with_interest(socket, tokio::io::Interest::READABLE).unwrap();
+    let upstream = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let socket = udp::connect("127.0.0.1", upstream.local_addr().unwrap().port()).await.unwrap();
+    upstream.connect(socket.get_ref().local_addr().unwrap()).unwrap();
     relay.take_event(key, Event::Dialed(Ok(socket)));
     (0..3 * RESPONSES).for_each(|_| _ = upstream.send(b"x").unwrap());
     let ready = relay.readable.next().await;
