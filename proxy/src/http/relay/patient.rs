@@ -72,7 +72,14 @@ impl AsyncWrite for Patient {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let stream = Pin::new(&mut self.stream);
+        let written = match slices {
+            // one piece takes the kernel less work
+            [piece, others @ ..] if others.iter().all(|other| other.is_empty()) => {
+                stream.poll_write(cx, piece)
+            }
+            _ => stream.poll_write_vectored(cx, slices),
+        };
         self.judge(written, cx)
     }
 
