@@ -570,7 +570,7 @@ mod tests {
         let now = Now::read().instant;
         let acked = plan(Mode::Acked, Bounds { messages: 1000, bytes: QUEUE_BYTES }).mode;
         let letters = || [Letter { number: 1, at: Now::read().unix, ..letter(1, "s", "x") }];
-        let changes: [(&dyn Fn(&mut Sender), bool); 6] = [
+        let changes: [(Change<'_>, bool); 6] = [
             (&|_| {}, true),
             (&|sender| sender.link = Link::Waiting(now), false),
             (&|sender| sender.link.wire().unwrap().publish(&letter(1, "s", "x"), None, now), false),
@@ -609,6 +609,8 @@ mod tests {
         let sender = Sender::new(Arc::new(Shared::new(&plan)), &plan, Some(spool), 0);
         Sender { link, ..sender }
     }
+
+    type Change<'a> = &'a dyn Fn(&mut Sender);
 
     const QUEUE_BYTES: usize = 200_000;
 }
