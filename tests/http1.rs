@@ -187,14 +187,7 @@ fn connections_at_rest_keep_nothing_of_large_bodies() {
 #[test]
 fn upload_that_another_task_reads_holds_up_the_next_request() {
     let (_files, upstream, mgate) = begin("");
-    let mut client = tcp(mgate.address());
-    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
-    let mut behind = upstream.accept_tcp();
-    read_head(&mut behind);
-    expect(&mut behind, "half");
-    behind.write_all(&answer("200 OK", "text/plain", "ok")).unwrap();
-    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
-    expect(&mut client, "ok");
+    let (mut client, mut behind) = answered_early(&upstream, &mgate);
     client.write_all(b" restGET /any/b HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     expect(&mut behind, " rest");
     assert!(read_head(&mut behind).starts_with("GET /any/b "));
@@ -244,14 +237,7 @@ fn connection_that_rests_is_closed_when_it_is_due() {
 fn connection_whose_upload_goes_on_is_not_idle() {
     let limits = "limits = { connect_timeout = '200ms', stall_timeout = '20s', idle_timeout = '1s' }\n";
     let (_files, upstream, mgate) = begin(limits);
-    let mut client = tcp(mgate.address());
-    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
-    let mut behind = upstream.accept_tcp();
-    read_head(&mut behind);
-    expect(&mut behind, "half");
-    behind.write_all(&answer("200 OK", "text/plain", "ok")).unwrap();
-    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
-    expect(&mut client, "ok");
+    let (mut client, mut behind) = answered_early(&upstream, &mgate);
     // each of these is let go when it has been idle
     for _ in 0..4 {
         let said = exchange(mgate.address(), b"GET /secret HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -275,6 +261,19 @@ fn cut_answer_does_not_look_whole_to_clients_of_http_1_0() {
     drop(behind);
     let cut = client.read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(cut, Err(ErrorKind::ConnectionReset));
+}
+
+/// Both ends of a request that was answered when " rest" of its body was missing.
+fn answered_early(upstream: &Upstream, mgate: &Mgate) -> (TcpStream, TcpStream) {
+    let mut client = tcp(mgate.address());
+    client.write_all(b"PUT /any/a HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf").unwrap();
+    let mut behind = upstream.accept_tcp();
+    read_head(&mut behind);
+    expect(&mut behind, "half");
+    behind.write_all(&answer("200 OK", "text/plain", "ok")).unwrap();
+    assert!(read_head(&mut client).starts_with("HTTP/1.1 200 "));
+    expect(&mut client, "ok");
+    (client, behind)
 }
 
 /// What comes in chunks up to the last one.

@@ -10,7 +10,7 @@ use httpdate::HttpDate;
 use mgate_policies::Now;
 
 use super::head::number;
-use super::request::{Coding, HEAD_BYTES, Outbox, announced, write_fields};
+use super::request::{Coding, HEAD_BYTES, Outbox, announced, write_fields, write_length};
 use crate::http::headers::has_token;
 
 /// What of a request says how it is answered.
@@ -143,22 +143,6 @@ fn coding(answer: &Answer, asked: &Asked, body_bytes: Option<u64>, output: &mut 
 fn may_have_length(status: StatusCode) -> bool {
     let has_none = [StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
     !has_none && !status.is_informational()
-}
-
-fn write_length(length: u64, output: &mut Vec<u8>) {
-    output.extend_from_slice(b"content-length: ");
-    let mut digits = [0; 20];
-    let (mut start, mut left) = (digits.len(), length);
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (left % 10) as u8;
-        left /= 10;
-        if left == 0 {
-            break;
-        }
-    }
-    output.extend_from_slice(&digits[start..]);
-    output.extend_from_slice(b"\r\n");
 }
 
 /// RFC 9110 §6.6.1; it is put into words once a second.

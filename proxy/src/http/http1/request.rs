@@ -163,8 +163,7 @@ fn coding(headers: &HeaderMap, body_bytes: Option<u64>, output: &mut Vec<u8>) ->
         (Some(length), _) => Coding::Length(length),
         (None, Some(0)) => Coding::Length(0),
         (None, Some(length)) => {
-            // writing to memory does not fail
-            let _ = write!(output, "content-length: {length}\r\n");
+            write_length(length, output);
             Coding::Length(length)
         }
         (None, None) => {
@@ -172,6 +171,23 @@ fn coding(headers: &HeaderMap, body_bytes: Option<u64>, output: &mut Vec<u8>) ->
             Coding::Chunked(announced(headers))
         }
     }
+}
+
+/// The line that says how long a body is.
+pub(super) fn write_length(length: u64, output: &mut Vec<u8>) {
+    output.extend_from_slice(b"content-length: ");
+    let mut digits = [0; 20];
+    let (mut start, mut left) = (digits.len(), length);
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (left % 10) as u8;
+        left /= 10;
+        if left == 0 {
+            break;
+        }
+    }
+    output.extend_from_slice(&digits[start..]);
+    output.extend_from_slice(b"\r\n");
 }
 
 /// The trailers that a head announces.
