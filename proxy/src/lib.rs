@@ -9,6 +9,7 @@ pub mod coap;
 pub mod gate;
 pub mod http;
 pub mod listener;
+mod memory;
 pub mod mqtt;
 mod polling;
 pub mod psk;

@@ -4,7 +4,6 @@ mod aliases;
 mod client_ids;
 pub mod codec;
 mod flow;
-mod memory;
 pub mod packet;
 pub mod relay;
 pub mod session;

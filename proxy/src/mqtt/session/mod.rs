@@ -34,9 +34,9 @@ use super::Endpoint;
 use super::client_ids::Claim;
 use super::codec::{self, FixedHeader};
 use super::flow::Flow;
-use super::memory::Memory;
 use super::packet::{Packet, PacketType, Version};
 use crate::gate::{Fate, Gate, Memo, PacketSeen, SessionEvent, Side, Verdict};
+use crate::memory::Memory;
 use crate::rate::Rate;
 use crate::transport::Upgrade;
 

@@ -9,9 +9,9 @@ use super::close::{denial_text, publish_code};
 use super::connect::{Resumed, ask};
 use super::{Close, CloseReason, Context, Output, Question, Session, Violation};
 use crate::gate::{Fate, Side};
+use crate::memory::Asked;
 use crate::mqtt::OnDeniedPublish;
 use crate::mqtt::codec::{DecodeError, NewAck, decode_publish, encode_ack, splice_publish_topic};
-use crate::mqtt::memory::Asked;
 use crate::mqtt::packet::{Packet, PacketType, PropertyId, Publish};
 
 /// The topic that a message is about, whatever stands in its packet.
@@ -55,12 +55,13 @@ impl Session {
                 Reason::with_detail(Cause::QuotaExceeded, "longer than packets of the session may be");
             return self.deny(&arrived, &reason, cx);
         }
-        let asked = arrived.asked()?;
+        let topic = arrived.topic_name()?;
+        let asked = arrived.asked();
         let is_repeatable = cx.endpoint.gate.policies.is_repeatable();
         if is_repeatable && let Some(entry) = self.lane(from).memory.recall(asked, cx.now.instant) {
             return self.pass(&arrived, &Allowed::Before(entry), cx);
         }
-        let outcome = self.judge(&arrived, asked, resumed, cx);
+        let outcome = self.judge(&arrived, topic, resumed, cx);
         self.heed(&outcome, cx)?;
         match outcome {
             Outcome::Allowed(grant, _) => {
@@ -126,15 +127,15 @@ impl Session {
     fn judge(
         &self,
         arrived: &Arrived<'_>,
-        Asked { topic, qos, retain }: Asked<'_>,
+        topic: TopicName<'_>,
         resumed: Resumed,
         cx: &Context<'_>,
     ) -> Outcome {
         let Some(client) = self.client.as_deref() else {
             return Outcome::Denied(Reason::new(Cause::BadCredentials));
         };
-        let (action, resource) = (action_of(arrived.from), Resource::Topic(topic));
-        let payload = arrived.publish.payload;
+        let Asked { action, qos, retain, .. } = arrived.asked();
+        let (resource, payload) = (Resource::Topic(topic), arrived.publish.payload);
         ask(&Query { client, action, resource, payload, qos, retain }, resumed, cx)
     }
 
@@ -175,7 +176,7 @@ impl Session {
         }
         cx.out.to(from.other()).extend_from_slice(&frame);
         let allowed_by = match allowed {
-            Allowed::Before(entry) => self.lane(*from).memory.allowed_by(*entry),
+            Allowed::Before(entry) => self.lane(*from).memory.allowed_by(*entry).map(|by| &**by),
             Allowed::Now(grant) => grant.by.as_deref(),
         };
         self.report((*from, &frame), &Packet::Publish(*publish), Fate::Passed(allowed_by), cx);
@@ -255,12 +256,15 @@ impl Session {
 }
 
 impl Arrived<'_> {
-    /// What policies are asked about it, other than its payload.
-    fn asked(&self) -> Result<Asked<'_>, Close> {
-        let Publish { qos, retain, .. } = self.publish;
+    fn topic_name(&self) -> Result<TopicName<'_>, Close> {
         TopicName::parse(self.topic.as_str())
-            .map(|topic| Asked { topic, qos, retain })
             .map_err(|_| CloseReason::Malformed(self.from, DecodeError::WildcardInTopicName).into())
+    }
+
+    /// What policies are asked about it, other than its payload.
+    fn asked(&self) -> Asked<'_> {
+        let Publish { qos, retain, .. } = self.publish;
+        Asked { action: action_of(self.from), name: self.topic.as_str(), qos, retain }
     }
 }
 

@@ -11,7 +11,7 @@ use super::connect::{Resumed, ask, foresee};
 use super::{Close, CloseReason, Context, Output, Session, State};
 use crate::gate::no_decision_in_time;
 use crate::gate::{SessionEvent, Side};
-use crate::mqtt::memory::Memory;
+use crate::memory::Memory;
 use crate::mqtt::packet;
 
 /// What outlasts the packet that asked for it. A session that has nothing of it has none.

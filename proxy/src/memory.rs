@@ -1,29 +1,32 @@
-//! What one side may send, as far as it was asked lately: a device says the same again and again.
+//! What a client may do, as far as it was asked lately: a device says the same again and again.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use mgate_policies::{Grant, TopicName};
+use mgate_policies::{Action, Grant};
 
-/// The last messages that were allowed in one direction of one session.
+/// What was allowed last to one client, in one direction of its session. Whoever has it forgets it when rights change.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(crate) struct Memory {
     entries: Vec<Entry>,
     /// The entry that makes room for the next one.
     oldest: usize,
 }
 
-/// What is asked about a message, other than its payload.
+/// What is asked about a message, other than its client and its payload.
 #[derive(Clone, Copy)]
-pub(super) struct Asked<'a> {
-    pub(super) topic: TopicName<'a>,
-    pub(super) qos: u8,
-    pub(super) retain: bool,
+pub(crate) struct Asked<'a> {
+    pub(crate) action: Action,
+    /// The topic; or method and path.
+    pub(crate) name: &'a str,
+    pub(crate) qos: u8,
+    pub(crate) retain: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
-    topic: Box<str>,
+    action: Action,
+    name: Box<str>,
     qos: u8,
     retain: bool,
     until: Option<Instant>,
@@ -32,14 +35,16 @@ struct Entry {
 
 impl Memory {
     /// Keeps what was allowed, for as long as the grant lasts.
-    pub(super) fn remember(&mut self, asked: Asked<'_>, grant: &Grant, now: Instant) {
-        let Asked { topic, qos, retain } = asked;
-        if topic.as_str().len() > MAX_TOPIC_BYTES {
+    pub(crate) fn remember(&mut self, asked: Asked<'_>, grant: &Grant, now: Instant) {
+        let Asked { action, name, qos, retain } = asked;
+        if name.len() > MAX_NAME_BYTES {
             return;
         }
         let until = grant.ttl.and_then(|ttl| now.checked_add(ttl));
-        let entry = Entry { topic: topic.as_str().into(), qos, retain, until, by: grant.by.clone() };
+        let entry = Entry { action, name: name.into(), qos, retain, until, by: grant.by.clone() };
         if self.entries.len() < MAX_ENTRIES {
+            // most clients say one thing only
+            self.entries.reserve_exact(1);
             self.entries.push(entry);
         } else {
             self.entries[self.oldest] = entry;
@@ -48,23 +53,28 @@ impl Memory {
     }
 
     /// The entry that allowed the same before, if it still does.
-    pub(super) fn recall(&self, asked: Asked<'_>, now: Instant) -> Option<usize> {
+    pub(crate) fn recall(&self, asked: Asked<'_>, now: Instant) -> Option<usize> {
         let is_same = |entry: &Entry| {
-            (entry.qos, entry.retain) == (asked.qos, asked.retain)
+            (entry.action, entry.qos, entry.retain) == (asked.action, asked.qos, asked.retain)
                 && entry.until.is_none_or(|until| now < until)
-                && entry.topic.as_ref() == asked.topic.as_str()
+                && *entry.name == *asked.name
         };
         self.entries.iter().position(is_same)
     }
 
     /// What allowed an entry, for people.
-    pub(super) fn allowed_by(&self, entry: usize) -> Option<&str> {
-        self.entries.get(entry)?.by.as_deref()
+    pub(crate) fn allowed_by(&self, entry: usize) -> Option<&Arc<str>> {
+        self.entries.get(entry)?.by.as_ref()
+    }
+
+    /// When an entry has to be asked about again; `None` for never.
+    pub(crate) fn until(&self, entry: usize) -> Option<Instant> {
+        self.entries.get(entry)?.until
     }
 }
 
 const MAX_ENTRIES: usize = 4;
-const MAX_TOPIC_BYTES: usize = 512;
+const MAX_NAME_BYTES: usize = 512;
 
 #[cfg(test)]
 mod tests {
@@ -75,13 +85,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn same_topic_qos_and_retain_are_recalled_and_nothing_else() {
+    fn what_is_asked_again_is_recalled_and_nothing_else() {
         let (mut memory, now) = (Memory::default(), Now::read().instant);
         memory.remember(asked("a/b", 1, false), &Grant::default(), now);
         let recalled =
             [("a/b", 1, false), ("a/b", 0, false), ("a/b", 1, true), ("a", 1, false), ("a/b/c", 1, false)]
                 .map(|(topic, qos, retain)| memory.recall(asked(topic, qos, retain), now).is_some());
         assert_eq!(recalled, [true, false, false, false, false]);
+        let other = Asked { action: Action::Deliver, ..asked("a/b", 1, false) };
+        assert_eq!(memory.recall(other, now), None);
     }
 
     #[test]
@@ -106,7 +118,7 @@ mod tests {
         assert_eq!(known.collect::<Vec<_>>(), [false, false, true, true, true, true]);
     }
 
-    fn asked(topic: &str, qos: u8, retain: bool) -> Asked<'_> {
-        Asked { topic: TopicName::parse(topic).expect("a topic"), qos, retain }
+    fn asked(name: &str, qos: u8, retain: bool) -> Asked<'_> {
+        Asked { action: Action::Publish, name, qos, retain }
     }
 }
