@@ -7,6 +7,7 @@
 mod answer;
 mod copies;
 mod exchanges;
+mod identity;
 mod observations;
 mod operations;
 mod request;
@@ -27,9 +28,9 @@ use std::time::{Duration, Instant};
 use mgate_policies::{BoxFuture, Client, Decision, Now, Reason};
 
 use self::exchanges::{Copy, EXCHANGE_LIFETIME, Exchanges, Open};
+use self::identity::Identity;
 use self::observations::{Arrivals, Observation};
 use self::operations::Operations;
-use self::request::Identity;
 use self::retired::Retired;
 use self::review::Review;
 use self::waiting::Lane;

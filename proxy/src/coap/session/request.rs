@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mgate_policies::{
-    Action, Cause, Client, Decision, Grant, Now, Objection, Outcome, Protocol, Query, Reason, Suspended,
+    Action, Cause, Client, Decision, Grant, Now, Objection, Outcome, Query, Reason, Suspended,
 };
 
 use super::answer::Ending;
@@ -16,15 +16,7 @@ use super::target::{Observe, Target, secrets};
 use super::waiting::Question;
 use super::{Context, Output, Session, Standing, Upstream};
 use crate::coap::message::{Block, Code, Kind, Message, MessageOption, OptionFault, number};
-use crate::gate::{Credentials, Fate, Identification, SessionEvent, Side, Verdict};
-
-/// Who a peer was found to be, and by what.
-pub(super) struct Identity {
-    secret: Option<Box<[u8]>>,
-    pub(super) client: Arc<Client>,
-    /// When it is to be found out again.
-    until: Instant,
-}
+use crate::gate::{Fate, SessionEvent, Side};
 
 /// What a request is about, and who makes it.
 pub(super) struct Judged {
@@ -63,31 +55,6 @@ impl Session {
             Err(Ending { code: Code::BAD_OPTION, .. }) if message.kind == Kind::NonConfirmable => {}
             Err(refusal) => self.answer(message, refusal, cx),
         }
-    }
-
-    /// Finds out who asks.
-    pub(super) fn identify(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
-        let secret = secret(message);
-        if self.identity.as_ref().is_some_and(|known| known.is_good(secret, cx.now.instant)) {
-            return self.ask(message, None, cx);
-        }
-        let authenticators = &cx.endpoint.gate.authenticators;
-        let identification = authenticators.identify(&self.credentials(secret), cx.now);
-        self.take_identification(message, identification, cx);
-    }
-
-    /// Goes on after the authenticator that needed time.
-    pub(super) fn resume_identification(
-        &mut self,
-        message: &Message<'_>,
-        asked: usize,
-        verdict: Verdict,
-        cx: &mut Context<'_>,
-    ) {
-        let credentials = self.credentials(secret(message));
-        let authenticators = &cx.endpoint.gate.authenticators;
-        let identification = authenticators.resume(asked, verdict, &credentials, cx.now);
-        self.take_identification(message, identification, cx);
     }
 
     /// Asks whether the client may.
@@ -216,57 +183,6 @@ impl Session {
         Ok(())
     }
 
-    fn credentials<'a>(&'a self, secret: Option<&'a [u8]>) -> Credentials<'a> {
-        Credentials {
-            client_id: "",
-            username: None,
-            password: secret,
-            upgrade: None,
-            certificate: self.peer.certificate.as_deref(),
-            psk_identity: self.peer.psk_identity.as_deref(),
-            peer: self.peer.address,
-            protocol: Protocol::Coap,
-        }
-    }
-
-    fn take_identification(
-        &mut self,
-        message: &Message<'_>,
-        identification: Identification,
-        cx: &mut Context<'_>,
-    ) {
-        let expired = || Reason::with_detail(Cause::BadCredentials, "expired");
-        let reason = match identification {
-            Identification::Accepted(principal) if principal.expires.is_some_and(|at| at <= cx.now.unix) => {
-                expired()
-            }
-            Identification::Accepted(principal) => {
-                let expires = principal.expires.map(|at| at - cx.now.unix);
-                let lasts = expires.into_iter().chain([IDENTITY_LIFETIME]).min().unwrap_or_default();
-                let client = Arc::new(Client {
-                    principal,
-                    client_id: "".into(),
-                    username: None,
-                    peer: self.peer.address,
-                    route: Arc::clone(&cx.endpoint.gate.route),
-                    protocol: Protocol::Coap,
-                    is_encrypted: self.peer.is_encrypted,
-                });
-                let (secret, until) = (secret(message).map(Into::into), cx.now.instant + lasts);
-                self.identity = Some(Box::new(Identity { secret, client, until }));
-                return self.ask(message, None, cx);
-            }
-            Identification::Pending(asked, future) => {
-                self.wait(Side::Client, message.bytes, Question::Identity(asked), cx);
-                self.outputs.push_back(Output::Identify(future));
-                return;
-            }
-            Identification::Rejected(reason) => reason,
-        };
-        self.identity = None;
-        self.deny(message, (Action::Connect, ""), &reason, cx);
-    }
-
     /// Whether a request goes on with something that was allowed: nobody is asked about it then.
     fn go_on(
         &mut self,
@@ -372,17 +288,6 @@ impl Grounds {
     }
 }
 
-impl Identity {
-    /// It is to be found out again.
-    pub(super) fn expire(&mut self, now: Instant) {
-        self.until = now;
-    }
-
-    fn is_good(&self, secret: Option<&[u8]>, now: Instant) -> bool {
-        now < self.until && is_same(self.secret.as_deref(), secret)
-    }
-}
-
 /// What a request is about. A route that leads nowhere has nothing to be asked for, and nothing that a condition could
 /// be true of.
 fn target(message: &Message<'_>, cx: &Context<'_>) -> Result<Target, Code> {
@@ -430,22 +335,6 @@ fn standing(client: &Client, cx: &Context<'_>) -> Standing {
     }
 }
 
-fn secret<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
-    secrets(message).next()
-}
-
-/// Takes as long for every secret of this length.
-fn is_same(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => {
-            let differing = one.iter().zip(other).fold(0, |found, (one, other)| found | (one ^ other));
-            one.len() == other.len() && differing == 0
-        }
-        (None, None) => true,
-        _ => false,
-    }
-}
-
 /// Whether there is more of the body, so that nobody can judge it by what is there.
 fn is_partial(message: &Message<'_>) -> bool {
     message.known.block1.is_some_and(|block| block.number == 0 && block.has_more)
@@ -461,9 +350,6 @@ fn too_large(max_bytes: usize) -> Ending {
 fn too_many(secs: u32) -> Ending {
     Ending { code: Code::TOO_MANY_REQUESTS, option: Some((number::MAX_AGE, secs)) }
 }
-
-/// A peer may be somebody else by then, or no longer be welcome.
-const IDENTITY_LIFETIME: Duration = Duration::from_secs(300);
 
 /// Requests of one client that the upstream has yet to answer.
 const MAX_OPEN: usize = 16;
