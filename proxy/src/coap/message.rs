@@ -236,6 +236,11 @@ impl Token {
 }
 
 impl<'a> Options<'a> {
+    /// All of them, as they came.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     /// The options, first to last.
     pub fn iter(self) -> impl Iterator<Item = MessageOption<'a>> + use<'a> {
         let (mut rest, mut number) = (self.0, 0u16);

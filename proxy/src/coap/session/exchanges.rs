@@ -47,7 +47,7 @@ pub(super) struct Open {
     pub(super) request: Box<[u8]>,
     /// What it has in common with the requests for the rest of its answer, where the upstream does not get all of that.
     pub(super) key: Option<Box<[u8]>>,
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
     /// When what allowed it has to be asked again; `None` for never.
     pub(super) until: Option<Instant>,
     /// When it went to the upstream, if it did.

@@ -5,18 +5,29 @@ use std::time::{Duration, Instant};
 
 use mgate_policies::{Action, Cause, Client, Protocol, Reason};
 
-use super::target::secrets;
+use super::target::{Target, secrets};
 use super::waiting::Question;
 use super::{Context, Output, Session};
-use crate::coap::message::Message;
+use crate::coap::message::{Code, Message};
 use crate::gate::{Credentials, Identification, Side, Verdict};
+use crate::memory::Memory;
 
-/// Who a peer was found to be, and by what.
+/// Who a peer was found to be, and by what. All that hangs on that is forgotten with it.
 pub(super) struct Identity {
     secret: Option<Box<[u8]>>,
     pub(super) client: Arc<Client>,
     /// When it is to be found out again.
     until: Instant,
+    /// What it may do.
+    pub(super) memory: Memory,
+    last: Option<Last>,
+}
+
+/// What a client asked for last: mostly, it asks for the same again.
+struct Last {
+    code: Code,
+    options: Box<[u8]>,
+    target: Arc<Target>,
 }
 
 impl Session {
@@ -82,7 +93,8 @@ impl Session {
                     is_encrypted: self.peer.is_encrypted,
                 });
                 let (secret, until) = (secret(message).map(Into::into), cx.now.instant + lasts);
-                self.identity = Some(Box::new(Identity { secret, client, until }));
+                let identity = Identity { secret, client, until, memory: Memory::default(), last: None };
+                self.identity = Some(Box::new(identity));
                 return self.ask(message, None, cx);
             }
             Identification::Pending(asked, future) => {
@@ -101,6 +113,29 @@ impl Identity {
     /// It is to be found out again.
     pub(super) fn expire(&mut self, now: Instant) {
         self.until = now;
+    }
+
+    /// What a request is about, which is only looked for where the last one had other options.
+    pub(super) fn target(
+        &mut self,
+        message: &Message<'_>,
+        find: impl FnOnce() -> Result<Target, Code>,
+    ) -> Result<Arc<Target>, Code> {
+        let options = message.options.as_bytes();
+        if let Some(last) = &self.last
+            && last.code == message.code
+            && *last.options == *options
+        {
+            return Ok(Arc::clone(&last.target));
+        }
+        let target = Arc::new(find()?);
+        let is_small = options.len() <= MAX_OPTION_BYTES;
+        self.last = is_small.then(|| Last {
+            code: message.code,
+            options: options.into(),
+            target: Arc::clone(&target),
+        });
+        Ok(target)
     }
 
     fn is_good(&self, secret: Option<&[u8]>, now: Instant) -> bool {
@@ -126,3 +161,6 @@ fn is_same(one: Option<&[u8]>, other: Option<&[u8]>) -> bool {
 
 /// A peer may be somebody else by then, or no longer be welcome.
 const IDENTITY_LIFETIME: Duration = Duration::from_secs(300);
+
+/// Options of the last request that are kept.
+const MAX_OPTION_BYTES: usize = 512;

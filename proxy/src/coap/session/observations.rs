@@ -18,7 +18,7 @@ use crate::gate::{SessionEvent, Side};
 pub(super) struct Observation {
     pub(super) token: Token,
     pub(super) client: Arc<Client>,
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
     /// The request that began it.
     pub(super) request: Box<[u8]>,
     /// What that has in common with the requests for the rest of a notification.
@@ -190,7 +190,7 @@ impl Session {
 impl Observation {
     /// One that the upstream has yet to take, begun by that request.
     pub(super) fn new(token: Token, open: &Open) -> Self {
-        let (client, target) = (Arc::clone(&open.client), open.target.clone());
+        let (client, target) = (Arc::clone(&open.client), Arc::clone(&open.target));
         let (request, key) = (open.request.clone(), open.key());
         let (until, expires) = (open.until, open.expires);
         Self { token, client, target, request, key, is_confirmed: false, until, expires }

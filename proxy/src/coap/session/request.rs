@@ -17,10 +17,11 @@ use super::waiting::Question;
 use super::{Context, Output, Session, Standing, Upstream};
 use crate::coap::message::{Block, Code, Kind, Message, MessageOption, OptionFault, number};
 use crate::gate::{Fate, SessionEvent, Side};
+use crate::memory::Asked;
 
 /// What a request is about, and who makes it.
 pub(super) struct Judged {
-    pub(super) target: Target,
+    pub(super) target: Arc<Target>,
     pub(super) client: Arc<Client>,
 }
 
@@ -59,31 +60,36 @@ impl Session {
 
     /// Asks whether the client may.
     pub(super) fn ask(&mut self, message: &Message<'_>, resumed: Resumed, cx: &mut Context<'_>) {
-        let Some(client) = self.identity.as_ref().map(|known| Arc::clone(&known.client)) else { return };
-        let target = match target(message, cx) {
+        let Some(known) = &mut self.identity else { return };
+        let client = Arc::clone(&known.client);
+        let target = match known.target(message, || target(message, cx)) {
             Ok(target) => target,
             Err(code) => return self.answer(message, code.into(), cx),
         };
-        if resumed.is_none() {
-            if self.is_token_taken(message.token, &target) {
-                return self.answer(message, Code::BAD_REQUEST.into(), cx);
-            }
-            match self.go_on(message, &target, &client, cx) {
-                Some(Ok(grounds)) => return self.allowed(message, Judged { target, client }, &grounds, cx),
-                Some(Err(refusal)) => return self.answer(message, refusal, cx),
-                None => {}
-            }
+        let judged = Judged { target, client };
+        if resumed.is_some() {
+            return self.judge(message, judged, resumed, cx);
         }
+        if self.is_token_taken(message.token, &judged.target) {
+            return self.answer(message, Code::BAD_REQUEST.into(), cx);
+        }
+        match self.go_on(message, &judged, cx) {
+            Some(Ok(grounds)) => self.allowed(message, judged, &grounds, cx),
+            Some(Err(refusal)) => self.answer(message, refusal, cx),
+            None => match self.recall(message, &judged.target, cx) {
+                Some(grounds) => self.allowed(message, judged, &grounds, cx),
+                None => self.judge(message, judged, None, cx),
+            },
+        }
+    }
+
+    /// Asks the policies.
+    fn judge(&mut self, message: &Message<'_>, judged: Judged, resumed: Resumed, cx: &mut Context<'_>) {
+        let Judged { target, client } = &judged;
         let Some(resource) = target.resource() else { return };
         let payload = judged_payload(message);
-        let query = Query {
-            client: &client,
-            action: target.action,
-            resource,
-            payload,
-            qos: qos(message),
-            retain: false,
-        };
+        let query =
+            Query { client, action: target.action, resource, payload, qos: qos(message), retain: false };
         let policies = &cx.endpoint.gate.policies;
         let outcome = match resumed {
             Some((suspended, decision)) => policies.resume(suspended, decision, &query, cx.now),
@@ -91,8 +97,13 @@ impl Session {
         };
         match outcome {
             Outcome::Allowed(grant, objection) => {
-                tell_objection(&client, &target, objection.as_deref(), cx);
-                self.allowed(message, Judged { target, client }, &Grounds::of(grant, cx), cx);
+                tell_objection(client, target, objection.as_deref(), cx);
+                if policies.is_repeatable()
+                    && let Some(known) = &mut self.identity
+                {
+                    known.memory.remember(asked(message, target), &grant, cx.now.instant);
+                }
+                self.allowed(message, judged, &Grounds::of(grant, cx), cx);
             }
             Outcome::Denied(reason) => self.deny(message, (target.action, target.name()), &reason, cx),
             Outcome::Pending(suspended, future) => {
@@ -101,6 +112,17 @@ impl Session {
                 self.report(Side::Client, message, Fate::Held, cx);
             }
         }
+    }
+
+    /// Why a request may pass, where policies said lately that the client may make such a one, and say so still.
+    fn recall(&self, message: &Message<'_>, target: &Target, cx: &Context<'_>) -> Option<Grounds> {
+        if !cx.endpoint.gate.policies.is_repeatable() {
+            return None;
+        }
+        let memory = &self.identity.as_ref()?.memory;
+        let entry = memory.recall(asked(message, target), cx.now.instant)?;
+        let (by, until) = (memory.allowed_by(entry).cloned(), memory.until(entry));
+        Some(Grounds { by, until, is_fetch: false })
     }
 
     /// The upstream's socket is there: what waited for it goes out.
@@ -187,8 +209,7 @@ impl Session {
     fn go_on(
         &mut self,
         message: &Message<'_>,
-        target: &Target,
-        client: &Arc<Client>,
+        Judged { target, client }: &Judged,
         cx: &Context<'_>,
     ) -> Option<Result<Grounds, Ending>> {
         let (now, max_bytes) = (cx.now.instant, cx.endpoint.gate.limits.packet_bytes);
@@ -286,6 +307,11 @@ impl Grounds {
     fn of(grant: Grant, cx: &Context<'_>) -> Self {
         Self { by: grant.by, until: until(grant.ttl, cx), is_fetch: false }
     }
+}
+
+/// What policies are asked about a request, other than its payload.
+fn asked<'a>(message: &Message<'_>, target: &'a Target) -> Asked<'a> {
+    Asked { action: target.action, name: target.name(), qos: qos(message), retain: false }
 }
 
 /// What a request is about. A route that leads nowhere has nothing to be asked for, and nothing that a condition could

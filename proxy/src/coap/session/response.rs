@@ -199,7 +199,7 @@ impl Session {
             let open = self.exchanges.find_open(id)?;
             return Some(Told {
                 client: Arc::clone(&open.client),
-                target: open.target.clone(),
+                target: Arc::clone(&open.target),
                 key: open.key(),
                 until: open.until,
             });
@@ -207,7 +207,7 @@ impl Session {
         let found = self.observations.iter().find(|it| it.is_confirmed && it.token == message.token)?;
         Some(Told {
             client: Arc::clone(&found.client),
-            target: found.target.clone(),
+            target: Arc::clone(&found.target),
             key: found.key.clone(),
             until: found.until,
         })
@@ -338,7 +338,7 @@ impl Session {
 /// Who is told something, of what, and until when what allowed that is good.
 struct Told {
     client: Arc<Client>,
-    target: Target,
+    target: Arc<Target>,
     /// What the request has in common with those for the rest of it.
     key: Box<[u8]>,
     until: Option<Instant>,

@@ -1,6 +1,7 @@
 //! Tokens of observations that are over for the client, though the upstream may still speak of them.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::exchanges::EXCHANGE_LIFETIME;
@@ -9,11 +10,11 @@ use crate::coap::message::Token;
 
 /// Those tokens, each with what it was used for; the oldest first.
 #[derive(Default)]
-pub(super) struct Retired(VecDeque<(Token, Target, Instant)>);
+pub(super) struct Retired(VecDeque<(Token, Arc<Target>, Instant)>);
 
 impl Retired {
     /// Keeps a token, until nothing that has to do with it can be on its way any more.
-    pub(super) fn add(&mut self, token: Token, target: Target, now: Instant) {
+    pub(super) fn add(&mut self, token: Token, target: Arc<Target>, now: Instant) {
         self.0.push_back((token, target, now + EXCHANGE_LIFETIME));
     }
 

@@ -161,7 +161,7 @@ impl Session {
                 self.release(id, cx);
             }
             Outcome::Denied(reason) => {
-                let (client, target) = (Arc::clone(&open.client), open.target.clone());
+                let (client, target) = (Arc::clone(&open.client), Arc::clone(&open.target));
                 self.tell_withdrawn(&client, &target, &reason, cx);
                 self.fail(id, (&reason).into(), cx);
             }

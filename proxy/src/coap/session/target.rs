@@ -6,7 +6,6 @@ use crate::coap::Profile;
 use crate::coap::message::{Code, Message, MessageOption, number};
 
 /// What a request is about.
-#[derive(Clone)]
 pub(super) struct Target {
     pub(super) action: Action,
     /// What it begins or ends. RFC 7641 §2

@@ -3,6 +3,7 @@
 mod blocks;
 mod copies;
 mod ends_here;
+mod memory;
 mod observe;
 mod requests;
 mod rights;
