@@ -16,14 +16,13 @@ mod upstream;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use futures_util::stream::{self, FuturesUnordered};
+use futures_util::stream::FuturesUnordered;
 use mgate_policies::{BoxFuture, Now};
-use tokio::sync::watch;
+use tokio::sync::watch::{self, error::RecvError};
 use tokio::time::Sleep;
 use tracing::{debug, error};
 
@@ -38,6 +37,7 @@ use crate::background;
 use crate::clock::Clock;
 use crate::gate::Side;
 use crate::listener::Admission;
+use crate::polling::Aside;
 use crate::signal::Signal;
 use crate::transport::udp::{self, Batch, Datagrams, Way};
 
@@ -48,7 +48,7 @@ pub struct Relay {
     secured: Option<Secured>,
     table: Table<Served>,
     events: FuturesUnordered<BoxFuture<'static, Option<(Key, Event)>>>,
-    timer: Option<(Instant, Pin<Box<Sleep>>)>,
+    timer: Option<(Instant, Aside<Sleep>)>,
     endpoint: Arc<Endpoint>,
     signal: watch::Receiver<Signal<Endpoint>>,
     /// The epoch that the sessions know of.
@@ -92,32 +92,31 @@ impl Relay {
     /// Relays until it is told to end.
     pub async fn run(mut self) {
         let (mut requests, mut responses) = (Batch::new(), Batch::new());
-        // one wait for all turns, so that none sets it up anew
-        let changes = stream::unfold(self.signal.clone(), |mut signal| async move {
-            signal.changed().await.ok()?;
-            Some(((), signal))
-        });
-        let (mut changes, mut is_over) = (pin!(changes), self.is_over());
+        let (mut change, mut is_over) = (change_of(self.signal.clone()), self.is_over());
         while !is_over {
             self.arm_timer();
             let timer = async {
                 match &mut self.timer {
-                    Some((_, sleep)) => sleep.as_mut().await,
+                    Some((_, sleep)) => sleep.await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 received = self.datagrams.receive(&mut requests) => match received {
-                    Ok(()) => self.take_requests(&requests),
+                    Ok(()) => {
+                        self.take_requests(&requests);
+                        // whoever sends much leaves the others a turn
+                        self.read_upstreams(&mut responses);
+                    }
                     Err(error) => {
                         debug!(route = %self.endpoint.gate.route, %error, "cannot receive");
                         // one that stays must not keep this thread busy
                         background::sleep_until((Now::read().instant + PAUSE).into()).await;
                     }
                 },
-                key = self.readable.next() => {
+                () = self.readable.wait() => {
                     self.now = self.clock.read();
-                    self.read_upstreams(key, &mut responses);
+                    self.read_upstreams(&mut responses);
                 }
                 Some(event) = self.events.next(), if !self.events.is_empty() => {
                     self.now = self.clock.read();
@@ -134,11 +133,12 @@ impl Relay {
                     self.take_key(handshake, key.as_ref());
                 }
                 () = timer => self.pass_time(),
-                changed = changes.next() => {
-                    if changed.is_some() {
+                changed = &mut change => {
+                    if changed.is_ok() {
                         self.heed();
                     }
-                    is_over = changed.is_none() || self.is_over();
+                    is_over = changed.is_err() || self.is_over();
+                    change = change_of(self.signal.clone());
                 }
             }
         }
@@ -327,9 +327,16 @@ impl Relay {
         let next = [self.table.next_timer(), self.dtls_timeout()].into_iter().flatten().min();
         let Some(at) = next else { return };
         if self.timer.as_ref().is_none_or(|(armed, _)| at < *armed) {
-            self.timer = Some((at, Box::pin(background::sleep_until(at.into()))));
+            self.timer = Some((at, Aside::new(background::sleep_until(at.into()))));
         }
     }
+}
+
+/// Waits for the next change of a signal.
+fn change_of(
+    mut signal: watch::Receiver<Signal<Endpoint>>,
+) -> Aside<impl Future<Output = Result<(), RecvError>>> {
+    Aside::new(async move { signal.changed().await })
 }
 
 /// An IPv4 client of an IPv6 socket is an IPv4 client.
@@ -349,5 +356,5 @@ const REQUESTS: usize = 8;
 /// Upstreams that are read from before anything else has its turn.
 const UPSTREAMS: usize = 16;
 
-/// Datagrams of one upstream after which others have their turn.
-const RESPONSES: usize = 4;
+/// Datagrams of one upstream after which others have their turn. Room for more than come costs something each time.
+const RESPONSES: usize = 2;

@@ -1,6 +1,7 @@
 //! The peers of one socket: bounded, and with room for those who show who they are.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -26,7 +27,7 @@ pub(super) struct Table<P> {
 }
 
 /// What a peer goes by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Name {
     /// Where its datagrams come from.
     Address(SocketAddr),
@@ -54,6 +55,22 @@ struct Entry<P> {
     ranked_at: Option<Instant>,
     armed: Option<Instant>,
     permit: Permit,
+}
+
+/// As few words as may be: this is looked for with every datagram.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Address(address) => {
+                match address.ip() {
+                    IpAddr::V4(ip) => state.write_u32(ip.to_bits()),
+                    IpAddr::V6(ip) => state.write_u128(ip.to_bits()),
+                }
+                state.write_u32(address.port().into());
+            }
+            Self::Session(session) => session.hash(state),
+        }
+    }
 }
 
 impl<P> Table<P> {

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::stream::{self, BoxStream, StreamExt};
 use futures_util::task::AtomicWaker;
-use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
 
 use crate::coap::table::Key;
 
@@ -24,7 +24,7 @@ pub(super) struct Readable(Arc<Row>);
 pub(super) struct Connected {
     socket: Arc<AsyncFd<UdpSocket>>,
     /// Yields whenever there is something to be read, or an error.
-    readiness: BoxStream<'static, ()>,
+    readiness: BoxStream<'static, Ready>,
     word: Arc<Word>,
     waker: Waker,
 }
@@ -44,16 +44,16 @@ struct Word {
 }
 
 impl Readable {
-    /// Waits for the next peer whose upstream may have sent something.
-    pub(super) async fn next(&self) -> Key {
+    /// Waits until there is one.
+    pub(super) async fn wait(&self) {
         poll_fn(|cx| {
             self.0.relay.register(cx.waker());
-            self.take().map_or(Poll::Pending, Poll::Ready)
+            if self.len() > 0 { Poll::Ready(()) } else { Poll::Pending }
         })
-        .await
+        .await;
     }
 
-    /// The next one, if there is one already.
+    /// The next one, if there is one.
     pub(super) fn take(&self) -> Option<Key> {
         self.0.keys().pop_front()
     }
@@ -67,9 +67,9 @@ impl Readable {
     pub(super) fn watch(&self, key: Key, socket: AsyncFd<UdpSocket>) -> Connected {
         let socket = Arc::new(socket);
         let readiness = stream::unfold(Arc::clone(&socket), |socket| async move {
-            // an error is there to be read
-            drop(socket.ready(Interest::READABLE | Interest::ERROR).await);
-            Some(((), socket))
+            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await;
+            let ready = ready.map_or(Ready::ERROR, |guard| guard.ready());
+            Some((ready, socket))
         });
         let word = Arc::new(Word { key, is_left: AtomicBool::new(false), row: Arc::clone(&self.0) });
         let waker = Waker::from(Arc::clone(&word));
@@ -85,15 +85,18 @@ impl Connected {
         &self.socket
     }
 
-    /// Whether there is something to be read, after word of it was left; if not, word will be left.
-    pub(super) fn is_readable(&mut self) -> bool {
+    /// What there is, after word of it was left; where there is nothing, word will be left.
+    pub(super) fn ready(&mut self) -> Option<Ready> {
         self.word.is_left.store(false, Ordering::Relaxed);
-        self.readiness.poll_next_unpin(&mut Context::from_waker(&self.waker)).is_ready()
+        match self.readiness.poll_next_unpin(&mut Context::from_waker(&self.waker)) {
+            Poll::Ready(ready) => ready,
+            Poll::Pending => None,
+        }
     }
 
     /// Has word left as soon as there is something to be read.
     pub(super) fn listen(&mut self) {
-        if self.is_readable() {
+        if self.ready().is_some() {
             self.waker.wake_by_ref();
         }
     }

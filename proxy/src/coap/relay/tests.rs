@@ -32,8 +32,8 @@ async fn upstream_that_says_much_has_one_turn_before_others_have_theirs() {
     upstream.connect(socket.get_ref().local_addr().unwrap()).unwrap();
     relay.take_event(key, Event::Dialed(Ok(socket)));
     (0..3 * RESPONSES).for_each(|_| _ = upstream.send(b"x").unwrap());
-    let ready = relay.readable.next().await;
-    relay.read_upstreams(ready, &mut Batch::new());
+    relay.readable.wait().await;
+    relay.read_upstreams(&mut Batch::new());
     let socket = Arc::clone(relay.table.get(key).unwrap().upstream.as_ref().unwrap().socket());
     let left = std::iter::from_fn(|| socket.get_ref().recv(&mut [0; 10]).ok()).count();
     assert_eq!(left, 2 * RESPONSES);

@@ -21,11 +21,9 @@ use crate::gate::Side;
 use crate::transport::udp::{self, Batch};
 
 impl Relay {
-    /// Takes what one upstream sent, and others that are ready by now; each once.
-    pub(super) fn read_upstreams(&mut self, first: Key, responses: &mut Batch<RESPONSES>) {
-        let others = self.readable.len().min(UPSTREAMS - 1);
-        self.read_upstream(first, responses);
-        for _ in 0..others {
+    /// Takes what those upstreams sent that are ready by now; each once.
+    pub(super) fn read_upstreams(&mut self, responses: &mut Batch<RESPONSES>) {
+        for _ in 0..self.readable.len().min(UPSTREAMS) {
             let Some(key) = self.readable.take() else { break };
             self.read_upstream(key, responses);
         }
@@ -34,11 +32,11 @@ impl Relay {
     /// Takes what an upstream sent to one peer, as far as it is this peer's turn.
     fn read_upstream(&mut self, key: Key, responses: &mut Batch<RESPONSES>) {
         let Some(upstream) = self.upstream(key) else { return };
-        if !upstream.is_readable() {
-            return;
-        }
+        let Some(ready) = upstream.ready() else { return };
         let socket = Arc::clone(upstream.socket());
-        if let Some(error) = udp::take_error(&socket).filter(udp::is_gone) {
+        if ready.is_error()
+            && let Some(error) = udp::take_error(&socket).filter(udp::is_gone)
+        {
             return self.lose_upstream(key, &error);
         }
         match self.datagrams.try_receive(&socket, responses) {

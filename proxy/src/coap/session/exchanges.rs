@@ -217,12 +217,17 @@ impl Exchanges {
     /// The oldest of which nothing is to come any more. What waits to be judged is not over, but not open either: it is
     /// never the oldest of many.
     fn oldest_over(&self) -> Option<usize> {
-        self.ids.iter().position(|id| self.open.iter().all(|open| open.id != *id))
+        let is_over = |id: &u16| self.open.iter().all(|open| open.id != *id);
+        // mostly it is the first
+        if is_over(self.ids.front()?) { Some(0) } else { self.ids.iter().position(is_over) }
     }
 
     fn index(&self, id: u16) -> Option<usize> {
+        // what is there is mostly there as the last
+        if self.ids.back() == Some(&id) {
+            return Some(self.ids.len() - 1);
+        }
         let (older, newer) = self.ids.as_slices();
-        // what is there was mostly there lately
         if newer.contains(&id) {
             return newer.iter().rposition(|it| *it == id).map(|index| older.len() + index);
         }

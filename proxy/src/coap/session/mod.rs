@@ -256,7 +256,7 @@ impl Session {
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         let output = self.outputs.pop_front();
-        if output.is_none() {
+        if output.is_none() && self.outputs.capacity() > 0 {
             self.outputs = VecDeque::new();
         }
         output

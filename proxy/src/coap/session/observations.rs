@@ -159,6 +159,9 @@ impl Session {
 
     /// When an observation may have to end.
     pub(super) fn observation_timeout(&self) -> Option<Instant> {
+        if self.observations.is_empty() && self.arrivals.row.is_empty() && self.retired.is_empty() {
+            return None;
+        }
         let expires = self.observations.iter().filter_map(|it| it.expires);
         let arrivals = self.arrivals.next_unheard().into_iter().chain(self.arrivals.forgets_at());
         expires.chain(arrivals).chain(self.retired.forgets_at()).min()

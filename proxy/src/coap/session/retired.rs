@@ -28,6 +28,11 @@ impl Retired {
         self.0.len() >= MAX_RETIRED
     }
 
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Forgets those that are free again.
     pub(super) fn forget_until(&mut self, now: Instant) {
         while self.forgets_at().is_some_and(|at| at <= now) {

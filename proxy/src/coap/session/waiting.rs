@@ -134,8 +134,9 @@ impl Session {
                     Side::Upstream => self.notify(&message, None, cx),
                 }
             }
-            if self.lane(side).queue.is_empty() {
-                self.lane_mut(side).queue = VecDeque::new();
+            let queue = &mut self.lane_mut(side).queue;
+            if queue.is_empty() && queue.capacity() > 0 {
+                *queue = VecDeque::new();
             }
         }
     }
