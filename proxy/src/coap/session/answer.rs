@@ -142,7 +142,7 @@ impl Session {
         let held = held.and_then(|held| decode(held).ok());
         // an acknowledgement has the identifier of the request
         if let Some(held) = held.filter(|held| held.kind != Kind::Acknowledgement) {
-            self.arrivals.set(held.id, Fated::Refused);
+            self.arrivals.set(&held, Fated::Refused);
             Self::acknowledge(&held, cx);
         }
     }

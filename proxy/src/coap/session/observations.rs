@@ -249,8 +249,12 @@ impl Arrivals {
         passed.for_each(|it| (it.fate, it.is_unacknowledged) = (Fated::Refused, false));
     }
 
-    pub(super) fn set(&mut self, id: u16, fate: Fated) {
-        if let Some(arrival) = self.find(id).filter(|arrival| arrival.fate == Fated::Held) {
+    /// Keeps what became of a message. An acknowledgement is none of these, though one of them may be called the same.
+    pub(super) fn set(&mut self, message: &Message<'_>, fate: Fated) {
+        if message.kind == Kind::Acknowledgement {
+            return;
+        }
+        if let Some(arrival) = self.find(message.id).filter(|arrival| arrival.fate == Fated::Held) {
             arrival.fate = fate;
         }
     }

@@ -48,7 +48,7 @@ impl Session {
             return self.response(id, message, cx);
         }
         let Some(told) = self.told(message, answered) else {
-            self.arrivals.set(message.id, Fated::Refused);
+            self.arrivals.set(message, Fated::Refused);
             return Self::reject(message, cx);
         };
         let mut until = told.until;
@@ -79,7 +79,7 @@ impl Session {
     ) {
         cx.out.push(Side::Client, message.bytes);
         self.last_active = cx.now.instant;
-        self.arrivals.set(message.id, Fated::Passed);
+        self.arrivals.set(message, Fated::Passed);
         let Some(open) = self.exchanges.close(id) else { return };
         let is_new = self.exchanges.find(id).is_some_and(|exchange| exchange.answer().is_none());
         if message.kind == Kind::Acknowledgement || is_new {
@@ -284,7 +284,7 @@ impl Session {
         code: Code,
         cx: &mut Context<'_>,
     ) {
-        self.arrivals.set(message.id, Fated::Refused);
+        self.arrivals.set(message, Fated::Refused);
         Self::acknowledge(message, cx);
         self.operations.end_download(&told.key);
         match answered {
@@ -317,7 +317,7 @@ impl Session {
 
     fn pass_notification(&mut self, message: &Message<'_>, until: Option<Instant>, cx: &mut Context<'_>) {
         cx.out.push(Side::Client, message.bytes);
-        self.arrivals.set(message.id, Fated::Passed);
+        self.arrivals.set(message, Fated::Passed);
         self.last_active = cx.now.instant;
         let found = self.observations.iter().find(|it| it.token == message.token);
         if let Some(Observation { key, client, .. }) = found.filter(|_| has_rest(message)) {

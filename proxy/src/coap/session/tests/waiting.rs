@@ -95,6 +95,20 @@ fn notification_that_waits_keeps_those_behind_it_in_order() {
 }
 
 #[test]
+fn notification_that_waits_is_not_let_pass_by_an_answer_with_its_identifier() {
+    let topic = "/channels/1/messages";
+    let mut story = Story::of_messages();
+    story.client(&format!("CON GET 1 t {topic} observe=0")).upstream("ACK 2.05 1 t observe=2");
+    story.client_hears();
+    story.upstream("CON 2.05 5 t observe=3 =slow");
+    story.client(&format!("CON POST 5 u {topic} =x")).upstream("ACK 2.04 5 u");
+    story.upstream("CON 2.05 5 t observe=3 =slow");
+    assert_eq!(story.client_hears(), ["ACK 2.04 5 u"]);
+    story.input(Input::Decided(Side::Upstream, allow()));
+    assert_eq!(story.client_hears(), ["CON 2.05 5 t observe=3 =slow"]);
+}
+
+#[test]
 fn notification_that_finds_no_room_is_taken_when_it_comes_again() {
     let mut story = Story::of_messages();
     story.client("CON GET 1 t /channels/1/messages observe=0").upstream("ACK 2.05 1 t observe=2");
