@@ -370,12 +370,18 @@ impl Session {
     /// When it is forgotten if nothing more happens.
     fn idle_at(&self, endpoint: &Endpoint) -> Instant {
         let limits = &endpoint.gate.limits;
-        self.last_active
-            + match (self.standing, self.observations.is_empty()) {
-                (Standing::Stranger, _) => limits.connect_timeout.max(2 * limits.decision_timeout),
-                (_, true) => limits.idle_timeout.unwrap_or(self.peer.silence()),
-                (_, false) => OBSERVER_SILENCE,
-            }
+        let silence = match (self.standing, self.observations.is_empty()) {
+            (Standing::Stranger, _) => limits.connect_timeout.max(2 * limits.decision_timeout),
+            (_, true) => limits.idle_timeout.unwrap_or(self.peer.silence()),
+            (_, false) => OBSERVER_SILENCE,
+        };
+        let idle_at = self.last_active + silence;
+        if self.standing == Standing::Stranger {
+            return idle_at;
+        }
+        // what it said last may wait for a decision
+        let waiting = [self.from_client.deadline(), self.from_upstream.deadline()].into_iter().flatten();
+        waiting.fold(idle_at, Instant::max)
     }
 
     /// When it needs no socket to the upstream any more, until there is another request.

@@ -57,6 +57,23 @@ fn decision_that_comes_when_the_request_is_forgotten_is_too_late() {
 }
 
 #[test]
+fn client_that_was_quiet_is_not_forgotten_while_its_request_waits() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /a").upstream("ACK 2.05 1 t").pass(246 * SECOND);
+    story.client("CON GET 2 u /slow").pass(2 * SECOND);
+    story.upstream_hears();
+    story.input(Input::Decided(Side::Client, allow()));
+    story.input(Input::Upstream(Ok(())));
+    assert_eq!(story.upstream_hears(), ["CON GET 2 u /slow"]);
+    let mut late = Story::new();
+    late.client("CON GET 1 t /a").upstream("ACK 2.05 1 t").pass(246 * SECOND);
+    late.client_hears();
+    late.client("CON GET 2 u /slow").pass(5 * SECOND);
+    assert_eq!(late.client_hears(), ["ACK 5.03 2 u max-age=5"]);
+    assert!(late.session.poll_timeout(&late.endpoint).is_none(), "nothing is waited for any more");
+}
+
+#[test]
 fn unknown_client_waits_for_its_name() {
     let mut story = Story::new();
     story.client("CON GET 1 t /a ?auth=slow");
