@@ -21,6 +21,7 @@ use mgate_proxy::gate::{Memo, Message, PacketSeen, SessionEvent};
 
 use self::random::ID_LEN;
 use self::trace_context::TraceContext;
+use super::draft::Draft;
 use super::record::Record;
 
 pub use self::kind::Kind;
@@ -40,8 +41,8 @@ pub trait Dialect: Send + Sync {
         message: &Message<'_>,
         _memo: &mut Memo,
         room: Vec<u8>,
-    ) -> Result<Record, &'static str> {
-        self.message(message, room)
+    ) -> Result<Draft, &'static str> {
+        self.message(message, room).map(Draft::from)
     }
 
     /// Word of what happened to a session; `None` where the dialect has no word for it.

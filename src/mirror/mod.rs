@@ -1,6 +1,7 @@
 //! Where copies of what passed go.
 
 pub mod dialect;
+pub mod draft;
 mod escape;
 mod log;
 pub mod nats;

@@ -14,6 +14,11 @@ impl Memo {
         self.0.as_deref()?.downcast_ref()
     }
 
+    /// The same, to be changed.
+    pub fn read_mut<T: Any + Send>(&mut self) -> Option<&mut T> {
+        self.0.as_deref_mut()?.downcast_mut()
+    }
+
     /// What was kept, or the default of this type in its place.
     pub fn write<T: Any + Send + Default>(&mut self) -> &mut T {
         let kept: Box<T> = self.0.take().and_then(|kept| kept.downcast().ok()).unwrap_or_default();

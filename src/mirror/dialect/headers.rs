@@ -1,12 +1,15 @@
 //! What headers say.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use mgate_policies::Client;
 use mgate_proxy::gate::Message;
 
 use super::Described;
-use super::timestamp::rfc3339;
+use super::random::ID_LEN;
+use super::timestamp::{TIME_LEN, rfc3339};
+use super::trace_context::PARENT_LEN;
 use crate::mirror::record::Headers;
 
 /// Where a record has what the next one of its session has otherwise.
@@ -17,6 +20,13 @@ pub(super) struct Marks {
     pub(super) trace_at: usize,
     /// The payload begins here, with what says how long it is; 0 while that is not written.
     pub(super) tail_at: usize,
+}
+
+impl Marks {
+    pub(super) fn gaps(&self) -> [Range<usize>; 3] {
+        [(self.id_at, ID_LEN), (self.time_at, TIME_LEN), (self.trace_at, PARENT_LEN)]
+            .map(|(at, length)| at..at + length)
+    }
 }
 
 /// Writes the headers of a message, but for what depends on the dialect.

@@ -1,26 +1,25 @@
 //! The copy of a session's last message, for the next one that differs in little.
 
+use std::mem;
+use std::sync::Arc;
+
 use mgate_policies::{Action, Protocol};
 use mgate_proxy::gate::Message;
 
 use super::headers::Marks;
-use super::random::ID_LEN;
-use super::subject::CAPACITY;
-use super::timestamp::TIME_LEN;
-use super::trace_context::PARENT_LEN;
+use crate::mirror::draft::Beginning;
 use crate::mirror::record::Record;
 
-/// All of a copy that comes before the payload. It serves for messages without notes that agree in all that it was
-/// written of.
+/// What the copies of a session's messages begin with, while they agree in all that it was written of and have no
+/// notes.
 #[derive(Default)]
 pub(super) struct Stencil {
     key: Option<Key>,
+    /// The same one several times, for as many copies: to count one more each time would fetch the count from the
+    /// processor on which the last copy was sent.
+    beginnings: Vec<Arc<Beginning>>,
     /// The texts that belong to the key, each with an end.
     texts: Vec<u8>,
-    bytes: Vec<u8>,
-    head_at: usize,
-    payload_at: usize,
-    marks: Marks,
 }
 
 /// What a copy was written of, beside texts.
@@ -34,52 +33,44 @@ struct Key {
 }
 
 impl Stencil {
-    /// Whether the copy of a message would be written the same by this writer.
-    pub(super) fn fits(&self, writer: u64, message: &Message<'_>) -> bool {
+    /// What the copy of a message begins with, if this writer would write it the same.
+    pub(super) fn beginning(&mut self, writer: u64, message: &Message<'_>) -> Option<Arc<Beginning>> {
         let mut known = &self.texts[..];
         let mut is_known = |text: &str| {
             let same = known.split_off(..text.len()).is_some_and(|known| known == text.as_bytes());
             same && known.split_off_first() == Some(&END)
         };
-        self.key == Some(Key::of(writer, message)) && texts(message).into_iter().all(&mut is_known)
+        if self.key != Some(Key::of(writer, message)) || !texts(message).into_iter().all(&mut is_known) {
+            return None;
+        }
+        if let [last] = &self.beginnings[..] {
+            let more = vec![Arc::clone(last); STOCK];
+            self.beginnings.extend(more);
+        }
+        self.beginnings.pop()
     }
 
     /// Keeps what stands before the payload, if it is not too much.
     pub(super) fn keep(&mut self, writer: u64, message: &Message<'_>, record: &Record, marks: Marks) {
-        let (texts, all) = (texts(message), record.bytes());
+        let texts = texts(message);
         let texts_bytes = texts.iter().map(|text| text.len() + 1).sum();
         self.key = None;
+        let mut known = mem::take(&mut self.beginnings);
         if marks.tail_at + texts_bytes > MAX_BYTES {
-            (self.texts, self.bytes) = (Vec::new(), Vec::new());
+            self.texts = Vec::new();
             return;
         }
-        empty(&mut self.texts, texts_bytes);
+        self.texts.clear();
+        self.texts.reserve_exact(texts_bytes);
         for text in texts {
             self.texts.extend_from_slice(text.as_bytes());
             self.texts.push(END);
         }
-        empty(&mut self.bytes, marks.tail_at);
-        self.bytes.extend_from_slice(&all[..marks.tail_at]);
-        (self.head_at, self.payload_at) = (record.subject_bytes().len(), all.len() - record.payload().len());
-        self.marks = marks;
-        self.key = Some(Key::of(writer, message));
-    }
-
-    /// A copy with another identifier, time and trace, up to its payload.
-    pub(super) fn record(
-        &self,
-        mut room: Vec<u8>,
-        id: &[u8; ID_LEN],
-        time: &[u8; TIME_LEN],
-        trace: &[u8; PARENT_LEN],
-    ) -> Record {
-        room.reserve(CAPACITY);
-        room.extend_from_slice(&self.bytes);
-        let Marks { id_at, time_at, trace_at, .. } = self.marks;
-        room[id_at..id_at + ID_LEN].copy_from_slice(id);
-        room[time_at..time_at + TIME_LEN].copy_from_slice(time);
-        room[trace_at..trace_at + PARENT_LEN].copy_from_slice(trace);
-        Record::begun(room, self.head_at, self.payload_at)
+        // copies that are on their way may still need what was there
+        let mut beginning = known.drain(..).find_map(Arc::into_inner).unwrap_or_default();
+        beginning.set(record, marks.tail_at, marks.gaps());
+        known.push(Arc::new(beginning));
+        (self.key, self.beginnings) = (Some(Key::of(writer, message)), known);
     }
 }
 
@@ -96,14 +87,10 @@ fn texts<'a>(message: &Message<'a>) -> [&'a str; 5] {
     [message.topic, &client.client_id, &client.principal.id, &client.principal.tenant, &client.route]
 }
 
-/// Makes room for so many bytes, and for no more where it has to grow.
-fn empty(bytes: &mut Vec<u8>, room: usize) {
-    bytes.clear();
-    bytes.reserve_exact(room);
-}
-
 /// Ends a text: no text has it in it.
 const END: u8 = 0xff;
+/// How many copies are provided for at a time.
+const STOCK: usize = 8;
 /// What is not kept for a session, as it takes too much memory.
 const MAX_BYTES: usize = 1024;
 
@@ -130,12 +117,28 @@ mod tests {
         for (message, fits) in
             [(first, false), (first, true), (second, false), (second, true), (first, false)]
         {
-            let is_known = |stencil: &Stencil| stencil.fits(writer.number(), &message);
-            assert_eq!(memo.read().is_some_and(is_known), fits);
+            let is_known = |stencil: &mut Stencil| stencil.beginning(writer.number(), &message).is_some();
+            assert_eq!(memo.read_mut().is_some_and(is_known), fits);
             let copy = writer.message_of_session(&message, &mut memo, Vec::new()).unwrap();
+            let copy = copy.record();
             for name in ["Nats-Msg-Id", "traceparent"] {
                 assert!(own.insert(header(&copy, name).unwrap().to_owned()), "{name} came before");
             }
+        }
+    }
+
+    #[test]
+    fn copy_on_its_way_stays_what_it_is() {
+        let client = client();
+        let topics = ["channels/a/messages/t", "channels/a/messages/u"];
+        let (writer, mut memo) = (writer(Kind::Mainflux0_13), Memo::default());
+        let mut copy =
+            |topic| writer.message_of_session(&message(&client, topic), &mut memo, Vec::new()).unwrap();
+        // more of them than are provided for at a time
+        let copies: Vec<_> =
+            topics.iter().flat_map(|topic| [*topic; 2 * STOCK]).map(|topic| (topic, copy(topic))).collect();
+        for (topic, copy) in copies {
+            assert_eq!(header(&copy.record(), "Mgate-Topic"), Some(topic));
         }
     }
 
@@ -146,7 +149,7 @@ mod tests {
         for _ in 0..2 {
             writer.message_of_session(&message(&client, &topic), &mut memo, Vec::new()).unwrap();
             let stencil: &Stencil = memo.read().unwrap();
-            assert_eq!((stencil.key.is_none(), stencil.bytes.len(), stencil.texts.len()), (true, 0, 0));
+            assert_eq!((stencil.beginnings.len(), stencil.texts.capacity()), (0, 0));
         }
     }
 
@@ -192,7 +195,7 @@ mod tests {
                     let again =
                         writer.message_of_session(&step.message(&client), &mut memo, Vec::new()).unwrap();
                     let anew = writer.message(&step.message(&client), Vec::new()).unwrap();
-                    assert_eq!(said(&again), said(&anew), "{step:?}");
+                    assert_eq!(said(&again.record()), said(&anew), "{step:?}");
                 };
                 [&base, other, other, &base].into_iter().for_each(&mut write);
             }
@@ -212,8 +215,8 @@ mod tests {
                     let message = step.message(&client);
                     let again = writer.message_of_session(&message, &mut memo, Vec::new());
                     match (again, writer.message(&message, Vec::new())) {
-                        (Ok(again), Ok(anew)) => prop_assert_eq!(said(&again), said(&anew)),
-                        (again, anew) => prop_assert_eq!(again, anew),
+                        (Ok(again), Ok(anew)) => prop_assert_eq!(said(&again.record()), said(&anew)),
+                        (again, anew) => prop_assert_eq!(again.err(), anew.err()),
                     }
                 }
             }

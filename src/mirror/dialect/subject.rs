@@ -273,7 +273,7 @@ const VARIABLES: &[(&str, Variable)] = &[
 const MAX_BYTES: usize = 3072;
 const MAX_SHORT_BYTES: usize = 128;
 /// Room for a record with a small payload.
-pub(super) const CAPACITY: usize = 1024;
+const CAPACITY: usize = 1024;
 
 /// Stands for a value that is too long; no value is written so.
 const TOO_LONG: &str = "%%";

@@ -1,5 +1,6 @@
 //! Writes one dialect.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mgate_policies::{Action, Now};
@@ -11,12 +12,13 @@ use super::dojot::Device;
 use super::envelope::{Envelope, Version};
 use super::headers::Marks;
 use super::kind::Family;
-use super::random::message_id;
+use super::random::{ID_LEN, message_id};
 use super::stencil::Stencil;
 use super::subject::Values;
-use super::timestamp::{nanos, rfc3339};
-use super::trace_context::TraceContext;
+use super::timestamp::{TIME_LEN, nanos, rfc3339};
+use super::trace_context::{PARENT_LEN, TraceContext};
 use super::{Described, Dialect, Kind, SubjectTemplate, cloud_events, events, headers, identity, packets};
+use crate::mirror::draft::{Beginning, Draft, Rest};
 use crate::mirror::record::{Headers, Record};
 
 /// A dialect as an operator wants it.
@@ -149,19 +151,20 @@ impl Writer {
         Ok((record, Some(Marks { tail_at, ..marks })))
     }
 
-    /// Writes a copy by that of the session's last message.
-    fn write_by(&self, stencil: &Stencil, message: &Message<'_>, room: Vec<u8>) -> Record {
+    /// Writes a copy as far as it differs from those of the session that came before.
+    fn write_rest(&self, beginning: Arc<Beginning>, message: &Message<'_>, mut room: Vec<u8>) -> Draft {
         let trace = TraceContext::of(&message.notes);
         let (id, time) = (message_id(), rfc3339(message.now.unix));
-        let mut record = stencil.record(room, &id, &time, trace.parent_bytes());
+        room.reserve(message.payload.len() + MOST_AROUND_PAYLOAD);
+        let mut rest = Rest::new(beginning, room, [&id, &time, trace.parent_bytes()]);
         match self.options.kind.family() {
             Family::Channels(_, version) => {
                 let metadata = metadata(self.content_type(message), &trace);
-                envelope(message, &metadata).encode_rest(version, record.out());
+                envelope(message, &metadata).encode_rest(version, rest.out());
             }
-            _ => record.out().extend_from_slice(message.payload),
+            _ => rest.out().extend_from_slice(message.payload),
         }
-        record
+        Draft::Rest(rest)
     }
 }
 
@@ -175,19 +178,19 @@ impl Dialect for Writer {
         message: &Message<'_>,
         memo: &mut Memo,
         room: Vec<u8>,
-    ) -> Result<Record, &'static str> {
+    ) -> Result<Draft, &'static str> {
         if message.notes != Notes::default() {
-            return self.message(message, room);
+            return self.message(message, room).map(Draft::from);
         }
-        let stencil = memo.read::<Stencil>().filter(|stencil| stencil.fits(self.number, message));
-        if let Some(stencil) = stencil {
-            return Ok(self.write_by(stencil, message, room));
+        let known = memo.read_mut::<Stencil>().and_then(|stencil| stencil.beginning(self.number, message));
+        if let Some(beginning) = known {
+            return Ok(self.write_rest(beginning, message, room));
         }
         let (record, marks) = self.write(message, room)?;
         if let Some(marks) = marks {
             memo.write::<Stencil>().keep(self.number, message, &record, marks);
         }
-        Ok(record)
+        Ok(record.into())
     }
 
     fn event(&self, event: &SessionEvent<'_>, now: Now) -> Option<Record> {
@@ -237,6 +240,8 @@ fn describe_payload(headers: &mut Headers, message: &Message<'_>, content_type: 
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
 
+/// What a copy has for itself beside its payload, in most dialects.
+const MOST_AROUND_PAYLOAD: usize = ID_LEN + TIME_LEN + PARENT_LEN + 32;
 const NO_SUBJECT: &str = "it has no subject";
 
 #[cfg(test)]

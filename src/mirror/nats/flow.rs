@@ -162,7 +162,7 @@ impl Outcome {
     pub(super) fn lose(&mut self, mut letter: Letter, why: &str) {
         letter.settle(Err(Reason::with_detail(Cause::Unavailable, why)));
         self.lost += 1;
-        self.why = Some(format!("{}: {why}", letter.record.subject()));
+        self.why = Some(format!("{}: {why}", letter.draft.subject()));
         self.done(letter);
     }
 

@@ -110,7 +110,7 @@ impl Lanes {
 
     /// The subject of a try that is not judged yet.
     pub(super) fn subject(&self, number: u64) -> Option<String> {
-        self.sent.get(&number).map(|letter| letter.record.subject().to_owned())
+        self.sent.get(&number).map(|letter| letter.draft.subject().to_owned())
     }
 
     /// NATS has judged the try of this number.

@@ -6,13 +6,14 @@ use std::time::Duration;
 use mgate_policies::Reason;
 use tokio::sync::oneshot::Sender;
 
+use crate::mirror::draft::Draft;
 use crate::mirror::record::Record;
 
-/// A record as it goes over the wire, and who waits for it.
+/// What goes over the wire as a record, and who waits for it.
 pub(super) struct Letter {
     /// The session that it comes from; letters of one session keep their order.
     pub(super) session: SocketAddr,
-    pub(super) record: Record,
+    pub(super) draft: Draft,
     /// When it was written, as time since the Unix epoch.
     pub(super) at: Duration,
     /// Who waits until it is stored; `None` where nobody does.
@@ -27,13 +28,13 @@ pub(super) struct Letter {
 
 impl Letter {
     /// A record that nobody waits for.
-    pub(super) fn new(record: Record, session: SocketAddr, at: Duration) -> Self {
-        Self { session, record, at, waiting: None, number: 0, is_spooled: false, refusals: 0 }
+    pub(super) fn new(draft: Draft, session: SocketAddr, at: Duration) -> Self {
+        Self { session, draft, at, waiting: None, number: 0, is_spooled: false, refusals: 0 }
     }
 
     /// The memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        self.record.capacity() + size_of::<Self>()
+        self.draft.capacity() + size_of::<Self>()
     }
 
     /// Whether somebody waited for it and does no longer.
@@ -52,8 +53,8 @@ impl Letter {
     /// As it stands in the spool, without its number.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let session = self.session.to_string();
-        let (subject, head, payload) =
-            (self.record.subject_bytes(), self.record.head(), self.record.payload());
+        let record = self.draft.record();
+        let (subject, head, payload) = (record.subject_bytes(), record.head(), record.payload());
         let parts = [session.as_bytes(), subject, head];
         let length = parts.iter().map(|part| part.len() + size_of::<u32>()).sum::<usize>();
         let mut bytes = Vec::with_capacity(size_of::<u64>() + length + payload.len());
@@ -80,7 +81,7 @@ impl Letter {
         Some(Self {
             number,
             is_spooled: true,
-            ..Self::new(Record::of_parts(subject, head, bytes), session, at)
+            ..Self::new(Record::of_parts(subject, head, bytes).into(), session, at)
         })
     }
 
@@ -110,7 +111,7 @@ pub(super) mod tests {
         let letter = letter(7, "a.b", "payload");
         let read = Letter::from_bytes(9, &letter.to_bytes()).unwrap();
         assert_eq!((read.number, read.is_spooled, read.session), (9, true, letter.session));
-        assert_eq!((read.at, read.record), (letter.at, letter.record.clone()));
+        assert_eq!((read.at, read.draft), (letter.at, letter.draft.clone()));
         assert_eq!(Letter::age_of(&letter.to_bytes()), Some(letter.at));
     }
 
@@ -126,7 +127,7 @@ pub(super) mod tests {
     pub(in crate::mirror::nats) fn letter(port: u16, subject: &str, payload: &str) -> Letter {
         let record =
             Record::of_parts(subject.as_bytes(), b"NATS/1.0\r\nNats-Msg-Id: id\r\n\r\n", payload.as_bytes());
-        Letter::new(record, session(port), Duration::from_millis(1_700_000_000_123))
+        Letter::new(record.into(), session(port), Duration::from_millis(1_700_000_000_123))
     }
 
     fn session(port: u16) -> SocketAddr {

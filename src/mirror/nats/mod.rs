@@ -41,7 +41,7 @@ pub use self::spool::SpoolConfig;
 pub use self::stream::StreamConfig;
 pub use self::wire::Way;
 use super::dialect::Dialect;
-use super::record::Record;
+use super::draft::Draft;
 use crate::health::{Component, Health};
 
 /// Copies to NATS. It takes them from when it was started, and does nothing before.
@@ -156,7 +156,7 @@ impl NatsMirror {
     fn copy(
         &self,
         message: &Message<'_>,
-        write: impl FnOnce(&dyn Dialect, Vec<u8>) -> Result<Record, &'static str>,
+        write: impl FnOnce(&dyn Dialect, Vec<u8>) -> Result<Draft, &'static str>,
     ) -> Copied {
         match self.running.get() {
             Some(running) => running.message(message, write),
@@ -170,7 +170,7 @@ impl NatsMirror {
 
 impl Mirror for NatsMirror {
     fn message(&self, message: &Message<'_>) -> Copied {
-        self.copy(message, |dialect, room| dialect.message(message, room))
+        self.copy(message, |dialect, room| dialect.message(message, room).map(Draft::from))
     }
 
     fn message_of_session(&self, message: &Message<'_>, memo: &mut Memo) -> Copied {
@@ -184,7 +184,7 @@ impl Mirror for NatsMirror {
     fn session(&self, event: &SessionEvent<'_>, now: Now) {
         let Some(running) = self.running.get() else { return };
         if let Some(record) = running.dialect.event(event, now) {
-            running.send(record, peer_of(event), now);
+            running.send(record.into(), peer_of(event), now);
         }
     }
 
@@ -195,7 +195,7 @@ impl Mirror for NatsMirror {
     fn packet(&self, seen: &PacketSeen<'_>, now: Now) {
         let Some(running) = self.running.get() else { return };
         if let Some(record) = running.dialect.packet(seen, now) {
-            running.send(record, seen.peer, now);
+            running.send(record.into(), seen.peer, now);
         }
     }
 }
@@ -242,7 +242,7 @@ impl Running {
     fn message(
         &self,
         message: &Message<'_>,
-        write: impl FnOnce(&dyn Dialect, Vec<u8>) -> Result<Record, &'static str>,
+        write: impl FnOnce(&dyn Dialect, Vec<u8>) -> Result<Draft, &'static str>,
     ) -> Copied {
         let is_awaited = self.is_acked && is_awaited(message);
         let room = match is_awaited {
@@ -251,8 +251,8 @@ impl Running {
             false => self.shared.queue.room_for(message.payload.len()),
         };
         let Some(room) = room else { return Copied::Taken };
-        let record = match write(&*self.dialect, room) {
-            Ok(record) => record,
+        let draft = match write(&*self.dialect, room) {
+            Ok(draft) => draft,
             Err(why) => {
                 let example = || format!("{}: {why}", message.topic.escape_debug());
                 self.shared.notices.add(Notice::NoWord, 1, example);
@@ -263,10 +263,10 @@ impl Running {
             }
         };
         if !is_awaited {
-            self.send(record, message.client.peer, message.now);
+            self.send(draft, message.client.peer, message.now);
             return Copied::Taken;
         }
-        let mut letter = Letter::new(record, message.client.peer, message.now.unix);
+        let mut letter = Letter::new(draft, message.client.peer, message.now.unix);
         let (told, stored) = oneshot::channel();
         letter.waiting = Some(told);
         match self.shared.queue.push(letter) {
@@ -277,9 +277,9 @@ impl Running {
         }
     }
 
-    fn send(&self, record: Record, session: SocketAddr, now: Now) {
+    fn send(&self, draft: Draft, session: SocketAddr, now: Now) {
         // the queue counts what it has no room for
-        self.shared.queue.push(Letter::new(record, session, now.unix));
+        self.shared.queue.push(Letter::new(draft, session, now.unix));
     }
 
     fn report_to(&self, health: &Health) {

@@ -148,17 +148,17 @@ impl Info {
 pub(super) fn publish(out: &mut Vec<u8>, letter: &Letter, reply: Option<fmt::Arguments<'_>>) {
     let (mut head, mut all) = (Decimal::default(), Decimal::default());
     out.extend_from_slice(b"HPUB ");
-    out.extend_from_slice(letter.record.subject_bytes());
+    out.extend_from_slice(letter.draft.subject_bytes());
     if let Some(reply) = reply {
         out.push(b' ');
         append(out, reply);
     }
     out.push(b' ');
-    out.extend_from_slice(head.of(letter.record.head().len()));
+    out.extend_from_slice(head.of(letter.draft.head_len()));
     out.push(b' ');
-    out.extend_from_slice(all.of(letter.record.body().len()));
+    out.extend_from_slice(all.of(letter.draft.body_len()));
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(letter.record.body());
+    letter.draft.write_body(out);
     out.extend_from_slice(b"\r\n");
 }
 

@@ -142,7 +142,7 @@ impl Freed {
         if !letter.is_spooled {
             self.held.add(&letter);
         }
-        let mut room = letter.record.into_bytes();
+        let mut room = letter.draft.into_room();
         if room.capacity() <= MAX_ROOM_BYTES && self.rooms.len() < MAX_ROOMS {
             room.clear();
             self.rooms.push(room);

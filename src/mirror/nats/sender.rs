@@ -535,7 +535,7 @@ mod tests {
                 let Turn::Failed(why) = closed(&mut sender).await else { panic!() };
                 sender.failed(&why, now);
             }
-            assert_eq!((outcome.lost, sender.flow.letters_mut()[0].record.subject()), (1, kept));
+            assert_eq!((outcome.lost, sender.flow.letters_mut()[0].draft.subject()), (1, kept));
         }
     }
 

@@ -285,7 +285,7 @@ mod tests {
         let mut texts = Vec::new();
         while spool.has_unread() {
             let letters = spool.read(1).unwrap();
-            let text = |letter: &Letter| String::from_utf8(letter.record.payload().into()).unwrap();
+            let text = |letter: &Letter| String::from_utf8(letter.draft.record().payload().into()).unwrap();
             texts.extend(letters.iter().map(text));
         }
         texts

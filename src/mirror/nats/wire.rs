@@ -147,15 +147,14 @@ impl Wire {
     }
 
     pub(super) fn publish(&mut self, letter: &Letter, reply: Option<std::fmt::Arguments<'_>>, now: Instant) {
-        self.largest = self.largest.max(letter.record.body().len());
-        self.longest = self.longest.max(letter.record.subject_bytes().len());
+        self.largest = self.largest.max(letter.draft.body_len());
+        self.longest = self.longest.max(letter.draft.subject_bytes().len());
         protocol::publish(self.writing(now), letter, reply);
     }
 
     /// Whether the server takes a letter as large as this one.
     pub(super) fn takes(&self, letter: &Letter) -> bool {
-        letter.record.body().len() <= self.max_payload
-            && letter.record.subject_bytes().len() <= self.max_subject
+        letter.draft.body_len() <= self.max_payload && letter.draft.subject_bytes().len() <= self.max_subject
     }
 
     /// Takes only what is smaller.
