@@ -77,6 +77,18 @@ fn whatever_is_no_answer_is_a_denial() {
 }
 
 #[test]
+fn stream_that_takes_the_subject_denies_and_is_named() {
+    let (files, upstream) = (Files::new(&[]), Upstream::start());
+    let nats = NatsServer::with_jetstream(free_port(), &files.path(""));
+    nats.create_stream("everything", "mgate.>");
+    let mgate = start(&nats, &upstream, "");
+    let mut client = mgate.dial();
+    client.send(&connect(Version::V5, "dev-1").bytes());
+    assert_eq!(client.packet()[3], 0x88);
+    mgate.log.wait_for("the answer is that of JetStream: a stream takes the subject of the questions");
+}
+
+#[test]
 fn nobody_who_answers_is_a_denial_at_once() {
     let (nats, upstream) = (NatsServer::start(free_port(), &[]), Upstream::start());
     let service = Responder::start(nats.port(), "", "mgate.authz.v1.evaluation", by_name);

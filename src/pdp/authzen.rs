@@ -79,7 +79,7 @@ impl Batch for Evaluations {
     ) -> Result<Vec<Result<Answered, AnswerError>>, AnswerError> {
         let body = json(answer)?;
         let evaluations = body.get("evaluations").and_then(Value::as_array);
-        let evaluations = evaluations.ok_or(AnswerError::Meaning("has no `evaluations`"))?;
+        let evaluations = evaluations.ok_or_else(|| lacks(&body, "has no `evaluations`"))?;
         if evaluations.len() > questions {
             return Err(AnswerError::Meaning("has more `evaluations` than were asked for"));
         }
@@ -91,12 +91,20 @@ impl Batch for Evaluations {
 /// One evaluation; `max_age` is what the answer as a whole says.
 fn evaluation(body: &Value, max_age: Option<Duration>) -> Result<Answered, AnswerError> {
     let decision = body.get("decision").and_then(Value::as_bool);
-    let verdict = Verdict::from(decision.ok_or(AnswerError::Meaning("has no `decision`"))?);
+    let verdict = Verdict::from(decision.ok_or_else(|| lacks(body, "has no `decision`"))?);
     let context = &body["context"];
     let hints = [seconds(context.get("ttl")), seconds(context.get("cache_ttl")), max_age];
     let terms = Terms::read(context)?;
     Ok(Answered::from(verdict).lasting(hints).saying(context.get("reason")).with_terms(terms))
 }
+
+/// What is wrong with an answer that lacks something: over NATS, it may be JetStream's, which has stored the question.
+fn lacks(body: &Value, what: &'static str) -> AnswerError {
+    let is_stored = body["stream"].is_string() && body["seq"].is_u64();
+    AnswerError::Meaning(if is_stored { STORED } else { what })
+}
+
+const STORED: &str = "is that of JetStream: a stream takes the subject of the questions";
 
 #[cfg(test)]
 mod tests {
@@ -136,6 +144,27 @@ mod tests {
         }
         for status in [201, 204, 301, 400, 401, 403, 404, 429, 500] {
             assert_eq!(read(&dialect(), status, r#"{"decision":true}"#), Reading::Error, "{status}");
+        }
+    }
+
+    #[test]
+    fn stream_that_stores_a_question_is_named() {
+        let stored = |body: &str| {
+            let answer = Response::builder().header("content-type", "application/json");
+            let answer = answer.body(Bytes::from(body.to_owned())).unwrap();
+            let one = dialect().read(&Request::default(), &answer).unwrap_err();
+            let several = batching().batch().unwrap().read(3, &answer).unwrap_err();
+            [one, several].map(|error| error == AnswerError::Meaning(STORED))
+        };
+        for acknowledgement in [
+            r#"{"stream":"messages","seq":7}"#,
+            r#"{"stream":"messages","domain":"hub","seq":7,"duplicate":true}"#,
+            r#"{"error":{"code":503,"description":"no room"},"stream":"messages","seq":0}"#,
+        ] {
+            assert_eq!(stored(acknowledgement), [true; 2], "{acknowledgement}");
+        }
+        for other in ["{}", r#"{"stream":"messages"}"#, r#"{"seq":7}"#, r#"{"stream":7,"seq":"7"}"#] {
+            assert_eq!(stored(other), [false; 2], "{other}");
         }
     }
 
