@@ -105,6 +105,15 @@ fn configuration_of_others_is_refused() {
 }
 
 #[test]
+fn help_names_the_port_of_each_route() {
+    let help = mgate(&["demo", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for port in ["1883", "8883", "8083", "8084", "5683", "5684"] {
+        assert!(help.contains(port), "{help}");
+    }
+}
+
+#[test]
 fn second_demo_takes_other_ports() {
     let (first, second) = (Json::start(&[]), Json::start(&[]));
     for route in ["mqtt", "mqtts", "ws", "wss", "coap", "coaps"] {

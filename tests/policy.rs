@@ -173,6 +173,11 @@ fn explanation_names_what_each_policy_said() {
         explain(&["--action", "connect", "--client-id", "a", "--attribute", "claims.name=a"]),
         "acl    abstain\nhours  abstain\nresult: deny, because nobody allows it\n"
     );
+    assert_eq!(
+        explain(&["--action", "connect"]),
+        "acl    abstain\nhours  abstain\nresult: deny, because nobody allows it\n\
+         the client identifier was empty: --client-id says another\n"
+    );
 }
 
 #[test]

@@ -1,29 +1,26 @@
-use std::path::PathBuf;
-
 use serde_json::{Value, json};
 
-use super::{Global, print};
+use super::{ConfigFile, Global, print};
 use crate::config::{Config, Environment, Problem, Problems, RouteConfig};
 
 /// Say what a configuration does, or all that is wrong with it; nothing listens.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The configuration file
-    #[arg(value_name = "FILE", default_value = "mgate.toml")]
-    file: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 impl Arguments {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
-        let config = Config::load(&self.file, &Environment::of_process())?;
+        let config = Config::load(self.file.path(), &Environment::of_process())?;
         if !config.unready.is_empty() {
             return Err(Problems(config.unready).into());
         }
         if global.json {
             return print(json_config(&config));
         }
-        print(format_args!("{} is good\n", self.file.display()))?;
+        print(format_args!("{} is good\n", self.file.path().display()))?;
         for line in table(&config.routes) {
             print(line)?;
         }

@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     host: IpAddr,
-    /// Add N to the ports 1883, 8883, 8083, 8084 and 5683; one that is taken is replaced by a free one anyhow
+    /// Add N to the ports 1883, 8883, 8083, 8084, 5683 and 5684; one that is taken is replaced by a free one anyhow
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u16).range(..=MAX_OFFSET))]
     port_offset: u16,
 }

@@ -4,6 +4,7 @@ mod admin;
 mod certs;
 mod check;
 mod completions;
+mod config_file;
 #[cfg(feature = "demo")]
 mod demo;
 mod man;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use serde_json::json;
 
+use self::config_file::ConfigFile;
 use crate::config::Problems;
 use crate::log;
 
@@ -52,13 +54,13 @@ struct CommandLine {
 #[derive(Args)]
 struct Global {
     /// Print JSON instead of text for people
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = LAST)]
     json: bool,
     /// What to log: error, warn, info, debug, trace or off, and levels of parts: info,mgate::packet=debug
-    #[arg(long, global = true, value_name = "LEVEL", value_parser = log::Level::parse)]
+    #[arg(long, global = true, display_order = LAST, value_name = "LEVEL", value_parser = log::Level::parse)]
     log_level: Option<log::Level>,
     /// What a line of the log looks like: text or json
-    #[arg(long, global = true, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    #[arg(long, global = true, display_order = LAST, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     log_format: Option<log::Format>,
 }
 
@@ -138,6 +140,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// In help, behind what a sub-command has itself, and before `--help`.
+const LAST: usize = 900;
+
 const EXAMPLES: &str = "\
 Examples:
   mgate check mgate.toml           say what a configuration does, or all that is wrong with it
@@ -155,5 +160,17 @@ mod tests {
     #[test]
     fn arguments_do_not_contradict_each_other() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn help_has_what_is_common_behind_what_is_not() {
+        let error = CommandLine::try_parse_from(["mgate", "policy", "explain", "--help"]).err();
+        let help = error.map(|help| help.to_string()).unwrap_or_default();
+        let place =
+            |option: &str| help.find(&format!("\n      --{option}")).unwrap_or_else(|| panic!("{help}"));
+        let own = ["route", "client-id", "action", "method", "qos", "retain"].map(place);
+        let common = ["json", "log-level", "log-format"].map(place);
+        assert!(own.into_iter().max() < common.into_iter().min(), "{help}");
+        assert!(common.into_iter().max() < help.find("-h, --help"), "{help}");
     }
 }

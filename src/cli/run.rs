@@ -1,7 +1,5 @@
-use std::path::PathBuf;
-
-use super::Global;
 use super::signals::Signals;
+use super::{ConfigFile, Global};
 use crate::config::{Config, Environment};
 use crate::gateway::Gateway;
 use crate::log;
@@ -13,15 +11,14 @@ use crate::log;
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
-    /// The configuration file
-    #[arg(short, long, value_name = "FILE", default_value = "mgate.toml")]
-    config: PathBuf,
+    #[command(flatten)]
+    file: ConfigFile,
 }
 
 impl Arguments {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
         let environment = Environment::of_process();
-        let config = Config::load(&self.config, &environment)?;
+        let config = Config::load(self.file.path(), &environment)?;
         log::start(&global.log(&config.log))?;
         for warning in &config.warnings {
             tracing::warn!("{warning}");

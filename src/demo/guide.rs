@@ -155,7 +155,7 @@ fn device_1() -> String {
 
 fn what(route: &str) -> &'static str {
     match route {
-        "mqtt" => "MQTT 3.1, 3.1.1 and 5.0",
+        "mqtt" => "MQTT 3.1.1 and 5.0",
         "mqtts" => "the same over TLS, with password or certificate",
         "ws" => "over WebSocket",
         "coap" => "CoAP: messages that are mirrored alone",

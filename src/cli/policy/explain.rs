@@ -91,6 +91,9 @@ impl Arguments {
         for line in explanation.lines() {
             print(line)?;
         }
+        if self.action == Action::Connect && self.client_id.is_empty() && explanation.is_denied() {
+            print("the client identifier was empty: --client-id says another")?;
+        }
         Ok(())
     }
 
@@ -220,11 +223,15 @@ impl Explanation<'_> {
             "action": query.action.to_string(),
             "resource": query.resource.to_string(),
             "policies": self.words.iter().map(word).collect::<Vec<_>>(),
-            "result": if matches!(self.outcome, Outcome::Allowed(..)) { "allow" } else { "deny" },
+            "result": if self.is_denied() { "deny" } else { "allow" },
             "reason": reason,
             "would_be_denied_by": would_be_denied_by,
             "session": self.session(),
         })
+    }
+
+    fn is_denied(&self) -> bool {
+        !matches!(self.outcome, Outcome::Allowed(..))
     }
 
     fn is_denied_by_nobody(&self) -> bool {
