@@ -378,6 +378,28 @@ fn mistakes_in_routes_of_coaps_are_named() {
 }
 
 #[test]
+#[cfg(feature = "dtls")]
+fn files_that_are_missing_for_coaps_are_named_once_each() {
+    let directory = with_certificates();
+    let keys = "[authn.keys]\ntype = 'psk'\nfile = 'none.psk'\n";
+    let text = format!("{COAPS}authn = ['keys']\n{keys}");
+    let no_keys = "authn.keys.file: cannot read none.psk: No such file or directory (os error 2)";
+    assert_eq!(problems(&directory, &text, &[]), [format!("mgate.toml:8: {no_keys}")]);
+    let tls =
+        "tls = { cert = 'none.pem', key = 'none.key', client_ca = 'none-ca.pem', client_crl = 'none.crl' }\n";
+    let text = format!("{COAPS}authn = ['keys']\n{tls}{keys}");
+    let missing = |key, file| {
+        format!("mgate.toml:6: route.a.tls.{key}: cannot read {file}: No such file or directory (os error 2)")
+    };
+    let mut found = problems(&directory, &text, &[]);
+    assert_eq!(found.pop().unwrap(), format!("mgate.toml:9: {no_keys}"));
+    found.sort();
+    let expected =
+        [("cert", "none.pem"), ("client_ca", "none-ca.pem"), ("client_crl", "none.crl"), ("key", "none.key")];
+    assert_eq!(found, expected.map(|(key, file)| missing(key, file)));
+}
+
+#[test]
 fn mistakes_with_shared_keys_are_named_and_show_none() {
     let directory = with_certificates();
     write(&directory, "keys.psk", "dev-1:c0ffee\ndev-2\n\ndev/3:c0ffee\ndev-1:c0ffeee\n");
@@ -676,7 +698,10 @@ fn what_is_probably_not_meant_is_a_warning() {
 fn program_ends_with_2_and_shows_all_problems() {
     let directory = with_certificates();
     let path = write(&directory, "mgate.toml", &format!("{ROUTE}colour = 'red'\n[log]\nlevel = 1\n"));
-    for arguments in [["check", path.to_str().unwrap()].as_slice(), &["run", "-c", path.to_str().unwrap()]] {
+    let file = path.to_str().unwrap();
+    for arguments in
+        [["check", file].as_slice(), &["check", "-c", file], &["run", file], &["run", "-c", file]]
+    {
         let output = mgate(arguments);
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{arguments:?}");
         let shown = String::from_utf8(output.stderr).unwrap();
@@ -731,6 +756,12 @@ fn program_shows_the_transforms_of_a_route() {
 #[test]
 fn wrong_arguments_end_with_2_and_a_missing_file_is_named() {
     assert_eq!(mgate(&["run", "--no-such-option"]).status.code(), Some(2));
+    for command in ["check", "run"] {
+        let output = mgate(&[command, "-c", "one.toml", "another.toml"]);
+        let shown = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{shown}");
+        assert!(shown.contains("'--config <FILE>' cannot be used with '[FILE]'"), "{shown}");
+    }
     let output = mgate(&["check", "no-such-file.toml"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stderr.starts_with(b"no-such-file.toml: cannot be read: "));

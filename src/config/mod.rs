@@ -237,8 +237,11 @@ impl Extensions {
         let report = context.report;
         for authenticator in self.authenticators {
             let name = authenticator.name().to_owned();
-            let authenticator = Arc::new(Extension(authenticator));
-            let authn = route::Authn { authenticator, needs_certificates: false, keys: route::Keys::Unknown };
+            let authn = route::Authn {
+                authenticator: Some(Arc::new(Extension(authenticator))),
+                needs_certificates: false,
+                keys: route::Keys::Unknown,
+            };
             context.authn.add(&name, authn, report);
         }
         for policy in self.policies {
@@ -285,7 +288,7 @@ fn authenticator(name: &str, mut section: Section<'_>, files: &Files<'_>) -> Opt
     section.finish();
     let needs_certificates = kind == AuthnType::X509;
     let keys = if kind == AuthnType::Psk { route::Keys::Some } else { route::Keys::None };
-    Some(route::Authn { authenticator: authenticator?, needs_certificates, keys })
+    Some(route::Authn { authenticator, needs_certificates, keys })
 }
 
 /// An authenticator that needs what a worker's runtime does not have.

@@ -1,4 +1,5 @@
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 /// Where something was written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The file, or the environment variable, as the operator knows it.
     pub file: Arc<str>,
@@ -17,7 +18,7 @@ pub struct Place {
 }
 
 /// One thing that is wrong, or strange, with a configuration.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// Where it is.
     pub place: Place,
@@ -75,7 +76,7 @@ impl Report {
         self.problems.borrow().len()
     }
 
-    /// The warnings, unless there are problems; either file by file, in the order of the lines.
+    /// The warnings, unless there are problems; either once each, file by file, in the order of the lines.
     pub(crate) fn finish(self) -> Result<Vec<Problem>, Problems> {
         match self.problems.into_inner() {
             problems if problems.is_empty() => Ok(in_order(self.warnings.into_inner())),
@@ -92,6 +93,9 @@ impl Place {
 }
 
 fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {
+    // a file that is read twice is told of once
+    let mut told = HashSet::new();
+    problems.retain(|problem| told.insert(problem.clone()));
     let mut files: Vec<Arc<str>> = Vec::new();
     for problem in &problems {
         if !files.contains(&problem.place.file) {

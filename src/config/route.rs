@@ -119,7 +119,8 @@ pub(super) struct Context<'a> {
 
 /// An authenticator and what it needs of a route.
 pub(super) struct Authn {
-    pub(super) authenticator: Arc<dyn Authenticator>,
+    /// `None` for one with problems.
+    pub(super) authenticator: Option<Arc<dyn Authenticator>>,
     pub(super) needs_certificates: bool,
     /// Whether it has pre-shared keys.
     pub(super) keys: Keys,
@@ -391,7 +392,7 @@ fn authenticators(
             context.report.problem(&name.place, message);
         }
         has_keys |= authn.keys != Keys::None;
-        row.push(Arc::clone(&authn.authenticator));
+        row.extend(authn.authenticator.clone());
     }
     (names.into_iter().map(|name| name.value).collect(), row, has_keys)
 }
