@@ -13,28 +13,6 @@ use mgate_policies::Now;
 use tempfile::TempDir;
 
 #[test]
-fn every_example_loads_without_warnings() {
-    let directory = with_certificates();
-    let mut loaded = 0;
-    for path in files_in(&examples()) {
-        let copy = directory.path().join(path.file_name().unwrap());
-        fs::copy(&path, &copy).unwrap();
-    }
-    let is_in_this_build = |path: &Path| {
-        (cfg!(feature = "wasm") || !path.ends_with("wasm.toml"))
-            && (cfg!(feature = "dtls") || !path.ends_with("coaps.toml"))
-    };
-    let paths = files_in(directory.path()).into_iter().filter(|path| is_configuration(path));
-    for path in paths.filter(|path| is_in_this_build(path)) {
-        let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
-        assert_eq!(config.warnings, [], "{}", path.display());
-        assert!(!config.routes.is_empty(), "{}", path.display());
-        loaded += 1;
-    }
-    assert!(loaded >= 4, "only {loaded} examples were found");
-}
-
-#[test]
 fn each_mistake_is_named_with_its_place() {
     let directory = with_certificates();
     write(&directory, "nameless-keys.json", &DEVICE_KEYS.replace("kid", "name"));
@@ -809,20 +787,6 @@ fn with_certificates() -> TempDir {
     fs::write(directory.path().join("introspection.secret"), "secret\n").unwrap();
     fs::write(directory.path().join("device-keys.json"), DEVICE_KEYS).unwrap();
     directory
-}
-
-fn files_in(directory: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    entries.filter(|path| path.is_file()).collect()
-}
-
-fn is_configuration(path: &Path) -> bool {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    path.extension().is_some_and(|extension| extension == "toml") && text.contains("[[route]]")
-}
-
-fn examples() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
 fn mgate(arguments: &[&str]) -> Output {
