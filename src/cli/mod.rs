@@ -57,10 +57,10 @@ struct Global {
     #[arg(long, global = true, display_order = LAST)]
     json: bool,
     /// What to log: error, warn, info, debug, trace or off, and levels of parts: info,mgate::packet=debug
-    #[arg(long, global = true, display_order = LAST, value_name = "LEVEL", value_parser = log::Level::parse)]
+    #[arg(long, global = true, display_order = LAST + 1, value_name = "LEVEL", value_parser = log::Level::parse)]
     log_level: Option<log::Level>,
     /// What a line of the log looks like: text or json
-    #[arg(long, global = true, display_order = LAST, value_name = "FORMAT", value_enum, hide_possible_values = true)]
+    #[arg(long, global = true, display_order = LAST + 2, value_name = "FORMAT", value_enum, hide_possible_values = true)]
     log_format: Option<log::Format>,
 }
 
@@ -170,7 +170,7 @@ mod tests {
             |option: &str| help.find(&format!("\n      --{option}")).unwrap_or_else(|| panic!("{help}"));
         let own = ["route", "client-id", "action", "method", "qos", "retain"].map(place);
         let common = ["json", "log-level", "log-format"].map(place);
-        assert!(own.into_iter().max() < common.into_iter().min(), "{help}");
-        assert!(common.into_iter().max() < help.find("-h, --help"), "{help}");
+        assert!(own.into_iter().all(|place| place < common[0]), "{help}");
+        assert!(common.is_sorted() && Some(common[2]) < help.find("-h, --help"), "{help}");
     }
 }
