@@ -76,7 +76,7 @@ fn example_configuration_is_good_with_the_plugin_and_bad_without() {
     let Output { status, stderr, .. } = check();
     let shown = String::from_utf8(stderr).unwrap();
     assert_eq!(status.code(), Some(2), "{shown}");
-    let place = "wasm.toml:24: policy.own_topics.file: cannot be read: No such file";
+    let place = "wasm.toml:29: policy.own_topics.file: cannot be read: No such file";
     assert!(shown.contains(place), "{shown}");
     fs::create_dir(files.path("wasm-policy-rust")).unwrap();
     build_rust(&files.path("wasm-policy-rust/policy.wasm"));
