@@ -19,9 +19,17 @@ pub enum Draft {
 /// What one record has for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rest {
-    beginning: Arc<Beginning>,
+    shared: Shared,
     /// What stands in the gaps, and what comes behind the beginning.
     own: Vec<u8>,
+}
+
+/// What it shares with others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Shared {
+    beginning: Arc<Beginning>,
+    /// The memory that it takes, for those who need not look at it otherwise: it may be in another processor's cache.
+    memory: usize,
 }
 
 /// What records of a session begin with, but for gaps.
@@ -46,7 +54,7 @@ impl Draft {
     pub(super) fn subject_bytes(&self) -> &[u8] {
         match self {
             Self::Whole(record) => record.subject_bytes(),
-            Self::Rest(Rest { beginning, .. }) => &beginning.bytes[..beginning.head_at],
+            Self::Rest(rest) => rest.beginning().subject_bytes(),
         }
     }
 
@@ -54,7 +62,7 @@ impl Draft {
     pub(super) fn head_len(&self) -> usize {
         match self {
             Self::Whole(record) => record.head().len(),
-            Self::Rest(Rest { beginning, .. }) => beginning.payload_at - beginning.head_at,
+            Self::Rest(rest) => rest.beginning().head_len(),
         }
     }
 
@@ -62,7 +70,7 @@ impl Draft {
     pub(super) fn body_len(&self) -> usize {
         match self {
             Self::Whole(record) => record.body().len(),
-            Self::Rest(Rest { beginning, own }) => beginning.shared_len + own.len(),
+            Self::Rest(rest) => rest.beginning().shared_len + rest.own.len(),
         }
     }
 
@@ -70,7 +78,7 @@ impl Draft {
     pub(super) fn write_body(&self, out: &mut Vec<u8>) {
         match self {
             Self::Whole(record) => out.extend_from_slice(record.body()),
-            Self::Rest(rest) => rest.write(rest.beginning.head_at, out),
+            Self::Rest(rest) => rest.write(rest.beginning().head_at, out),
         }
     }
 
@@ -81,7 +89,7 @@ impl Draft {
             Self::Rest(rest) => {
                 let mut bytes = Vec::new();
                 rest.write(0, &mut bytes);
-                let Beginning { head_at, payload_at, .. } = *rest.beginning;
+                let Beginning { head_at, payload_at, .. } = *rest.beginning();
                 Cow::Owned(Record::begun(bytes, head_at, payload_at))
             }
         }
@@ -91,7 +99,7 @@ impl Draft {
     pub(super) fn capacity(&self) -> usize {
         match self {
             Self::Whole(record) => record.capacity(),
-            Self::Rest(Rest { beginning, own }) => beginning.bytes.capacity() + own.capacity(),
+            Self::Rest(Rest { shared, own }) => shared.memory + own.capacity(),
         }
     }
 
@@ -112,9 +120,9 @@ impl From<Record> for Draft {
 
 impl Rest {
     /// Nothing yet but what stands in the gaps.
-    pub(super) fn new(beginning: Arc<Beginning>, mut room: Vec<u8>, gaps: [&[u8]; GAPS]) -> Self {
+    pub(super) fn new(shared: Shared, mut room: Vec<u8>, gaps: [&[u8]; GAPS]) -> Self {
         gaps.iter().for_each(|text| room.extend_from_slice(text));
-        Self { beginning, own: room }
+        Self { shared, own: room }
     }
 
     /// What is written behind this comes behind the beginning.
@@ -122,9 +130,13 @@ impl Rest {
         &mut self.own
     }
 
+    fn beginning(&self) -> &Beginning {
+        &self.shared.beginning
+    }
+
     /// Writes all from a place on that comes before the gaps.
     fn write(&self, from: usize, out: &mut Vec<u8>) {
-        let (beginning, mut own) = (&*self.beginning, &self.own[..]);
+        let (beginning, mut own) = (self.beginning(), &self.own[..]);
         out.reserve(beginning.bytes.len() + own.len());
         let start = out.len();
         out.extend_from_slice(&beginning.bytes[from..]);
@@ -137,9 +149,26 @@ impl Rest {
     }
 }
 
-impl Beginning {
+impl Shared {
     /// What a record begins with, up to `end`.
-    pub(super) fn set(&mut self, record: &Record, end: usize, gaps: [Range<usize>; GAPS]) {
+    pub(super) fn new(record: &Record, end: usize, gaps: [Range<usize>; GAPS]) -> Self {
+        let mut beginning = Beginning::default();
+        beginning.set(record, end, gaps);
+        let (memory, beginning) = (beginning.memory(), Arc::new(beginning));
+        Self { beginning, memory }
+    }
+
+    /// The same of another record, if nobody else has it; says whether that is so.
+    pub(super) fn set(&mut self, record: &Record, end: usize, gaps: [Range<usize>; GAPS]) -> bool {
+        let Some(beginning) = Arc::get_mut(&mut self.beginning) else { return false };
+        beginning.set(record, end, gaps);
+        self.memory = beginning.memory();
+        true
+    }
+}
+
+impl Beginning {
+    fn set(&mut self, record: &Record, end: usize, gaps: [Range<usize>; GAPS]) {
         let all = record.bytes();
         self.bytes.clear();
         self.bytes.reserve_exact(end);
@@ -148,10 +177,24 @@ impl Beginning {
         self.shared_len = end - self.head_at - gaps.iter().map(Range::len).sum::<usize>();
         self.gaps = gaps;
     }
+
+    fn subject_bytes(&self) -> &[u8] {
+        &self.bytes[..self.head_at]
+    }
+
+    fn head_len(&self) -> usize {
+        self.payload_at - self.head_at
+    }
+
+    fn memory(&self) -> usize {
+        self.bytes.capacity() + size_of::<Self>() + COUNTS_BYTES
+    }
 }
 
 /// The identifier, the time and the trace of a record.
 const GAPS: usize = 3;
+/// What comes with whatever is shared.
+const COUNTS_BYTES: usize = 2 * size_of::<usize>();
 
 #[cfg(test)]
 mod tests {
@@ -160,7 +203,7 @@ mod tests {
     #[test]
     fn rest_is_written_as_the_whole_is() {
         let (one, two) = (record("1", "a", "[]", "one"), record("2", "b", "{}", "another"));
-        let rest = rest(&beginning(&one), &two);
+        let rest = rest(&shared(&one), &two);
         let written = |draft: &Draft| {
             let mut body = b"before".to_vec();
             draft.write_body(&mut body);
@@ -178,8 +221,8 @@ mod tests {
     #[test]
     fn what_is_shared_counts_for_each() {
         let one = record("1", "a", "[]", "one");
-        let beginning = beginning(&one);
-        let drafts = [0, 1].map(|_| rest(&beginning, &one));
+        let shared = shared(&one);
+        let drafts = [0, 1].map(|_| rest(&shared, &one));
         assert!(drafts.iter().all(|draft| draft.capacity() >= one.bytes().len()));
         assert!(drafts.map(Draft::into_room).iter().all(|room| room.len() < one.bytes().len()));
     }
@@ -189,16 +232,25 @@ mod tests {
         Record::of_parts(b"a.b", head.as_bytes(), format!("p{payload}").as_bytes())
     }
 
-    /// All but what records differ in, and the first byte of the payload.
-    fn beginning(record: &Record) -> Arc<Beginning> {
-        let mut beginning = Beginning::default();
-        beginning.set(record, record.bytes().len() - record.payload().len() + 1, GAPS_OF_RECORD);
-        Arc::new(beginning)
+    #[test]
+    fn what_somebody_else_has_is_not_written_over() {
+        let (one, two) = (record("1", "a", "[]", "one"), record("2", "b", "{}", "another"));
+        let mut shared = shared(&one);
+        let draft = rest(&shared, &one);
+        assert!(!shared.set(&two, 10, Default::default()));
+        assert_eq!(*draft.record(), one);
+        drop(draft);
+        assert!(shared.set(&two, 10, Default::default()));
     }
 
-    fn rest(beginning: &Arc<Beginning>, record: &Record) -> Draft {
+    /// All but what records differ in, and the first byte of the payload.
+    fn shared(record: &Record) -> Shared {
+        Shared::new(record, record.bytes().len() - record.payload().len() + 1, GAPS_OF_RECORD)
+    }
+
+    fn rest(shared: &Shared, record: &Record) -> Draft {
         let gaps = GAPS_OF_RECORD.map(|gap| &record.bytes()[gap]);
-        let mut rest = Rest::new(Arc::clone(beginning), Vec::new(), gaps);
+        let mut rest = Rest::new(shared.clone(), Vec::new(), gaps);
         rest.out().extend_from_slice(&record.payload()[1..]);
         Draft::Rest(rest)
     }

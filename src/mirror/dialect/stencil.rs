@@ -1,13 +1,10 @@
 //! The copy of a session's last message, for the next one that differs in little.
 
-use std::mem;
-use std::sync::Arc;
-
 use mgate_policies::{Action, Protocol};
 use mgate_proxy::gate::Message;
 
 use super::headers::Marks;
-use crate::mirror::draft::Beginning;
+use crate::mirror::draft::Shared;
 use crate::mirror::record::Record;
 
 /// What the copies of a session's messages begin with, while they agree in all that it was written of and have no
@@ -17,7 +14,7 @@ pub(super) struct Stencil {
     key: Option<Key>,
     /// The same one several times, for as many copies: to count one more each time would fetch the count from the
     /// processor on which the last copy was sent.
-    beginnings: Vec<Arc<Beginning>>,
+    stock: Vec<Shared>,
     /// The texts that belong to the key, each with an end.
     texts: Vec<u8>,
 }
@@ -34,7 +31,7 @@ struct Key {
 
 impl Stencil {
     /// What the copy of a message begins with, if this writer would write it the same.
-    pub(super) fn beginning(&mut self, writer: u64, message: &Message<'_>) -> Option<Arc<Beginning>> {
+    pub(super) fn shared(&mut self, writer: u64, message: &Message<'_>) -> Option<Shared> {
         let mut known = &self.texts[..];
         let mut is_known = |text: &str| {
             let same = known.split_off(..text.len()).is_some_and(|known| known == text.as_bytes());
@@ -43,11 +40,11 @@ impl Stencil {
         if self.key != Some(Key::of(writer, message)) || !texts(message).into_iter().all(&mut is_known) {
             return None;
         }
-        if let [last] = &self.beginnings[..] {
-            let more = vec![Arc::clone(last); STOCK];
-            self.beginnings.extend(more);
+        if let [last] = &self.stock[..] {
+            let more = vec![last.clone(); STOCK];
+            self.stock.extend(more);
         }
-        self.beginnings.pop()
+        self.stock.pop()
     }
 
     /// Keeps what stands before the payload, if it is not too much.
@@ -55,9 +52,8 @@ impl Stencil {
         let texts = texts(message);
         let texts_bytes = texts.iter().map(|text| text.len() + 1).sum();
         self.key = None;
-        let mut known = mem::take(&mut self.beginnings);
         if marks.tail_at + texts_bytes > MAX_BYTES {
-            self.texts = Vec::new();
+            (self.texts, self.stock) = (Vec::new(), Vec::new());
             return;
         }
         self.texts.clear();
@@ -66,11 +62,13 @@ impl Stencil {
             self.texts.extend_from_slice(text.as_bytes());
             self.texts.push(END);
         }
+        self.stock.truncate(1);
         // copies that are on their way may still need what was there
-        let mut beginning = known.drain(..).find_map(Arc::into_inner).unwrap_or_default();
-        beginning.set(record, marks.tail_at, marks.gaps());
-        known.push(Arc::new(beginning));
-        (self.key, self.beginnings) = (Some(Key::of(writer, message)), known);
+        if !self.stock.first_mut().is_some_and(|last| last.set(record, marks.tail_at, marks.gaps())) {
+            self.stock.clear();
+            self.stock.push(Shared::new(record, marks.tail_at, marks.gaps()));
+        }
+        self.key = Some(Key::of(writer, message));
     }
 }
 
@@ -117,7 +115,7 @@ mod tests {
         for (message, fits) in
             [(first, false), (first, true), (second, false), (second, true), (first, false)]
         {
-            let is_known = |stencil: &mut Stencil| stencil.beginning(writer.number(), &message).is_some();
+            let is_known = |stencil: &mut Stencil| stencil.shared(writer.number(), &message).is_some();
             assert_eq!(memo.read_mut().is_some_and(is_known), fits);
             let copy = writer.message_of_session(&message, &mut memo, Vec::new()).unwrap();
             let copy = copy.record();
@@ -149,7 +147,7 @@ mod tests {
         for _ in 0..2 {
             writer.message_of_session(&message(&client, &topic), &mut memo, Vec::new()).unwrap();
             let stencil: &Stencil = memo.read().unwrap();
-            assert_eq!((stencil.beginnings.len(), stencil.texts.capacity()), (0, 0));
+            assert_eq!((stencil.stock.capacity(), stencil.texts.capacity()), (0, 0));
         }
     }
 

@@ -1,6 +1,5 @@
 //! Writes one dialect.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use mgate_policies::{Action, Now};
@@ -18,7 +17,7 @@ use super::subject::Values;
 use super::timestamp::{TIME_LEN, nanos, rfc3339};
 use super::trace_context::{PARENT_LEN, TraceContext};
 use super::{Described, Dialect, Kind, SubjectTemplate, cloud_events, events, headers, identity, packets};
-use crate::mirror::draft::{Beginning, Draft, Rest};
+use crate::mirror::draft::{Draft, Rest, Shared};
 use crate::mirror::record::{Headers, Record};
 
 /// A dialect as an operator wants it.
@@ -152,11 +151,11 @@ impl Writer {
     }
 
     /// Writes a copy as far as it differs from those of the session that came before.
-    fn write_rest(&self, beginning: Arc<Beginning>, message: &Message<'_>, mut room: Vec<u8>) -> Draft {
+    fn write_rest(&self, shared: Shared, message: &Message<'_>, mut room: Vec<u8>) -> Draft {
         let trace = TraceContext::of(&message.notes);
         let (id, time) = (message_id(), rfc3339(message.now.unix));
         room.reserve(message.payload.len() + MOST_AROUND_PAYLOAD);
-        let mut rest = Rest::new(beginning, room, [&id, &time, trace.parent_bytes()]);
+        let mut rest = Rest::new(shared, room, [&id, &time, trace.parent_bytes()]);
         match self.options.kind.family() {
             Family::Channels(_, version) => {
                 let metadata = metadata(self.content_type(message), &trace);
@@ -182,9 +181,9 @@ impl Dialect for Writer {
         if message.notes != Notes::default() {
             return self.message(message, room).map(Draft::from);
         }
-        let known = memo.read_mut::<Stencil>().and_then(|stencil| stencil.beginning(self.number, message));
-        if let Some(beginning) = known {
-            return Ok(self.write_rest(beginning, message, room));
+        let known = memo.read_mut::<Stencil>().and_then(|stencil| stencil.shared(self.number, message));
+        if let Some(shared) = known {
+            return Ok(self.write_rest(shared, message, room));
         }
         let (record, marks) = self.write(message, room)?;
         if let Some(marks) = marks {
