@@ -108,7 +108,8 @@ struct Script<'a>(&'a [u8]);
 
 impl World {
     fn new(options: u8) -> Self {
-        let rules = Arc::new(Rules { stores: options & 4 != 0, ..Rules::default() });
+        let (stores, is_repeatable) = (options & 4 != 0, options & 0x80 != 0);
+        let rules = Arc::new(Rules { stores, is_repeatable, ..Rules::default() });
         let mut limits = Limits { packet_bytes: 256, subscriptions: 3, ..Limits::default() };
         limits.messages_per_second = (options & 8 != 0).then_some(5);
         let gate = Gate {
@@ -359,7 +360,7 @@ impl World {
     /// What policies deny of an observation does not pass, and is not taken for the answer to something else.
     fn look_at_notification(&self, message: &Message<'_>) {
         let is_shown = message.code.is_success() && !message.known.block2.is_some_and(|block| block.has_more);
-        let is_asked = self.endpoint.options.deliveries == Deliveries::Ask;
+        let is_asked = self.endpoint.options.deliveries == Deliveries::Ask && !self.rules.is_repeatable;
         let answered = self.requests.get(&message.id).and_then(|(bytes, ..)| decode(bytes).ok());
         let is_notification = match message.kind {
             Kind::Acknowledgement => answered.is_some_and(|request| {
@@ -469,6 +470,8 @@ impl Script<'_> {
 #[derive(Default)]
 struct Rules {
     stores: bool,
+    /// Whether what they say may be remembered; payloads count for nothing then.
+    is_repeatable: bool,
     /// Whether what ends in `a` is denied too.
     is_strict: AtomicBool,
     /// The paths that were asked for, as they are shown: what looks like a key there is none.
@@ -482,7 +485,7 @@ impl Policy for Rules {
 
     fn evaluate(&self, query: &Query<'_>, _now: Now) -> Answer {
         let name = query.resource.to_string();
-        if query.payload == DENIED {
+        if !self.is_repeatable && query.payload == DENIED {
             return Answer::Ready(Decision::Deny(Reason::new(Cause::NotAuthorized)));
         }
         if name.contains("secret") || (self.is_strict.load(Ordering::Relaxed) && name.ends_with("/a")) {
@@ -491,7 +494,13 @@ impl Policy for Rules {
         if name.contains("slow") {
             return Answer::Pending(Box::pin(std::future::pending()));
         }
-        Answer::Ready(Decision::Allow(Grant::default()))
+        let mut grant = Grant::default();
+        grant.ttl = self.is_repeatable.then_some(Duration::from_secs(5));
+        Answer::Ready(Decision::Allow(grant))
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.is_repeatable
     }
 }
 

@@ -138,6 +138,11 @@ impl Identity {
         Ok(target)
     }
 
+    /// Forgets what it may do, which can be found out again: a device that sleeps costs no more than it must.
+    pub(super) fn rest(&mut self) {
+        (self.memory, self.last) = (Memory::default(), None);
+    }
+
     fn is_good(&self, secret: Option<&[u8]>, now: Instant) -> bool {
         now < self.until && is_same(self.secret.as_deref(), secret)
     }

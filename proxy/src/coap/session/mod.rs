@@ -393,6 +393,7 @@ impl Session {
     fn rest(&mut self) {
         self.upstream = Upstream::Closed;
         self.retired.clear();
+        self.identity.iter_mut().for_each(|identity| identity.rest());
         self.outputs.push_back(Output::HangUp);
     }
 
@@ -405,6 +406,7 @@ impl Session {
     }
 
     fn close(&mut self, why: CloseReason, cx: &mut Context<'_>) {
+        self.end_waiting(cx);
         self.end_all(cx);
         self.is_closed = true;
         self.outputs.push_back(Output::Close);

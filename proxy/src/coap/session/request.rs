@@ -116,7 +116,9 @@ impl Session {
 
     /// Why a request may pass, where policies said lately that the client may make such a one, and say so still.
     fn recall(&self, message: &Message<'_>, target: &Target, cx: &Context<'_>) -> Option<Grounds> {
-        if !cx.endpoint.gate.policies.is_repeatable() {
+        // what goes on for long is to begin with all the time that policies give
+        let is_long = is_partial(message) || target.observe == Some(Observe::Begin);
+        if is_long || !cx.endpoint.gate.policies.is_repeatable() {
             return None;
         }
         let memory = &self.identity.as_ref()?.memory;

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use mgate_policies::{Decision, Suspended};
 
+use super::answer::Ending;
 use super::{Context, Input, Session};
 use crate::coap::codec::decode;
-use crate::coap::message::Token;
+use crate::coap::message::{Code, Token};
 use crate::gate::{Side, Verdict, no_decision_in_time};
 
 /// What belongs to the datagrams of one side.
@@ -105,6 +106,14 @@ impl Session {
         }
         if let Some(again) = &mut self.lane_mut(side).waiting {
             again.deadline = again.deadline.min(waiting.deadline);
+        }
+    }
+
+    /// Ends the request that waits: nobody hears any more what is decided.
+    pub(super) fn end_waiting(&mut self, cx: &mut Context<'_>) {
+        let Some(waiting) = self.from_client.waiting.take() else { return };
+        if let Ok(message) = decode(&waiting.datagram) {
+            self.answer(&message, Ending::for_a_while(Code::SERVICE_UNAVAILABLE), cx);
         }
     }
 

@@ -37,6 +37,38 @@ fn another_request_is_asked_about() {
 }
 
 #[test]
+fn same_options_under_another_method_are_another_request() {
+    let mut story = Story::new();
+    for (id, method) in ["GET", "DELETE", "PUT"].iter().enumerate() {
+        story.client(&format!("CON {method} {id} t /a")).upstream(&format!("ACK 2.04 {id} t"));
+    }
+    assert_eq!(story.asked(), ["guest request GET /a ", "guest request DELETE /a ", "guest request PUT /a "]);
+}
+
+#[test]
+fn what_goes_on_for_long_has_all_the_time_that_is_given() {
+    let (mut story, asked) = counted(|_, _| {});
+    story.client("CON PUT 1 t /a =x").upstream("ACK 2.04 1 t").pass(Duration::from_millis(9_900));
+    story.client("CON PUT 2 u /a block1=0/1/0 =0123456789abcdef").upstream("ACK 2.31 2 u block1=0/1/0");
+    story.pass(SECOND);
+    story.client("CON PUT 3 v /a block1=1/0/0 =x").upstream("ACK 2.04 3 v block1=1/0/0");
+    assert_eq!((asked(), story.upstream_hears().len()), (2, 3));
+}
+
+#[test]
+fn device_that_sleeps_is_asked_about_when_it_wakes() {
+    let lasting = Arc::new(Lasting::default());
+    let mut story = Story::with(|gate, _| {
+        gate.limits.idle_timeout = Some(1000 * SECOND);
+        gate.policies = Chain::new(vec![lasting.clone()]);
+    });
+    story.client("CON POST 1 t /a").upstream("ACK 2.04 1 t").pass(10 * SECOND);
+    story.client("CON POST 2 t /a").upstream("ACK 2.04 2 t").pass(248 * SECOND);
+    story.client("CON POST 3 t /a");
+    assert_eq!(lasting.0.load(Ordering::Relaxed), 2);
+}
+
+#[test]
 fn requests_with_other_options_go_by_what_was_said_of_their_path() {
     let (mut story, asked) = counted(|_, _| {});
     for (id, options) in ["", " format=50", " none=0", ""].iter().enumerate() {
@@ -132,6 +164,10 @@ fn counted(change: impl FnOnce(&mut Gate, &mut Options)) -> (Story, impl Fn() ->
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
+/// The same, for ever.
+#[derive(Default)]
+struct Lasting(AtomicUsize);
+
 /// Denies everything.
 struct Never;
 
@@ -145,6 +181,21 @@ impl Policy for Counting {
         let mut grant = Grant::default();
         grant.ttl = Some(Duration::from_secs(10));
         Answer::Ready(Decision::Allow(grant))
+    }
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+}
+
+impl Policy for Lasting {
+    fn name(&self) -> &str {
+        "lasting"
+    }
+
+    fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Answer::Ready(Decision::Allow(Grant::default()))
     }
 
     fn is_repeatable(&self) -> bool {

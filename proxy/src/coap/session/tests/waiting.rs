@@ -140,6 +140,16 @@ fn notification_that_finds_no_room_is_taken_when_it_comes_again() {
     assert_eq!(story.client_hears(), notifications[8..]);
 }
 
+#[test]
+fn request_of_a_stranger_who_is_forgotten_is_answered() {
+    let mut story = Story::new();
+    story.client("CON GET 1 t /secret").pass(9 * SECOND);
+    story.client_hears();
+    story.client("CON GET 2 u /a ?auth=slow").pass(2 * SECOND);
+    assert!(story.session.is_closed);
+    assert_eq!(story.client_hears(), ["ACK 5.03 2 u max-age=5"]);
+}
+
 pub(super) fn allow() -> Decision {
     Decision::Allow(Grant::default())
 }
