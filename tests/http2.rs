@@ -273,6 +273,31 @@ fn who_asks_for_answers_and_does_not_read_them_is_let_go() {
     }
 }
 
+#[test]
+fn body_that_comes_behind_a_refusal_is_taken() {
+    let stage = Stage::leading_to(1);
+    let mut client = Http2::connected(&stage.files, stage.mgate.address());
+    let head = PSEUDO.map(|(name, value)| (name, if name == ":path" { "/%zz" } else { value }));
+    client.try_raw(&frame(HEADERS, END_HEADERS, 1, &block(&head))).unwrap();
+    let mut kinds = Vec::new();
+    for flags in [0, END_STREAM] {
+        client.try_raw(&frame(PING, 0, 0, LAST)).unwrap();
+        loop {
+            let frame = client.next().expect("the connection lives");
+            kinds.push(frame.kind);
+            if frame.kind == HEADERS {
+                assert_eq!(status(&frame.payload), 400);
+            }
+            if frame.kind == PING && frame.payload == LAST {
+                break;
+            }
+        }
+        assert!(!kinds.contains(&RST_STREAM) && !kinds.contains(&GOAWAY), "{kinds:?}");
+        client.try_raw(&frame(DATA, flags, 1, PAYLOAD)).unwrap();
+    }
+    assert!(kinds.contains(&HEADERS));
+}
+
 /// A gateway that is spoken to in HTTP/2.
 struct Stage {
     files: Files,

@@ -19,7 +19,7 @@ use tracing::debug;
 use super::downstream::Downstream;
 use super::exchange;
 use super::identities::Identities;
-use super::incoming::Incoming;
+use super::incoming::{Incoming, Lingering};
 use super::patient::Patient;
 use super::websocket::GoOver;
 use crate::background::{sleep_until, timeout};
@@ -127,7 +127,9 @@ async fn serve_streams(connection: &Arc<Connection>, routes: Arc<Routes>, io: Pa
         let (parts, stream) = request.into_parts();
         // boxed: a stream without a request needs no room for it
         Box::pin(async move {
-            Ok::<_, Infallible>(exchange::answer(connection, parts, Incoming::Stream(stream)).await)
+            Ok::<_, Infallible>(
+                exchange::answer(connection, parts, Incoming::Stream(Lingering::new(stream))).await,
+            )
         })
     });
     let mut builder = http2::Builder::new(TokioExecutor::new());
