@@ -31,7 +31,7 @@ fn every_printed_command_does_what_is_said_of_it() {
 
     assert!(run(&denied).contains("Not authorized"));
     demo.shown.wait_for(
-        "device-1   publish    devices/device-7/data/temperature    DENIED: no statement allows it",
+        "device-1   publish    devices/device-7/data/temperature    DENIED: no policy allows it (acl)",
     );
 
     assert!(run(&overridden).contains("Not authorized"));
@@ -61,7 +61,7 @@ fn printed_commands_of_coap_do_what_is_said_of_them() {
     demo.shown.wait_for("?          publish    channels/public/messages             21.5");
     assert!(run(&denied).contains("4.03"));
     demo.shown.wait_for(
-        "?          publish    channels/private/messages            DENIED: no statement allows it",
+        "?          publish    channels/private/messages            DENIED: no policy allows it (acl)",
     );
     for (command, device) in [(by_key, "device-1"), (by_certificate, "device-7")] {
         assert_eq!(run(&command).trim(), "");

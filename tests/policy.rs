@@ -171,7 +171,7 @@ fn explanation_names_what_each_policy_said() {
     assert_eq!(explain(&shared), "acl    allow    statement \"workers\"\nhours  abstain\nresult: allow\n");
     assert_eq!(
         explain(&["--action", "connect", "--client-id", "a", "--attribute", "claims.name=a"]),
-        "acl    abstain\nhours  abstain\nresult: deny, because nobody allows it\n"
+        "acl    abstain\nhours  abstain\nresult: deny, not authorized: no policy allows it (acl, hours)\n"
     );
     assert_eq!(
         explain(&["--action", "connect"]),

@@ -9,10 +9,12 @@ use crate::scope::Scope;
 ///
 /// What a policy that is not enforced says changes nothing: its allow lets nothing pass, and its deny is an
 /// [`Objection`] against what passes.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Chain {
     row: Vec<Standing>,
     is_repeatable: bool,
+    /// Why something is denied that none of them allows.
+    nobody: Reason,
 }
 
 /// A policy and what it is to a chain.
@@ -73,7 +75,13 @@ impl Chain {
     /// A chain that asks policies in their order. One that enforces none of them denies everything.
     pub fn of(row: Vec<Standing>) -> Self {
         let is_repeatable = row.iter().all(|standing| standing.policy.is_repeatable());
-        Self { row, is_repeatable }
+        let enforced = row.iter().filter(|standing| standing.is_enforced);
+        let names: Vec<_> = enforced.map(|standing| standing.policy.name()).collect();
+        let nobody = match &*names {
+            [] => "no policy allows it, for there is none".to_owned(),
+            names => format!("no policy allows it ({})", names.join(", ")),
+        };
+        Self { is_repeatable, nobody: Reason::with_detail(Cause::NotAuthorized, nobody), row }
     }
 
     /// Its policies, in the order in which they are asked.
@@ -139,7 +147,7 @@ impl Chain {
             let reason = state.take(decision, standing);
             denied = denied.or(reason);
         }
-        let outcome = denied.map_or_else(|| state.conclude(), Outcome::Denied);
+        let outcome = denied.map_or_else(|| self.conclude(state), Outcome::Denied);
         (words, outcome)
     }
 
@@ -154,13 +162,28 @@ impl Chain {
                 Answer::Pending(future) => return Outcome::Pending(state, future),
             }
         }
-        state.conclude()
+        self.conclude(state)
+    }
+
+    /// What it comes to when all were asked and none denied.
+    fn conclude(&self, Suspended { grant, objection, .. }: Suspended) -> Outcome {
+        match grant {
+            Some(grant) => Outcome::Allowed(grant, objection),
+            None => Outcome::Denied(self.nobody.clone()),
+        }
     }
 
     fn ask_next(&self, state: &mut Suspended, query: &Query<'_>, now: Now) -> Option<(&Standing, Answer)> {
         let standing = self.row.get(state.asked)?;
         state.asked += 1;
         Some((standing, standing.policy.evaluate(query, now)))
+    }
+}
+
+impl Default for Chain {
+    /// One without policies.
+    fn default() -> Self {
+        Self::of(Vec::new())
     }
 }
 
@@ -196,14 +219,6 @@ impl Suspended {
         }
         None
     }
-
-    /// What it comes to when all were asked and none denied.
-    fn conclude(self) -> Outcome {
-        match self.grant {
-            Some(grant) => Outcome::Allowed(grant, self.objection),
-            None => Outcome::Denied(Reason::new(Cause::NotAuthorized)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -225,6 +240,17 @@ mod tests {
     #[test]
     fn all_abstaining_denies() {
         assert_eq!(decide(vec![Fixed::says(Decision::Abstain)]), Err(Cause::NotAuthorized));
+    }
+
+    #[test]
+    fn denial_for_want_of_an_allow_names_who_was_asked() {
+        let reason = |row| match outcome(row) {
+            Outcome::Denied(reason) => reason.to_string(),
+            _ => panic!("nobody allows it"),
+        };
+        let row = vec![enforced_one(Decision::Abstain), tried_one(Decision::Allow(Grant::default()))];
+        assert_eq!(reason(row), "not authorized: no policy allows it (fixed)");
+        assert_eq!(reason(Vec::new()), "not authorized: no policy allows it, for there is none");
     }
 
     #[test]

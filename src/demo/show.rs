@@ -82,7 +82,7 @@ impl Visit for Fields {
 impl Fields {
     fn show_denied(&self, screen: &Screen) {
         let detail = match (self.text("reason"), self.text("reason").strip_prefix(NOT_AUTHORIZED)) {
-            (_, Some("")) => "DENIED: no statement allows it".into(),
+            (_, Some(why)) if why.starts_with(NOBODY_ALLOWS) => format!("DENIED{why}"),
             (_, Some(by)) => format!("DENIED by {}", by.trim_start_matches([':', ' '])),
             (reason, None) => format!("DENIED: {reason}"),
         };
@@ -152,5 +152,7 @@ const NAME_LENGTH: usize = 40;
 const NOBODY: &str = "?";
 /// How a policy's denial begins.
 const NOT_AUTHORIZED: &str = "not authorized";
+/// How it goes on where none denies, and none allows.
+const NOBODY_ALLOWS: &str = ": no policy allows it";
 const PAYLOAD_LENGTH: usize = 80;
 const TOPIC_LENGTH: usize = 120;

@@ -178,9 +178,6 @@ impl Explanation<'_> {
             Outcome::Allowed(_, Some(objection)) => {
                 format!("result: allow, because {} is not enforced", objection.policy)
             }
-            Outcome::Denied(_) if self.is_denied_by_nobody() => {
-                "result: deny, because nobody allows it".into()
-            }
             Outcome::Denied(reason) => format!("result: deny, {reason}"),
             Outcome::Pending(..) => "result: deny, because nothing was decided".into(),
         });
@@ -232,11 +229,6 @@ impl Explanation<'_> {
 
     fn is_denied(&self) -> bool {
         !matches!(self.outcome, Outcome::Allowed(..))
-    }
-
-    fn is_denied_by_nobody(&self) -> bool {
-        // what several allow may contradict itself
-        !self.words.iter().any(|word| word.is_enforced && word.decision != Decision::Abstain)
     }
 }
 
