@@ -1,8 +1,10 @@
 //! Letters on disk, while NATS is away.
 
 use std::fmt;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -53,10 +55,11 @@ impl Spool {
     pub(super) fn open(config: &SpoolConfig) -> Result<Self, SpoolError> {
         let directory = &config.directory;
         let storage = |error: &dyn fmt::Display| SpoolError::Storage(directory.clone(), error.to_string());
-        fs::create_dir_all(directory).map_err(|error| storage(&error))?;
+        let path = directory.join(FILE);
+        keep_private(directory, &path).map_err(|error| storage(&error))?;
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE_BYTES);
-        let database = builder.create(directory.join(FILE)).map_err(|error| match error {
+        let database = builder.create(path).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => SpoolError::InUse(directory.clone()),
             error => storage(&error),
         })?;
@@ -188,6 +191,26 @@ impl fmt::Display for SpoolError {
 
 impl std::error::Error for SpoolError {}
 
+/// Makes the directory and the file, and lets nobody else look into them: letters are what devices say.
+fn keep_private(directory: &Path, file: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
+    OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE_FILE).open(file)?;
+    match set_mode(directory, PRIVATE_DIRECTORY) {
+        // a directory that others gave us is theirs to close
+        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+        _ => {}
+    }
+    set_mode(file, PRIVATE_FILE)
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    let permissions = fs::metadata(path)?.permissions();
+    match permissions.mode() & 0o777 == mode {
+        true => Ok(()),
+        false => fs::set_permissions(path, Permissions::from_mode(mode)),
+    }
+}
+
 /// The bytes of all letters, and the numbers of the first and the last.
 fn survey(database: &Database) -> Result<(u64, Option<(u64, u64)>), redb::Error> {
     let transaction = database.begin_write()?;
@@ -210,6 +233,8 @@ fn size(value: &[u8]) -> u64 {
 
 const LETTERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("letters");
 const FILE: &str = "spool.redb";
+const PRIVATE_DIRECTORY: u32 = 0o700;
+const PRIVATE_FILE: u32 = 0o600;
 const CACHE_BYTES: usize = 4 * 1024 * 1024;
 const OVERHEAD: u64 = 32;
 
@@ -234,6 +259,25 @@ mod tests {
         spool.change([].iter(), &[1, 2], NOW).unwrap();
         spool.rewind();
         assert_eq!(read(&mut spool), ["c"]);
+    }
+
+    #[test]
+    fn nobody_else_may_read_it_also_where_it_was_open() {
+        let directory = tempfile::tempdir().unwrap();
+        let modes = || {
+            let spool = directory.path().join("spool");
+            let mode = |path: PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            [mode(spool.clone()), mode(spool.join(FILE))]
+        };
+        let mut spool = open(&directory, 1 << 20);
+        put(&mut spool, &["a"]);
+        drop(spool);
+        assert_eq!(modes(), [0o700, 0o600]);
+        let spool = directory.path().join("spool");
+        fs::set_permissions(spool.join(FILE), Permissions::from_mode(0o644)).unwrap();
+        fs::set_permissions(spool, Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(read(&mut open(&directory, 1 << 20)), ["a"]);
+        assert_eq!(modes(), [0o700, 0o600]);
     }
 
     #[test]
