@@ -640,6 +640,7 @@ fn environment_overrides_the_file() {
     assert_eq!(config.routes[0].limits.connections, 5);
     assert_eq!(config.drain_timeout, Duration::from_secs(60));
     assert_eq!(environment.unused().collect::<Vec<_>>(), ["MGATE_PORT"]);
+    assert_eq!(environment.used().count(), 6);
 }
 
 #[test]
@@ -656,6 +657,56 @@ fn mistakes_in_the_environment_name_the_variable() {
         "MGATE_ROUTE_MY_DEVICES_UPSTREAM: route.my-devices.upstream: unknown scheme \"tcp\" (mqtt, mqtts, mqtt+ws, mqtt+wss, http, https, coap, coaps)",
     ];
     assert_eq!(problems(&directory, ROUTE, &variables), expected);
+}
+
+#[test]
+fn certificates_and_lists_that_are_over_or_soon_will_be_are_warned_of() {
+    let directory = with_certificates();
+    let now = UNIX_EPOCH + Now::read().unix;
+    let days =
+        |from: u64, days| Validity::days(now - Duration::from_secs(from * 24 * 60 * 60), days).unwrap();
+    let store = |name: &str, valid| {
+        let authority = Authority::create(name, valid).unwrap();
+        Store::create(&directory.path().join(name), authority, valid, Existing::Keep).unwrap()
+    };
+    let mut old = store("old", days(40, 30));
+    old.issue_server(&["localhost"], days(40, 30), Existing::Keep).unwrap();
+    old.write_revocation_list(days(40, 30)).unwrap();
+    let mut young = store("young", days(0, 20));
+    let half_a_day = Duration::from_secs(12 * 60 * 60);
+    let short = Validity::days(now + half_a_day, 3).unwrap();
+    young.issue_server(&["localhost"], short, Existing::Keep).unwrap();
+    let warnings = |ca: &str, server: &str, crl: &str| {
+        let tls = format!(
+            "[route.tls]\ncert = '{server}/localhost.pem'\nkey = '{server}/localhost.key'\n\
+             client_ca = '{ca}/ca.pem'\nclient_crl = '{crl}/crl.pem'\n"
+        );
+        let path = write(&directory, "mgate.toml", &(ROUTE.replace("mqtt://127", "mqtts://127") + &tls));
+        let config = load(&path, &[]).unwrap_or_else(|problems| panic!("{problems}"));
+        let all = lines(&directory, &config.warnings).into_iter();
+        all.filter(|line| line.contains("expire")).collect::<Vec<_>>()
+    };
+    let [cert, ca, list] = &*warnings("old", "old", "old") else { panic!("three are over") };
+    for (line, what) in [
+        (cert, "tls.cert: old/localhost.pem: the certificate of "),
+        (ca, "tls.client_ca: old/ca.pem: the certificate of "),
+        (list, "tls.client_crl: old/crl.pem: the revocation list of "),
+    ] {
+        assert!(line.contains(what) && line.contains(" expired on 2"), "{line}");
+    }
+    let [cert, _old_list] = &*warnings("young", "young", "old") else { panic!("two are to be renewed") };
+    assert!(cert.contains(" expires in 3 days, on 2"), "{cert}");
+}
+
+#[test]
+fn file_that_cannot_be_read_is_named_with_its_directory() {
+    let directory = with_certificates();
+    let path =
+        write(&directory, "mgate.toml", &format!("{ROUTE}[policy.a]\ntype = 'static'\nfile = 'none.toml'\n"));
+    let Err(problems) = load(&path, &[]) else { panic!("there is no such file") };
+    let opened = directory.path().join("none.toml");
+    let expected = format!("cannot read {}: No such file", opened.display());
+    assert!(problems.to_string().contains(&expected), "{problems}");
 }
 
 #[test]
@@ -777,7 +828,8 @@ fn write(directory: &TempDir, name: &str, text: &str) -> PathBuf {
 fn with_certificates() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let certificates = directory.path().join("certs");
-    let valid = Validity::days(UNIX_EPOCH + Now::read().unix, 1).unwrap();
+    // long enough for nobody to be warned
+    let valid = Validity::days(UNIX_EPOCH + Now::read().unix, 60).unwrap();
     let authority = Authority::create("test", valid).unwrap();
     let mut store = Store::create(&certificates, authority, valid, Existing::Keep).unwrap();
     store.issue_server(&["localhost"], valid, Existing::Keep).unwrap();

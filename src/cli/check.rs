@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::{ConfigFile, Global, print};
+use super::{ConfigFile, Global, listed, print};
 use crate::config::{Config, Environment, Problem, Problems, RouteConfig};
 
 /// Say what a configuration does, or all that is wrong with it; nothing listens.
@@ -13,16 +13,23 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<()> {
-        let config = Config::load(self.file.path(), &Environment::of_process())?;
+        let environment = Environment::of_process();
+        let config = Config::load(self.file.path(), &environment)?;
         if !config.unready.is_empty() {
             return Err(Problems(config.unready).into());
         }
         if global.json {
-            return print(json_config(&config));
+            return print(json_config(&config, &environment));
         }
         print(format_args!("{} is good\n", self.file.path().display()))?;
         for line in table(&config.routes) {
             print(line)?;
+        }
+        if let Some(names) = listed(environment.used()) {
+            print(format_args!("\nfrom the environment: {names}"))?;
+        }
+        if let Some(names) = listed(environment.unused()) {
+            print(format_args!("\nwarning: variables that stand for no key: {names}"))?;
         }
         for warning in &config.warnings {
             print(format_args!("\nwarning: {warning}"))?;
@@ -36,8 +43,10 @@ pub(super) fn json_problems(problems: &Problems) -> Value {
     json!({ "problems": problems.0.iter().map(Problem::json).collect::<Vec<_>>() })
 }
 
-fn json_config(config: &Config) -> Value {
+fn json_config(config: &Config, environment: &Environment) -> Value {
     json!({
+        "environment": environment.used().collect::<Vec<_>>(),
+        "unknown_variables": environment.unused().collect::<Vec<_>>(),
         "routes": config.routes.iter().map(json_route).collect::<Vec<_>>(),
         "warnings": config.warnings.iter().map(Problem::json).collect::<Vec<_>>(),
     })

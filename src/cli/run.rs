@@ -1,5 +1,5 @@
 use super::signals::Signals;
-use super::{ConfigFile, Global};
+use super::{ConfigFile, Global, listed};
 use crate::config::{Config, Environment};
 use crate::gateway::Gateway;
 use crate::log;
@@ -20,11 +20,16 @@ impl Arguments {
         let environment = Environment::of_process();
         let config = Config::load(self.file.path(), &environment)?;
         log::start(&global.log(&config.log))?;
+        let (version, configuration) = (env!("CARGO_PKG_VERSION"), self.file.path().display());
+        tracing::info!(version, %configuration, "mgate starts");
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        for variable in environment.unused() {
-            tracing::debug!(variable, "the variable stands for no key");
+        if let Some(names) = listed(environment.used()) {
+            tracing::info!(names, "values from the environment");
+        }
+        if let Some(names) = listed(environment.unused()) {
+            tracing::warn!(names, "variables that stand for no key");
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let served = runtime.block_on(serve(config));

@@ -20,6 +20,11 @@ impl Environment {
         std::env::vars_os().filter_map(text).collect()
     }
 
+    /// The names of those whose values count.
+    pub fn used(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(|(_, variable)| variable.is_used.get()).map(|(name, _)| name.as_str())
+    }
+
     /// The names of those that stand for no key that was looked for.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
         self.0.iter().filter(|(_, variable)| !variable.is_used.get()).map(|(name, _)| name.as_str())

@@ -33,10 +33,11 @@ impl<'a> Files<'a> {
 
     /// All bytes of a file.
     pub(crate) fn bytes(&self, name: &Given<String>) -> Option<Vec<u8>> {
-        match read(&self.path(name)) {
+        let path = self.path(name);
+        match read(&path) {
             Ok(bytes) => Some(bytes),
             Err(error) => {
-                self.report.problem(&name.place, format!("cannot read {}: {error}", name.value));
+                self.report.problem(&name.place, format!("cannot read {}: {error}", path.display()));
                 None
             }
         }

@@ -7,6 +7,7 @@ mod admin;
 mod claims;
 mod coap;
 mod cors;
+mod dates;
 mod definitions;
 mod document;
 mod dtls;

@@ -7,6 +7,7 @@ use mgate_proxy::transport::{
     MinVersion, RevocationLists, ServerTls, ServerTlsOptions, TlsError,
 };
 
+use super::dates;
 use super::files::Files;
 use super::section::Section;
 use super::values::Scheme;
@@ -129,7 +130,10 @@ pub(crate) fn pair(section: &mut Section<'_>, files: &Files<'_>) -> Option<Certi
     let key = key_name.as_ref().and_then(|name| files.bytes(name));
     let (cert_name, key_name, chain, key) = (cert_name?, key_name?, chain?, key?);
     match Certificate::from_pem(&chain, &key) {
-        Ok(certificate) => Some(certificate),
+        Ok(certificate) => {
+            dates::warn_of_certificates(&cert_name, &chain, files);
+            Some(certificate)
+        }
         Err(TlsError::NoKey) if contains(&key, b"ENCRYPTED") => {
             files.problem(&key_name, "is encrypted: keys with a passphrase are not supported");
             None
@@ -157,9 +161,18 @@ fn client_auth(section: &mut Section<'_>, files: &Files<'_>) -> Option<Option<Cl
         }
         return None;
     };
-    let authorities = files.load(&ca, Authorities::from_pem);
+    let authorities = files.load(&ca, |pem| {
+        dates::warn_of_certificates(&ca, pem, files);
+        Authorities::from_pem(pem)
+    });
     let lists = section.texts("client_crl").unwrap_or_default();
-    let lists: Vec<_> = lists.iter().map(|name| files.load(name, RevocationLists::from_pem_or_der)).collect();
+    let list = |name| {
+        files.load(name, |bytes| {
+            dates::warn_of_lists(name, bytes, files);
+            RevocationLists::from_pem_or_der(bytes)
+        })
+    };
+    let lists: Vec<_> = lists.iter().map(list).collect();
     let revoked = lists.into_iter().try_fold(RevocationLists::default(), |all, list| Some(all.and(list?)));
     match demand.unwrap_or(Some(Demand::Required)) {
         Some(demand) => Some(Some(ClientAuth { authorities: authorities?, demand, revoked: revoked? })),
