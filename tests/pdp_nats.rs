@@ -126,7 +126,8 @@ fn server_that_comes_back_is_asked_again_and_everything_with_it() {
     client.send(&good);
     behind.expect(&good);
     nats.kill();
-    mgate.log.wait_for("the connection to NATS broke");
+    let line: Value = serde_json::from_str(&mgate.log.wait_for("no connection to NATS")).unwrap();
+    assert_eq!((&line["level"], &line["policy"]), (&"WARN".into(), &"auth".into()));
     // what is known still counts, what is new does not
     client.send(&good);
     behind.expect(&good);

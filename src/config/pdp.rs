@@ -279,8 +279,9 @@ fn by_nats(
     let place = table.place().clone();
     table.finish();
     let max_message_bytes = MAX_ANSWER_BYTES;
-    let options =
-        NatsOptions { server: server?, ca, identity, login: login?, connect_timeout, max_message_bytes };
+    let policy = section.place().key.trim_start_matches("policy.").into();
+    let (server, login) = (server?, login?);
+    let options = NatsOptions { policy, server, ca, identity, login, connect_timeout, max_message_bytes };
     Some(Transport::Nats {
         client: Box::new(section.check(&place, NatsClient::new(options))?),
         subject: subject.unwrap_or_else(|| SUBJECT.to_owned()),

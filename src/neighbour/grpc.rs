@@ -33,6 +33,8 @@ pub use tonic::Code;
 pub struct GrpcClient {
     grpc: Arc<Grpc<legacy::Client<HttpsConnector<HttpConnector>, Body>>>,
     metadata: Arc<MetadataMap>,
+    /// The host and the port, for errors.
+    server: Arc<str>,
 }
 
 /// How a client speaks to its service.
@@ -82,10 +84,11 @@ impl GrpcClient {
             .http2_keep_alive_interval(PING_INTERVAL)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(connector.enable_http2().wrap_connector(tcp));
+        let server = target.authority().map_or("", |authority| authority.as_str()).into();
         let grpc = Grpc::with_origin(http, target)
             .max_encoding_message_size(max_message_bytes)
             .max_decoding_message_size(max_message_bytes);
-        Ok(Self { grpc: Arc::new(grpc), metadata: Arc::new(MetadataMap::from_headers(metadata)) })
+        Ok(Self { grpc: Arc::new(grpc), metadata: Arc::new(MetadataMap::from_headers(metadata)), server })
     }
 
     /// Calls a method and waits for the whole answer.
@@ -114,7 +117,7 @@ impl GrpcClient {
         *request.metadata_mut() = MetadataMap::clone(&self.metadata);
         request.set_timeout(within);
         match timeout(within, exchange(Grpc::clone(&self.grpc), method, request)).await {
-            Ok(result) => result.map_err(|status| GrpcError::of(&status)),
+            Ok(result) => result.map_err(|status| GrpcError::of(&status, &self.server)),
             Err(_) => Err(GrpcError::TooLate(within)),
         }
     }
@@ -127,13 +130,14 @@ impl fmt::Debug for GrpcClient {
 }
 
 impl GrpcError {
-    fn of(status: &Status) -> Self {
+    fn of(status: &Status, server: &str) -> Self {
         let Some(cause) = status.source() else {
             return Self::Status(status.code(), status.message().to_owned());
         };
+        let why = format!("{server}: {}", causes(cause));
         match cause.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect) {
-            true => Self::Connect(causes(cause)),
-            false => Self::Broken(causes(cause)),
+            true => Self::Connect(why),
+            false => Self::Broken(why),
         }
     }
 }
@@ -163,7 +167,7 @@ impl fmt::Display for GrpcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(why) => write!(f, "no whole answer: {why}"),
-            Self::Connect(why) => write!(f, "no connection: {why}"),
+            Self::Connect(why) => write!(f, "no connection to {why}"),
             Self::Message => f.write_str("the answer is no message of the method's type"),
             Self::Status(code, _) => write!(f, "the call's status is {code:?}"),
             Self::TooLate(within) => write!(f, "no whole answer within {within:?}"),

@@ -148,7 +148,13 @@ impl HttpError {
             () => Self::Broken,
         };
         // the address may have what is nobody's business in its query
-        kind(causes(&error.without_url()))
+        let host =
+            error.url().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?)));
+        let why = causes(&error.without_url());
+        kind(match host {
+            Some((host, port)) => format!("{host}:{port}: {why}"),
+            None => why,
+        })
     }
 }
 
@@ -184,7 +190,7 @@ impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Broken(why) => write!(f, "no whole answer: {why}"),
-            Self::Connect(why) => write!(f, "no connection: {why}"),
+            Self::Connect(why) => write!(f, "no connection to {why}"),
             Self::TooLarge(bytes) => write!(f, "the answer is larger than {bytes} bytes"),
             Self::TooLate(timeout) => write!(f, "no whole answer within {timeout:?}"),
             Self::Unanswered(why) => write!(f, "no answer: {why}"),

@@ -14,10 +14,11 @@ use async_nats::{Client, ConnectError, ConnectOptions, Event, HeaderMap, Request
 use bytes::Bytes;
 use futures_util::StreamExt;
 use mgate_proxy::transport::{Authorities, Certificate, ClientTls, TlsError};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::breaker::shorter;
 use super::http::{UrlError, causes};
@@ -37,6 +38,8 @@ pub struct NatsClient {
 
 /// How a client speaks to its server.
 pub struct NatsOptions {
+    /// The policy that asks, for logs.
+    pub policy: Arc<str>,
     /// `nats://host:port`, or `tls://host:port` where nothing may go unencrypted.
     pub server: ServerAddr,
     /// Who vouches for servers; `None` for the authorities of the system.
@@ -103,6 +106,7 @@ pub enum NatsError {
 }
 
 struct Options {
+    policy: Arc<str>,
     server: ServerAddr,
     tls: ClientTls,
     login: NatsLogin,
@@ -119,10 +123,10 @@ struct Listener {
 impl NatsClient {
     /// Checks certificates and credentials; connects to nothing yet.
     pub fn new(options: NatsOptions) -> Result<Self, NatsClientError> {
-        let NatsOptions { server, ca, identity, login, connect_timeout, max_message_bytes } = options;
+        let NatsOptions { policy, server, ca, identity, login, connect_timeout, max_message_bytes } = options;
         let authorities = ca.or_else(|| Authorities::of_system().ok()).unwrap_or_else(Authorities::none);
         let tls = ClientTls::new(authorities, identity.as_ref()).map_err(NatsClientError::Tls)?;
-        let options = Options { server, tls, login, connect_timeout, max_message_bytes };
+        let options = Options { policy, server, tls, login, connect_timeout, max_message_bytes };
         options.login.check()?;
         Ok(Self {
             options,
@@ -217,7 +221,7 @@ impl fmt::Debug for NatsClient {
 
 impl Options {
     fn connect(&self, listener: Option<Listener>, is_gone: Arc<AtomicBool>) -> ConnectOptions {
-        let server = format!("{}:{}", self.server.host(), self.server.port());
+        let news = Arc::new(News::new(&self.policy, &self.server, self.connect_timeout));
         let was_connected = AtomicBool::new(false);
         let options = ConnectOptions::new()
             .name("mgate")
@@ -234,13 +238,60 @@ impl Options {
             .require_tls(self.server.tls_required())
             .tls_client_config(self.tls.to_rustls())
             .event_callback(move |event| {
-                let is_gap = tell(&server, &event) && was_connected.swap(true, Ordering::Relaxed);
+                let is_caught_up = matches!(event, Event::Connected | Event::SlowConsumer(_));
+                let is_gap = is_caught_up && was_connected.swap(true, Ordering::Relaxed);
                 if let Some(listener) = listener.as_ref().filter(|_| is_gap) {
                     (listener.heard)(Heard::Gap);
                 }
-                std::future::ready(())
+                let news = Arc::clone(&news);
+                async move { news.tell(event).await }
             });
         self.login.with(options)
+    }
+}
+
+/// What the log hears of a connection: once that it is there, once that it is not.
+struct News {
+    policy: Arc<str>,
+    host: String,
+    port: u16,
+    timeout: Duration,
+    is_away: AtomicBool,
+}
+
+impl News {
+    fn new(policy: &Arc<str>, server: &ServerAddr, timeout: Duration) -> Self {
+        let (policy, host, port) = (Arc::clone(policy), server.host().to_owned(), server.port());
+        Self { policy, host, port, timeout, is_away: AtomicBool::new(false) }
+    }
+
+    async fn tell(&self, event: Event) {
+        let (policy, server) = (&self.policy, format!("{}:{}", self.host, self.port));
+        match event {
+            Event::Connected => {
+                self.is_away.store(false, Ordering::Relaxed);
+                info!(%policy, server, "connected to NATS");
+            }
+            Event::Disconnected | Event::ClientError(_) if !self.is_away.swap(true, Ordering::Relaxed) => {
+                let why = self.reason(&event).await;
+                warn!(%policy, server, why, "no connection to NATS");
+            }
+            Event::ClientError(error) => debug!(%policy, server, %error, "still no connection to NATS"),
+            Event::ServerError(error) => warn!(%policy, server, %error, "NATS reports an error"),
+            _ => {}
+        }
+    }
+
+    /// Why there is no connection. The event has the kind of the error alone, so the server is dialled once more.
+    async fn reason(&self, event: &Event) -> String {
+        match timeout(self.timeout, TcpStream::connect((&*self.host, self.port))).await {
+            Err(_) => format!("no connection within {:?}", self.timeout),
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(_)) => match event {
+                Event::ClientError(error) => error.to_string(),
+                _ => "the connection broke".to_owned(),
+            },
+        }
     }
 }
 
@@ -325,18 +376,6 @@ impl fmt::Display for NatsError {
 
 impl Error for NatsError {}
 
-/// Logs what happened; says whether what others said may have been missed, if there was a connection before.
-fn tell(server: &str, event: &Event) -> bool {
-    match event {
-        Event::Connected => info!(server, "connected to NATS"),
-        Event::Disconnected => warn!(server, "the connection to NATS broke"),
-        Event::ServerError(error) => warn!(server, %error, "NATS reports an error"),
-        Event::ClientError(error) => warn!(server, %error, "no connection to NATS"),
-        _ => {}
-    }
-    matches!(event, Event::Connected | Event::SlowConsumer(_))
-}
-
 /// How long to wait before the next attempt, so that not everybody comes back at once.
 pub(crate) fn pause(attempts: usize) -> Duration {
     let doublings = u32::try_from(attempts).unwrap_or(u32::MAX).min(MAX_DOUBLINGS);
@@ -363,6 +402,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = parse_server(&format!("nats://{}", listener.local_addr().unwrap())).unwrap();
         let client = NatsClient::new(NatsOptions {
+            policy: "pdp".into(),
             server,
             ca: Some(Authorities::none()),
             identity: None,
