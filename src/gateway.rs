@@ -76,8 +76,8 @@ impl Gateway {
         let (connection, connections) = mpsc::channel(1);
         let mut gateway = Self::idle(control, connections, workers);
         for (route, listener) in gateway.control.routes().iter().zip(listeners) {
-            for Listening { route, address } in route.listening() {
-                info!(%route, %address, "listening");
+            for (number, Listening { route: name, address }) in route.listening().into_iter().enumerate() {
+                info!(route = %name, protocol = route.steering.protocol(number), %address, "listening");
             }
             let serving = Serving {
                 route: Arc::clone(route.steering.route()),
@@ -199,9 +199,9 @@ impl Socket {
         Ok((Self::Udp(Shard::of(listeners)), address))
     }
 
-    fn of_connections(address: SocketAddr, admission: &Admission) -> io::Result<(Self, SocketAddr)> {
-        let listener = Listener::bind(address, admission.clone())?;
-        let address = listener.local_addr()?;
+    fn of_connections(address: SocketAddr, steering: &Steering) -> io::Result<(Self, SocketAddr)> {
+        let listener = Listener::bind(address, steering.route().name(), steering.admission().clone())?;
+        let address = listener.local_addr();
         Ok((Self::Tcp(listener), address))
     }
 }
@@ -224,7 +224,7 @@ fn listen(
     let steering = Steering::new(config, others);
     let bound = match is_datagrams {
         true => Socket::of_datagrams(address, workers),
-        false => Socket::of_connections(address, steering.admission()),
+        false => Socket::of_connections(address, &steering),
     };
     let (socket, address) = bound.with_context(|| format!("route {route}: cannot listen at {address}"))?;
     Ok((Steered { address, steering }, socket))

@@ -1,11 +1,14 @@
 //! Writes what happens in sessions to the log.
 
+use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mgate_policies::{Action, Client, Now, Objection};
-use mgate_proxy::gate::{Blame, Fate, Observer, PacketSeen, SessionEvent, Side};
-use tracing::{Level, debug, enabled, error, info, warn};
+use mgate_proxy::gate::{Blame, Fate, Observer, PacketSeen, SessionEvent, Side, Trouble};
+use mgate_proxy::throttle::Throttle;
+use tracing::{Level, debug, enabled, info, warn};
 
 /// An observer that writes log lines: sessions at `info`, packets at `debug` under the target
 /// `mgate::packet`.
@@ -18,6 +21,36 @@ pub(crate) struct LogObserver {
     failures: Mutex<Flood>,
     /// Of policies that are not enforced; they must not crowd out the others.
     objections: Mutex<Flood>,
+    strangers: Strangers,
+    not_stored: Throttle,
+    slowed: Throttle,
+    upstream_gone: Throttle,
+}
+
+/// Connections of a route that end before anybody knows whose they are: anybody can make them, as often as they like.
+pub(crate) struct Strangers {
+    route: Box<str>,
+    refused: Throttle,
+}
+
+impl Strangers {
+    pub(crate) fn new(route: &str) -> Self {
+        Self { route: route.into(), refused: Throttle::default() }
+    }
+
+    /// One was refused; told with the number of those before that were not.
+    pub(crate) fn refused(&self, peer: SocketAddr, reason: &dyn fmt::Display) {
+        let route = &self.route;
+        match self.refused.count() {
+            Some(count) => warn!(%route, count, %peer, %reason, "no connection came about"),
+            None => debug!(%route, %peer, %reason, "no connection came about"),
+        }
+    }
+
+    /// One went away without a word, as those do who only look whether somebody listens.
+    pub(crate) fn left(&self, peer: SocketAddr, reason: &dyn fmt::Display) {
+        debug!(route = %self.route, %peer, %reason, "connection closed");
+    }
 }
 
 /// Lines that may come faster than anybody reads.
@@ -29,7 +62,17 @@ struct Flood {
 impl LogObserver {
     pub(crate) fn new(route: &str) -> Self {
         let flood = || Mutex::new(Flood { since: Now::read().instant, lines: 0 });
-        Self { route: route.into(), denials: flood(), drops: flood(), failures: flood(), objections: flood() }
+        Self {
+            route: route.into(),
+            denials: flood(),
+            drops: flood(),
+            failures: flood(),
+            objections: flood(),
+            strangers: Strangers::new(route),
+            not_stored: Throttle::default(),
+            slowed: Throttle::default(),
+            upstream_gone: Throttle::default(),
+        }
     }
 
     fn dropped(&self, who: &Who<'_>, action: Action, resource: &str, reason: &str) {
@@ -84,9 +127,8 @@ impl LogObserver {
         let Who { client, principal, peer } = who;
         let route = &self.route;
         match blame {
-            Blame::Us => error!(%route, client, principal, %peer, why, "session closed"),
-            Blame::Upstream => warn!(%route, client, principal, %peer, why, "session closed"),
-            Blame::Client if client.is_none() => debug!(%route, %peer, why, "connection closed"),
+            Blame::Us | Blame::Upstream => warn!(%route, client, principal, %peer, why, "session closed"),
+            Blame::Client if client.is_none() => self.strangers.refused(*peer, &why),
             Blame::Client | Blame::Nobody => info!(%route, client, principal, %peer, why, "session closed"),
         }
     }
@@ -142,8 +184,35 @@ impl Observer for LogObserver {
                 let who = Who::new(Some(client), client.peer);
                 self.failed(&who, action, resource, &why.to_string());
             }
-            SessionEvent::Closed { client, peer, why, blame } => {
+            SessionEvent::Closed { client, peer, why, is_told: true, .. } => {
+                let Who { client, principal, peer } = Who::new(client, peer);
+                debug!(route = %self.route, client, principal, %peer, %why, "session closed");
+            }
+            SessionEvent::Closed { client, peer, why, blame, is_told: false } => {
                 self.closed(&Who::new(client, peer), &why.to_string(), blame);
+            }
+        }
+    }
+
+    fn trouble(&self, trouble: &Trouble<'_>) {
+        let route = &self.route;
+        match *trouble {
+            Trouble::NotStored { client, reason } => {
+                if let Some(count) = self.not_stored.count() {
+                    let Who { client, principal, peer } = Who::new(Some(client), client.peer);
+                    warn!(%route, count, client, principal, %peer, %reason, "messages were refused: not mirrored");
+                }
+            }
+            Trouble::Slowed { client } => {
+                if let Some(count) = self.slowed.count() {
+                    let Who { client, principal, peer } = Who::new(Some(client), client.peer);
+                    warn!(%route, count, client, principal, %peer, "clients are slowed by messages_per_second");
+                }
+            }
+            Trouble::UpstreamGone { address, why } => {
+                if let Some(count) = self.upstream_gone.count() {
+                    warn!(%route, count, upstream = %address, %why, "the upstream is not there");
+                }
             }
         }
     }
@@ -153,11 +222,11 @@ impl Observer for LogObserver {
 struct Who<'a> {
     client: Option<&'a str>,
     principal: Option<&'a str>,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
 }
 
 impl<'a> Who<'a> {
-    fn new(client: Option<&'a Client>, peer: std::net::SocketAddr) -> Self {
+    fn new(client: Option<&'a Client>, peer: SocketAddr) -> Self {
         let principal = client.map(|client| client.principal.id.as_ref()).filter(|id| !id.is_empty());
         Self { client: client.map(|client| client.client_id.as_ref()), principal, peer }
     }

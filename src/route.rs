@@ -19,10 +19,10 @@ use mgate_proxy::transport::{Acceptor, Connector};
 use mgate_proxy::{coap, http, mqtt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, error};
+use tracing::error;
 
 use crate::config::{Address, RouteConfig, Speech};
-use crate::observer::LogObserver;
+use crate::observer::{LogObserver, Strangers};
 use guests::Guests;
 
 /// The routes of one listener, as all its connections share them.
@@ -31,6 +31,7 @@ pub(crate) struct Route {
     name: Box<str>,
     ways: RwLock<Arc<Ways>>,
     protocol: Protocol,
+    strangers: Strangers,
 }
 
 /// What changes the routes of a listener while they serve; without it, their sessions end.
@@ -94,7 +95,8 @@ impl Steering {
     /// The route that the configuration describes, and others that share its listener.
     pub(crate) fn new(config: RouteConfig, others: Vec<RouteConfig>) -> Self {
         let names: Vec<&str> = [&config].into_iter().chain(&others).map(|config| &*config.name).collect();
-        let name = names.join(", ").into();
+        let name: Box<str> = names.join(", ").into();
+        let strangers = Strangers::new(&name);
         let (admission, listen_address) =
             (Admission::new(bounds(&config.limits), config.trusted.clone()), config.listen_address);
         let Parts { ways, gate, speech, upstream, address, dtls } = Parts::new(config);
@@ -119,7 +121,7 @@ impl Steering {
                 (Sender::Mqtt(sender), Protocol::Mqtt(watched))
             }
         };
-        let route = Arc::new(Route { name, ways: RwLock::new(Arc::new(ways)), protocol });
+        let route = Arc::new(Route { name, ways: RwLock::new(Arc::new(ways)), protocol, strangers });
         Self { route, sender, admission, address: listen_address }
     }
 
@@ -146,6 +148,16 @@ impl Steering {
     /// The names of its routes, in the order of their numbers, which those of guests follow.
     pub(crate) fn names(&self) -> Vec<Arc<str>> {
         self.with_gates(|gate| Arc::clone(&gate.route))
+    }
+
+    /// What the route of this number speaks.
+    pub(crate) fn protocol(&self, number: usize) -> &'static str {
+        match &self.sender {
+            Sender::Coap(sender) if sender.borrow().endpoint().dtls.is_some() => "coaps",
+            Sender::Coap(_) => "coap",
+            Sender::Http(sender, _) if number < members(sender) => "http",
+            Sender::Http(..) | Sender::Mqtt(_) => "mqtt",
+        }
     }
 
     /// Takes over what the configuration says of each route, or of some of them, and of new ones behind them: for new
@@ -292,6 +304,11 @@ impl Steering {
 }
 
 impl Route {
+    /// What logs call it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Serves one connection to its end.
     pub(crate) async fn serve(self: Arc<Self>, connection: Connection) {
         let Connection { tcp, peer, mut permit, counted } = connection;
@@ -305,7 +322,10 @@ impl Route {
         let accepted = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                debug!(route = %self.name, %peer, %error, "no connection came about");
+                match error.is_departure() {
+                    true => self.strangers.left(peer, &error),
+                    false => self.strangers.refused(peer, &error),
+                }
                 return;
             }
         };

@@ -46,8 +46,10 @@ fn message_without_a_stored_copy_is_refused_or_ends_the_session() {
     let (mut client, _behind) = published(&mgate, &upstream, Version::V5);
     let answer = client.packet();
     assert_eq!((answer[0], &answer[2..5]), (PUBACK, [0, 1, 0x83].as_slice()));
+    assert!(mgate.log.wait_for("messages were refused: not mirrored").contains("WARN"));
     let (mut client, _behind) = published(&mgate, &upstream, Version::V311);
     assert_eq!(client.until_closed(), b"");
+    assert!(mgate.log.wait_for("a message was not mirrored").contains("WARN"));
 }
 
 #[test]

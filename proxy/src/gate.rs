@@ -1,6 +1,7 @@
 //! What a relay needs from outside: the narrow waist between protocols and everything else.
 
 mod memo;
+mod observer;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -8,11 +9,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mgate_policies::{
-    Action, BoxFuture, Cause, Chain, Client, Now, Objection, Principal, Protocol, Reason, Transforms,
-};
+use mgate_policies::{Action, BoxFuture, Cause, Chain, Client, Now, Principal, Protocol, Reason, Transforms};
 
 pub use self::memo::Memo;
+pub use self::observer::{Blame, Fate, Observer, PacketSeen, SessionEvent, Trouble};
 use crate::psk::{KeySearch, Psk};
 use crate::transport::Upgrade;
 
@@ -197,7 +197,7 @@ impl Authenticators {
         match verdict {
             Verdict::Abstain => self.go_on(asked, credentials, now),
             Verdict::Accepted(principal) => Identification::Accepted(principal),
-            Verdict::Rejected(reason) => Identification::Rejected(reason),
+            Verdict::Rejected(reason) => self.rejected(asked.saturating_sub(1), &reason),
         }
     }
 
@@ -237,11 +237,34 @@ impl Authenticators {
                 Authentication::Ready(Verdict::Accepted(principal)) => {
                     return Identification::Accepted(principal);
                 }
-                Authentication::Ready(Verdict::Rejected(reason)) => return Identification::Rejected(reason),
+                Authentication::Ready(Verdict::Rejected(reason)) => return self.rejected(index, &reason),
                 Authentication::Pending(future) => return Identification::Pending(index + 1, future),
             }
         }
-        Identification::Rejected(Reason::new(Cause::BadCredentials))
+        Identification::Rejected(Reason::with_detail(Cause::BadCredentials, self.unknown(credentials)))
+    }
+
+    /// For the log: who rejects the client.
+    fn rejected(&self, number: usize, reason: &Reason) -> Identification {
+        let name = self.0.get(number).map_or("", |authenticator| authenticator.name());
+        let detail = match &reason.detail {
+            Some(detail) => format!("{detail} ({name})"),
+            None => format!("({name})"),
+        };
+        Identification::Rejected(Reason { detail: Some(detail.into()), ..reason.clone() })
+    }
+
+    /// For the log: what it means that all abstain.
+    fn unknown(&self, credentials: &Credentials<'_>) -> String {
+        let names: Vec<_> = self.0.iter().map(|authenticator| authenticator.name()).collect();
+        let names = names.join(", ");
+        match (credentials.username, credentials.password) {
+            // without a password, or in the form of a token, the name may be the secret
+            (Some(user), Some(_)) if user.len() <= USER_BYTES && !user.starts_with(JSON_IN_BASE64) => {
+                format!("nobody knows user {user:?} ({names})")
+            }
+            _ => format!("nobody knows what it shows ({names})"),
+        }
     }
 }
 
@@ -333,18 +356,6 @@ pub struct Notes<'a> {
     pub tracestate: Option<&'a str>,
 }
 
-/// Is told what happens in sessions: for logs, metrics and people who debug. It must not wait.
-pub trait Observer: Send + Sync {
-    /// Whether [`Observer::packet`] wants to be called; asked once per packet.
-    fn wants_packets(&self) -> bool;
-
-    /// One packet was judged.
-    fn packet(&self, packet: &PacketSeen<'_>);
-
-    /// Something happened to a session.
-    fn session(&self, event: &SessionEvent<'_>);
-}
-
 /// The side of a gateway that a packet came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -373,133 +384,15 @@ impl fmt::Display for Side {
     }
 }
 
-/// One packet and what became of it.
-pub struct PacketSeen<'a> {
-    /// Whose session; `None` before the client has said who it is.
-    pub client: Option<&'a Client>,
-    /// Where the connection came from.
-    pub peer: SocketAddr,
-    /// Who sent it.
-    pub from: Side,
-    /// The decoded packet; shows neither credentials nor payloads.
-    pub packet: &'a dyn fmt::Display,
-    /// Its bytes, as they came or as transforms made them; `None` where there may be credentials in them.
-    pub frame: Option<&'a [u8]>,
-    /// What became of it.
-    pub fate: Fate<'a>,
-}
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug)]
-pub enum Fate<'a> {
-    /// It was not passed on, for this reason, and the sender was told in the protocol's words.
-    Denied(&'a Reason),
-    /// It waits for a decision.
-    Held,
-    /// It was passed on; with what allowed it, where that was asked.
-    Passed(Option<&'a str>),
-    /// The session took it and answered it itself.
-    Taken,
-}
-
-/// Something that happened to a session.
-#[derive(Clone, Copy)]
-pub enum SessionEvent<'a> {
-    /// The upstream took the client; its session is open.
-    Opened(&'a Client),
-    /// The upstream took a subscription.
-    Subscribed {
-        /// Whose session.
-        client: &'a Client,
-        /// The filter, with its group if it is shared.
-        filter: &'a str,
-        /// The highest QoS that was asked for.
-        qos: u8,
-    },
-    /// The upstream ended a subscription.
-    Unsubscribed {
-        /// Whose session.
-        client: &'a Client,
-        /// The filter, with its group if it is shared.
-        filter: &'a str,
-    },
-    /// An action was denied.
-    Denied {
-        /// Who wanted it; `None` before the client was identified.
-        client: Option<&'a Client>,
-        /// Where the connection came from.
-        peer: SocketAddr,
-        /// What it wanted.
-        action: Action,
-        /// To what.
-        resource: &'a str,
-        /// Why not.
-        reason: &'a Reason,
-    },
-    /// A transform dropped something; the sender was told that all is well.
-    Dropped {
-        /// Whose session.
-        client: &'a Client,
-        /// What was to be done.
-        action: Action,
-        /// To what.
-        resource: &'a str,
-        /// Who dropped it, and why.
-        reason: &'a Reason,
-    },
-    /// The session ended.
-    Closed {
-        /// Whose; `None` where no client was identified.
-        client: Option<&'a Client>,
-        /// Where the connection came from.
-        peer: SocketAddr,
-        /// Why.
-        why: &'a dyn fmt::Display,
-        /// Whose fault it is, which makes the log level.
-        blame: Blame,
-    },
-    /// A request that may pass had no answer of the upstream.
-    Failed {
-        /// Who made it.
-        client: &'a Client,
-        /// What it wanted to do.
-        action: Action,
-        /// To what.
-        resource: &'a str,
-        /// What kept the upstream from answering.
-        why: &'a dyn fmt::Display,
-    },
-    /// An action passed that a policy which is not enforced would deny. What the session remembers is not
-    /// asked again, and so not told again.
-    WouldBeDenied {
-        /// Who did it.
-        client: &'a Client,
-        /// What it did.
-        action: Action,
-        /// To what.
-        resource: &'a str,
-        /// Who would deny it, and why.
-        objection: &'a Objection,
-    },
-}
-
-/// Whose fault the end of a session is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Blame {
-    /// The client did something wrong or strange.
-    Client,
-    /// Nobody: it ended as sessions end.
-    Nobody,
-    /// The upstream did not do its part.
-    Upstream,
-    /// mgate itself.
-    Us,
-}
-
 /// The denial of whoever waited in vain for a decision.
 pub fn no_decision_in_time() -> Reason {
     Reason::with_detail(Cause::Unavailable, "no decision in time")
 }
+
+/// The longest user name that logs show.
+const USER_BYTES: usize = 64;
+/// How a token begins that says something itself. RFC 7519 §3.1
+const JSON_IN_BASE64: &str = "eyJ";
 
 #[cfg(test)]
 mod tests {
@@ -523,6 +416,30 @@ mod tests {
     }
 
     #[test]
+    fn rejection_names_who_rejects_for_the_log() {
+        let reason = |verdict, credentials| match row(&[Verdict::Abstain, verdict])
+            .identify(&credentials, Now::read())
+        {
+            Identification::Rejected(reason) => reason.to_string(),
+            _ => panic!("it is rejected"),
+        };
+        let rejected = Verdict::Rejected(Reason::with_detail(Cause::BadCredentials, "out of date"));
+        assert_eq!(reason(rejected, credentials()), "bad credentials: out of date (fixed)");
+        let shown = |username, password| Credentials { username: Some(username), password, ..credentials() };
+        let unknown = |credentials| reason(Verdict::Abstain, credentials);
+        assert_eq!(
+            unknown(shown("dev\n-1", Some(b"secret"))),
+            "bad credentials: nobody knows user \"dev\\n-1\" (fixed, fixed)"
+        );
+        let long = "a".repeat(65);
+        for hidden in
+            [credentials(), shown("t0ken", None), shown("eyJh.e.s", Some(b"")), shown(&long, Some(b""))]
+        {
+            assert_eq!(unknown(hidden), "bad credentials: nobody knows what it shows (fixed, fixed)");
+        }
+    }
+
+    #[test]
     fn all_abstaining_rejects() {
         assert!(matches!(identify(&[Verdict::Abstain, Verdict::Abstain]), Identification::Rejected(_)));
     }
@@ -539,9 +456,13 @@ mod tests {
         }
     }
 
-    fn identify(row: &[Verdict]) -> Identification {
-        let row = row.iter().map(|verdict| Arc::new(Fixed(verdict.clone())) as Arc<dyn Authenticator>);
-        Authenticators::new(row.collect()).identify(&credentials(), Now::read())
+    fn identify(verdicts: &[Verdict]) -> Identification {
+        row(verdicts).identify(&credentials(), Now::read())
+    }
+
+    fn row(verdicts: &[Verdict]) -> Authenticators {
+        let fixed = |verdict: &Verdict| Arc::new(Fixed(verdict.clone())) as Arc<dyn Authenticator>;
+        Authenticators::new(verdicts.iter().map(fixed).collect())
     }
 
     fn credentials() -> Credentials<'static> {

@@ -15,4 +15,5 @@ mod polling;
 pub mod psk;
 mod rate;
 pub mod signal;
+pub mod throttle;
 pub mod transport;

@@ -11,31 +11,41 @@ use std::time::Duration;
 
 use mgate_policies::Cidr;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout_at};
 use tracing::{debug, warn};
+
+use crate::throttle::Throttle;
 
 /// A listening TCP socket with the bounds of its route.
 pub struct Listener {
     tcp: TcpListener,
     admission: Admission,
-    refusals: Mutex<Throttle>,
-    errors: Mutex<Throttle>,
+    refusals: Throttle,
+    /// What the last one ran into.
+    refused_for: Mutex<Bound>,
+    errors: Throttle,
+    /// For logs.
+    route: Arc<str>,
+    address: SocketAddr,
 }
 
 impl Listener {
-    /// Listens at `address`; a port of 0 takes a free one.
-    pub fn bind(address: SocketAddr, admission: Admission) -> io::Result<Self> {
+    /// Listens at `address` for the routes that logs call `route`; a port of 0 takes a free one.
+    pub fn bind(address: SocketAddr, route: &str, admission: Admission) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // Otherwise a restart must wait until the last connections are forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         let tcp = socket.listen(BACKLOG)?;
-        Ok(Self { tcp, admission, refusals: Mutex::default(), errors: Mutex::default() })
+        let (address, route) = (tcp.local_addr()?, route.into());
+        let (refusals, errors) = (Throttle::default(), Throttle::default());
+        let refused_for = Mutex::new(Bound::Connections);
+        Ok(Self { tcp, admission, refusals, refused_for, errors, route, address })
     }
 
     /// Where it listens.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
     }
 
     /// Waits for a connection that may be. One too many is reset; errors are waited out. Both are logged, at
@@ -61,36 +71,38 @@ impl Listener {
     /// The next connection, admitted or not; meanwhile says what was refused, when it is time.
     async fn next(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
-            let due = lock(&self.refusals).due();
+            let due = self.refusals.due();
             let accepted = match due {
                 Some(due) => timeout_at(due, self.tcp.accept()).await,
                 None => Ok(self.tcp.accept().await),
             };
             match accepted {
                 Ok(accepted) => return accepted.map(|(tcp, peer)| (tcp, canonical(peer))),
-                Err(_) => self.report_refusals(lock(&self.refusals).take(Instant::now())),
+                Err(_) => self.report_refusals(self.refusals.take()),
             }
         }
     }
 
     fn refuse(&self, tcp: &TcpStream, peer: SocketAddr, bound: Bound) {
         debug!(%peer, %bound, "connection refused");
+        *lock(&self.refused_for) = bound;
         // A reset leaves nothing behind; if it cannot be had, closing must do.
         let _ = tcp.set_zero_linger();
-        self.report_refusals(lock(&self.refusals).count(Instant::now()));
+        self.report_refusals(self.refusals.count());
     }
 
     fn report_refusals(&self, count: Option<u64>) {
         if let Some(count) = count {
-            let listener = self.local_addr().ok();
-            warn!(?listener, count, "connections refused: there are as many as there may be");
+            let (route, address, bound) = (&self.route, self.address, *lock(&self.refused_for));
+            let limit = self.admission.bounds().of(bound);
+            warn!(%route, %address, limit, count, reason = %bound, "connections refused");
         }
     }
 
     fn complain(&self, error: &io::Error) {
-        if let Some(count) = lock(&self.errors).count(Instant::now()) {
-            let listener = self.local_addr().ok();
-            warn!(?listener, count, %error, "cannot accept connections");
+        if let Some(count) = self.errors.count() {
+            let (route, address) = (&self.route, self.address);
+            warn!(%route, %address, count, %error, "cannot accept connections");
         }
     }
 }
@@ -147,9 +159,22 @@ impl Admission {
         lock(&self.0.counts).bounds = bounds;
     }
 
+    fn bounds(&self) -> Bounds {
+        lock(&self.0.counts).bounds
+    }
+
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         lock(&self.0.counts).connections
+    }
+}
+
+impl Bounds {
+    fn of(self, bound: Bound) -> usize {
+        match bound {
+            Bound::Connections => self.connections,
+            Bound::ConnectionsPerAddress => self.connections_per_address,
+        }
     }
 }
 
@@ -271,34 +296,6 @@ impl Backoff {
     }
 }
 
-/// Counts what happens and lets it be told at most once an interval.
-#[derive(Default)]
-struct Throttle {
-    count: u64,
-    quiet_until: Option<Instant>,
-}
-
-impl Throttle {
-    /// Counts one; says how many there are to tell, if it is time.
-    fn count(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        self.take(now)
-    }
-
-    fn take(&mut self, now: Instant) -> Option<u64> {
-        if self.count == 0 || self.quiet_until.is_some_and(|until| now < until) {
-            return None;
-        }
-        self.quiet_until = Some(now + REPORT_INTERVAL);
-        Some(std::mem::take(&mut self.count))
-    }
-
-    /// When to ask again, if there is something left to tell.
-    fn due(&self) -> Option<Instant> {
-        self.quiet_until.filter(|_| self.count > 0)
-    }
-}
-
 /// An IPv4 client of an IPv6 socket is an IPv4 client.
 fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
@@ -314,8 +311,6 @@ const BACKLOG: u32 = 4096;
 
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-
-const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -407,20 +402,6 @@ mod tests {
     #[test]
     fn broken_connections_cost_no_pause() {
         assert_eq!(Backoff::default().after(io::ErrorKind::ConnectionAborted), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn first_is_told_at_once_and_the_rest_later() {
-        let mut throttle = Throttle::default();
-        let start = Instant::now();
-        assert_eq!(throttle.count(start), Some(1));
-        assert_eq!(throttle.due(), None);
-        assert_eq!(throttle.count(start), None);
-        assert_eq!(throttle.count(start), None);
-        let due = throttle.due().unwrap();
-        assert_eq!(throttle.take(due - Duration::from_millis(1)), None);
-        assert_eq!(throttle.take(due), Some(2));
-        assert_eq!((throttle.take(due + REPORT_INTERVAL), throttle.due()), (None, None));
     }
 
     fn admission(connections: usize, connections_per_address: usize, trusted: &[&str]) -> Admission {

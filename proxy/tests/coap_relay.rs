@@ -11,7 +11,7 @@ use mgate_proxy::coap::codec::decode;
 use mgate_proxy::coap::relay::Relay;
 use mgate_proxy::coap::relay::shard::Shard;
 use mgate_proxy::coap::{Endpoint, Options, Upstream};
-use mgate_proxy::gate::{Authenticators, Gate, Limits, Observer, PacketSeen, SessionEvent};
+use mgate_proxy::gate::{Authenticators, Gate, Limits, Observer, PacketSeen, SessionEvent, Trouble};
 use mgate_proxy::listener::{Admission, Bounds};
 use mgate_proxy::signal::Signal;
 use mgate_proxy::transport::UdpListener;
@@ -57,10 +57,14 @@ async fn policy_that_panics_ends_no_other_session() {
 #[tokio::test]
 async fn upstream_that_is_not_there_is_not_waited_for() {
     let mut route = Route::at("127.0.0.1:0").await;
+    let gone = route.upstream.local_addr().unwrap();
     route.upstream = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let client = route.client("127.0.0.1").await;
     client.send(&get(1, "a")).await.unwrap();
     assert_eq!(heard(&client).await, "ACK 5.03 id 1 token 0x 0 bytes");
+    assert_eq!(timeout(PATIENCE, route.events.recv()).await.unwrap(), Some("opened".to_owned()));
+    let told = timeout(PATIENCE, route.events.recv()).await.unwrap().unwrap();
+    assert!(told.starts_with(&format!("gone: {gone}: Connection refused")), "{told}");
 }
 
 #[tokio::test]
@@ -362,6 +366,12 @@ impl Observer for Told {
         };
         // some tests do not listen
         let _ = self.0.try_send(told);
+    }
+
+    fn trouble(&self, trouble: &Trouble<'_>) {
+        if let Trouble::UpstreamGone { address, why } = trouble {
+            let _ = self.0.try_send(format!("gone: {address}: {why}"));
+        }
     }
 }
 

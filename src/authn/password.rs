@@ -91,7 +91,11 @@ impl Attempt {
                 verified.insert(self.key);
                 self.verdict
             }
-            Verdict::Accepted(_) => Verdict::Rejected(Reason::new(Cause::BadCredentials)),
+            Verdict::Accepted(Principal { id, .. }) => {
+                // as the file has it: no longer than a line
+                let why = format!("wrong password of user {id:?}");
+                Verdict::Rejected(Reason::with_detail(Cause::BadCredentials, why))
+            }
             verdict => verdict,
         }
     }
@@ -185,7 +189,8 @@ mod tests {
     async fn wrong_password_is_rejected_each_time() {
         let users = users();
         for _ in 0..2 {
-            let bad = Verdict::Rejected(Reason::new(Cause::BadCredentials));
+            let why = "wrong password of user \"dev-1\"";
+            let bad = Verdict::Rejected(Reason::with_detail(Cause::BadCredentials, why));
             assert_eq!(ask(&users, "dev-1", b"wrong").await, (bad, true));
         }
     }

@@ -18,19 +18,22 @@ struct Owner {
     principal: Box<str>,
     /// More than one only while a session is taken over.
     sessions: usize,
+    /// The number of the session that came last.
+    latest: u64,
 }
 
 /// A client identifier held by one session, given back on drop.
 pub(super) struct Claim {
     ids: ClientIds,
     client_id: Box<str>,
+    number: u64,
 }
 
 impl ClientIds {
     /// Claims the client's identifier; refused while another principal holds it.
     pub(super) fn claim(&self, client: &Client) -> Result<Claim, Reason> {
         let principal = &client.principal;
-        match self.lock().entry(client.client_id.clone()) {
+        let number = match self.lock().entry(client.client_id.clone()) {
             Entry::Occupied(mut held) => {
                 let owner = held.get_mut();
                 if (&owner.tenant, &owner.principal) != (&principal.tenant, &principal.id) {
@@ -38,17 +41,27 @@ impl ClientIds {
                     return Err(Reason::with_detail(Cause::ClientIdNotValid, detail));
                 }
                 owner.sessions += 1;
+                owner.latest += 1;
+                owner.latest
             }
             Entry::Vacant(free) => {
                 let (tenant, principal) = (principal.tenant.clone(), principal.id.clone());
-                free.insert(Owner { tenant, principal, sessions: 1 });
+                free.insert(Owner { tenant, principal, sessions: 1, latest: 0 });
+                0
             }
-        }
-        Ok(Claim { ids: self.clone(), client_id: client.client_id.clone() })
+        };
+        Ok(Claim { ids: self.clone(), client_id: client.client_id.clone(), number })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, Owner>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Claim {
+    /// Whether the same principal has come again under the identifier, and so has the broker's session.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.ids.lock().get(&self.client_id).is_some_and(|owner| owner.latest > self.number)
     }
 }
 
@@ -77,6 +90,18 @@ mod tests {
         let ids = ClientIds::default();
         let first = ids.claim(&client("alice"));
         assert!(first.is_ok() && ids.claim(&client("alice")).is_ok());
+    }
+
+    #[test]
+    fn only_the_latest_session_is_not_taken_over() {
+        let ids = ClientIds::default();
+        let claim = || ids.claim(&client("alice")).ok().unwrap();
+        let first = claim();
+        assert!(!first.is_taken_over());
+        let second = claim();
+        drop(claim());
+        let third = claim();
+        assert_eq!([&first, &second, &third].map(Claim::is_taken_over), [true, true, false]);
     }
 
     #[test]

@@ -224,7 +224,8 @@ impl Relay {
         let Some(asked) = self.asked.as_mut() else { return false };
         let input = if let Some(dialled) = poll_once(&mut asked.upstream, turn.cx) {
             let dialled = dialled.map(|stream| self.upstream.stream = Some(stream));
-            Input::Upstream(dialled.map_err(|error| error.to_string().into()))
+            let connector = &self.connector;
+            Input::Upstream(dialled.map_err(|error| format!("{}: {error}", connector.authority()).into()))
         } else if let Some(verdict) = poll_once(&mut asked.verdict, turn.cx) {
             Input::Identified(verdict)
         } else if let Some(decision) = poll_once(&mut asked.decision_for_client, turn.cx) {

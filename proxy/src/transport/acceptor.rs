@@ -142,6 +142,22 @@ impl Acceptor {
     }
 }
 
+impl AcceptError {
+    /// Whether the client went away in the middle of it, as those do who only look whether somebody listens.
+    pub fn is_departure(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        match self {
+            Self::Io(error)
+            | Self::Proxy(ProxyError::Io(error))
+            | Self::Tls(error)
+            | Self::WebSocket(WebSocketError::Io(error)) => {
+                matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+            }
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for AcceptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

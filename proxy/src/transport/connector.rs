@@ -86,6 +86,11 @@ impl Connector {
         self.tls.is_some()
     }
 
+    /// Where it connects to, for logs: the host and the port.
+    pub(crate) fn authority(&self) -> impl fmt::Display {
+        Authority(self)
+    }
+
     /// Makes one connection.
     pub async fn connect(&self) -> Result<Stream, ConnectError> {
         self.connect_offering(&[]).await
@@ -117,6 +122,12 @@ impl Connector {
     }
 }
 
+impl fmt::Display for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", InUrl(&self.0.host), self.0.port)
+    }
+}
+
 impl fmt::Display for Connector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match (&self.tls, &self.websocket) {
@@ -125,7 +136,7 @@ impl fmt::Display for Connector {
             (Some(_), None) => "mqtts",
             (Some(_), Some(_)) => "mqtt+wss",
         };
-        write!(f, "{scheme}://{}:{}", InUrl(&self.host), self.port)?;
+        write!(f, "{scheme}://{}", self.authority())?;
         self.websocket.as_ref().map_or(Ok(()), |(uri, _)| f.write_str(uri.path()))
     }
 }
@@ -153,6 +164,9 @@ impl fmt::Display for ConnectError {
 }
 
 impl Error for ConnectError {}
+
+/// The host and the port of an upstream.
+struct Authority<'a>(&'a Connector);
 
 /// A host as URLs write it.
 struct InUrl<'a>(&'a str);

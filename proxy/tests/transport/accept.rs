@@ -127,8 +127,8 @@ async fn connection_over_the_bound_is_reset_and_others_follow() {
 #[tokio::test]
 async fn ipv4_client_of_an_ipv6_listener_is_an_ipv4_client() {
     let admission = Admission::new(Bounds { connections: 1, connections_per_address: 1 }, Vec::new());
-    let listener = Listener::bind("[::]:0".parse().unwrap(), admission).unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let listener = Listener::bind("[::]:0".parse().unwrap(), "devices", admission).unwrap();
+    let port = listener.local_addr().port();
     let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let (_, peer, _permit) = listener.accept().await;
     assert_eq!(peer, client.local_addr().unwrap());
@@ -142,8 +142,8 @@ fn behind(trusted: &str) -> AcceptorOptions {
 
 fn listener(connections: usize, connections_per_address: usize) -> (Listener, SocketAddr) {
     let admission = Admission::new(Bounds { connections, connections_per_address }, Vec::new());
-    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), admission).unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), "devices", admission).unwrap();
+    let address = listener.local_addr();
     (listener, address)
 }
 

@@ -216,7 +216,13 @@ mod tests {
             ),
             (SessionEvent::Failed { client: &client, action, resource, why: &reason }, "fail", judged),
             (
-                SessionEvent::Closed { client: Some(&client), peer, why: &why, blame: Blame::Nobody },
+                SessionEvent::Closed {
+                    client: Some(&client),
+                    peer,
+                    why: &why,
+                    blame: Blame::Nobody,
+                    is_told: false,
+                },
                 "disconnect",
                 json!({ "reason": why, "blame": "nobody" }),
             ),
@@ -288,8 +294,13 @@ mod tests {
     fn platforms_are_told_in_their_words() {
         let client = client();
         let open = SessionEvent::Opened(&client);
-        let close =
-            SessionEvent::Closed { client: Some(&client), peer: client.peer, why: &"x", blame: Blame::Us };
+        let close = SessionEvent::Closed {
+            client: Some(&client),
+            peer: client.peer,
+            why: &"x",
+            blame: Blame::Us,
+            is_told: false,
+        };
         for (event, kind, subject, operation) in [
             (open, Kind::Magistrala0_14, "events.magistrala.mqtt", "connect"),
             (close, Kind::Magistrala0_15, "events.magistrala.mqtt", "disconnect"),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use mgate_policies::{Cause, Reason};
 use tokio::io::unix::AsyncFd;
-use tracing::debug;
 
 use super::asked::{Asked, Asking, Event};
 use super::readable::Connected;
@@ -17,7 +16,7 @@ use crate::background;
 use crate::coap::session::{Input, Output};
 use crate::coap::table::Key;
 use crate::coap::{Endpoint, Upstream};
-use crate::gate::Side;
+use crate::gate::{Side, Trouble};
 use crate::transport::udp::{self, Batch};
 
 impl Relay {
@@ -63,7 +62,10 @@ impl Relay {
 
     /// Nobody is where the upstream was. RFC 1122 §4.1.3.3
     pub(super) fn lose_upstream(&mut self, key: Key, error: &io::Error) {
-        debug!(route = %self.endpoint.gate.route, %error, "the upstream is not there");
+        if let Some(Upstream { host, port }) = &self.endpoint.upstream {
+            let (address, why) = (&format_args!("{host}:{port}"), error);
+            self.endpoint.gate.observer.trouble(&Trouble::UpstreamGone { address, why });
+        }
         self.hang_up(key);
         self.input(key, Input::Lost);
     }

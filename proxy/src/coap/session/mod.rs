@@ -414,7 +414,7 @@ impl Session {
             let client = self.identity.as_ref().map(|identity| &*identity.client);
             let peer = self.peer.address;
             let blame = if why == CloseReason::Failed { Blame::Us } else { Blame::Nobody };
-            cx.tell(&SessionEvent::Closed { client, peer, why: &why, blame });
+            cx.tell(&SessionEvent::Closed { client, peer, why: &why, blame, is_told: false });
         }
     }
 

@@ -21,7 +21,7 @@ use super::upstream::UpstreamError;
 use super::websocket::HandOver;
 use crate::background::{alarm_at, timeout, timeout_at};
 use crate::gate::{
-    Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Verdict,
+    Copied, Fate, Gate, Identification, Message, Notes, PacketSeen, SessionEvent, Side, Trouble, Verdict,
     no_decision_in_time,
 };
 use crate::http::cors::{is_preflight, origin};
@@ -152,7 +152,7 @@ impl Exchange {
                 Ok(client)
             }
             Err(reason) => {
-                self.tell_denied(None, Action::Connect, &head.to_string(), &reason);
+                self.tell_denied(None, Action::Request, &head.to_string(), &reason);
                 Err(reason.cause.into())
             }
         }
@@ -381,7 +381,7 @@ impl Exchange {
         payload: &[u8],
         headers: &HeaderMap,
     ) -> Result<(), Problem> {
-        let Gate { mirror, limits, .. } = &self.endpoint.gate;
+        let Gate { mirror, observer, limits, .. } = &self.endpoint.gate;
         let (Some(mirror), Ok(topic)) = (mirror, head.topic(&self.endpoint.options)) else { return Ok(()) };
         let message = Message {
             client,
@@ -395,11 +395,12 @@ impl Exchange {
             notes: notes(headers),
         };
         let Copied::Storing(stored) = mirror.message(&message) else { return Ok(()) };
-        match timeout_at(Instant::now() + limits.store_timeout, stored).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(reason)) => Err(reason.cause.into()),
-            Err(_) => Err(Cause::Unavailable.into()),
-        }
+        let late = || Reason::with_detail(Cause::Unavailable, "its copy was not stored in time");
+        let stored = timeout_at(Instant::now() + limits.store_timeout, stored).await;
+        stored.unwrap_or_else(|_| Err(late())).map_err(|reason| {
+            observer.trouble(&Trouble::NotStored { client, reason: &reason });
+            reason.cause.into()
+        })
     }
 
     fn denied(&self, head: &Head, query: &Query<'_>, reason: &Reason) -> Problem {

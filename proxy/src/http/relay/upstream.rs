@@ -57,8 +57,8 @@ pub(super) struct Lease {
 pub(super) enum UpstreamError {
     /// What came is no answer.
     Answer(AnswerError),
-    /// No connection came about.
-    Connect(ConnectError),
+    /// No connection to this host and port came about.
+    Connect(Box<str>, ConnectError),
     /// The connection broke, or what came is no answer.
     Http(hyper::Error),
     /// The connection broke.
@@ -178,8 +178,13 @@ impl Upstream {
         self.dial(row, stall_timeout).await
     }
 
+    fn unreachable(&self, error: ConnectError) -> UpstreamError {
+        UpstreamError::Connect(self.connector.authority().to_string().into(), error)
+    }
+
     async fn dial(&self, row: &Row, stall_timeout: Duration) -> Result<Held, UpstreamError> {
-        let stream = self.connector.connect_offering(self.offers()).await.map_err(UpstreamError::Connect)?;
+        let stream =
+            self.connector.connect_offering(self.offers()).await.map_err(|error| self.unreachable(error))?;
         let speaks_http2 = self.speaks_http2(&stream)?;
         row.prefers_http1.store(!speaks_http2, Ordering::Relaxed);
         let io = Patient::new(stream, stall_timeout);
@@ -208,7 +213,7 @@ impl Upstream {
         match self.protocol {
             UpstreamProtocol::Http2 if self.connector.is_tls() && !is_chosen => {
                 let error = io::Error::other("the upstream did not choose HTTP/2");
-                Err(UpstreamError::Connect(ConnectError::Tls(error)))
+                Err(self.unreachable(ConnectError::Tls(error)))
             }
             UpstreamProtocol::Http2 => Ok(true),
             UpstreamProtocol::Http1 | UpstreamProtocol::Negotiated => Ok(is_chosen),
@@ -337,15 +342,15 @@ impl UpstreamError {
             Self::Answer(error) => *error == AnswerError::Cut,
             Self::Http(_) => true,
             Self::Io(error) => error.kind() != io::ErrorKind::TimedOut,
-            Self::Connect(_) | Self::Request(_) | Self::TimedOut => false,
+            Self::Connect(..) | Self::Request(_) | Self::TimedOut => false,
         }
     }
 
     /// What the client hears of it.
     pub(super) fn problem(&self) -> Problem {
         match self {
-            Self::Connect(ConnectError::TimedOut) | Self::TimedOut => Problem::UpstreamSlow,
-            Self::Answer(_) | Self::Connect(_) | Self::Http(_) | Self::Io(_) | Self::Request(_) => {
+            Self::Connect(_, ConnectError::TimedOut) | Self::TimedOut => Problem::UpstreamSlow,
+            Self::Answer(_) | Self::Connect(..) | Self::Http(_) | Self::Io(_) | Self::Request(_) => {
                 Problem::BadGateway
             }
         }
@@ -356,7 +361,7 @@ impl fmt::Display for UpstreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Answer(error) => write!(f, "no answer: {error}"),
-            Self::Connect(error) => error.fmt(f),
+            Self::Connect(to, error) => write!(f, "{to}: {error}"),
             Self::Http(error) => write!(f, "no answer: {error}"),
             Self::Io(error) => write!(f, "no answer: {error}"),
             Self::Request(error) => write!(f, "no whole request: {error}"),

@@ -428,7 +428,7 @@ impl Session {
     fn report(&mut self, why: &dyn fmt::Display, blame: Blame, cx: &Context<'_>) {
         if !std::mem::replace(&mut self.is_reported, true) {
             let (client, peer) = (Some(&*self.client), self.client.peer);
-            cx.endpoint.gate.tell(&SessionEvent::Closed { client, peer, why, blame }, cx.now);
+            cx.endpoint.gate.tell(&SessionEvent::Closed { client, peer, why, blame, is_told: false }, cx.now);
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{Context, Output, Session, State};
 use crate::gate::no_decision_in_time;
 use crate::gate::{Blame, SessionEvent, Side};
 use crate::mqtt::aliases::AliasError;
+use crate::mqtt::client_ids::Claim;
 use crate::mqtt::codec::{DecodeError, encode_connack, encode_disconnect};
 use crate::mqtt::packet::{PacketType, Version};
 
@@ -45,6 +46,8 @@ pub enum CloseReason {
     Revoked(Action, Reason),
     /// A side did not take what waited for it.
     Stalled(Side),
+    /// The upstream ended the session, for its client has a newer one.
+    TakenOver,
     /// The session began behind another topic prefix than it would now.
     TermsChanged,
     /// The upstream closed the connection.
@@ -105,15 +108,31 @@ impl Session {
         if is_left && matches!(self.state, State::AwaitingConnAck | State::Open) {
             encode_disconnect(&mut cx.out.to_upstream, 0, None);
         }
-        cx.tell(&SessionEvent::Closed {
-            client: self.client.as_deref(),
-            peer: self.peer.address,
-            why: &reason,
-            blame: reason.blame(),
-        });
+        self.tell_closed(&reason, cx);
         self.state = State::Closed;
         self.claim = None;
         self.outputs.push_back(Output::Close);
+    }
+
+    fn tell_closed(&self, reason: &CloseReason, cx: &Context<'_>) {
+        let is_taken_over = || self.claim.as_ref().is_some_and(Claim::is_taken_over);
+        let why =
+            if reason.is_upstream_leaving() && is_taken_over() { &CloseReason::TakenOver } else { reason };
+        let (client, peer) = (self.client.as_deref(), self.peer.address);
+        let blame = match why {
+            CloseReason::Expired if client.is_none() => Blame::Client,
+            why => why.blame(),
+        };
+        let is_told = match why {
+            // who waited in vain was not denied by anybody
+            CloseReason::Denied(_, reason) => {
+                self.state == State::Authorizing && *reason != no_decision_in_time()
+            }
+            // load balancers look like this whether somebody listens
+            CloseReason::ClientClosed | CloseReason::Io(Side::Client, _) => client.is_none(),
+            _ => false,
+        };
+        cx.tell(&SessionEvent::Closed { client, peer, why, blame, is_told });
     }
 
     /// What it means that the time of [`Session::poll_timeout`] has come.
@@ -143,6 +162,11 @@ impl CloseReason {
         }
     }
 
+    /// Whether the upstream went away from a client that it had taken.
+    fn is_upstream_leaving(&self) -> bool {
+        matches!(self, Self::Io(Side::Upstream, _) | Self::UpstreamClosed | Self::UpstreamDisconnected(_))
+    }
+
     /// Whose fault it is.
     pub fn blame(&self) -> Blame {
         match self {
@@ -150,6 +174,7 @@ impl CloseReason {
             | Self::Draining
             | Self::Expired
             | Self::Revoked(..)
+            | Self::TakenOver
             | Self::TermsChanged => Blame::Nobody,
             Self::Io(side, _)
             | Self::Malformed(side, _)
@@ -204,6 +229,7 @@ impl CloseReason {
             | Self::Io(Side::Client, _)
             | Self::Refused(_)
             | Self::Stalled(Side::Client)
+            | Self::TakenOver
             | Self::UpstreamDisconnected(_) => None,
             Self::Denied(_, reason) | Self::NotStored(reason) | Self::Revoked(_, reason) => {
                 Some(disconnect_code(reason.cause))
@@ -354,6 +380,7 @@ impl fmt::Display for CloseReason {
             Self::Refused(code) => write!(f, "the upstream refused the client with code {code:#04x}"),
             Self::Revoked(action, reason) => write!(f, "rights changed, {action} denied: {reason}"),
             Self::Stalled(side) => write!(f, "the {side} takes no bytes"),
+            Self::TakenOver => f.write_str("taken over by the same client"),
             Self::TermsChanged => f.write_str("the session's terms changed: it has another topic prefix now"),
             Self::UpstreamClosed => f.write_str("the upstream closed the connection"),
             Self::UpstreamDisconnected(code) => write!(f, "the upstream disconnected with code {code:#04x}"),

@@ -8,7 +8,7 @@ use mgate_policies::{Cause, Reason};
 use super::close::{NOT_STORED, publish_code};
 use super::publish::{Arrived, action_of};
 use super::{Close, CloseReason, Context, Output, Session};
-use crate::gate::{Copied, Message, Notes, Side};
+use crate::gate::{Copied, Message, Notes, Side, Trouble};
 use crate::mqtt::codec::{NewAck, encode_ack};
 use crate::mqtt::flow::PacketIds;
 use crate::mqtt::packet::{Ack, Packet, PacketType, Properties, PropertyId, PropertyValue, Publish};
@@ -170,6 +170,9 @@ impl Session {
         let (code, text) = (publish_code(reason.cause), self.reason_string(NOT_STORED));
         let ack = NewAck { packet_type, packet_id, reason: code, reason_string: text };
         encode_ack(&mut cx.out.to_client, self.version, &ack);
+        if let Some(client) = self.client.as_deref() {
+            cx.endpoint.gate.observer.trouble(&Trouble::NotStored { client, reason });
+        }
         if packet_type == PacketType::PubRec {
             // for the client the exchange is over, the upstream waits for its end. MQTT 5.0 §4.3.3
             let packet_type = PacketType::PubRel;

@@ -35,7 +35,7 @@ use super::client_ids::Claim;
 use super::codec::{self, FixedHeader};
 use super::flow::Flow;
 use super::packet::{Packet, PacketType, Version};
-use crate::gate::{Fate, Gate, Memo, PacketSeen, SessionEvent, Side, Verdict};
+use crate::gate::{Fate, Gate, Memo, PacketSeen, SessionEvent, Side, Trouble, Verdict};
 use crate::memory::Memory;
 use crate::rate::Rate;
 use crate::transport::Upgrade;
@@ -395,7 +395,10 @@ impl Session {
 
     fn is_too_fast(&mut self, cx: &Context<'_>) -> bool {
         let taken = self.rate.as_mut().map_or(Ok(()), |rate| rate.take(cx.now.instant));
-        self.throttled_until = taken.err();
+        let was_too_fast = std::mem::replace(&mut self.throttled_until, taken.err()).is_some();
+        if let (Err(_), false, Some(client)) = (taken, was_too_fast, self.client.as_deref()) {
+            cx.endpoint.gate.observer.trouble(&Trouble::Slowed { client });
+        }
         taken.is_err()
     }
 

@@ -17,7 +17,7 @@ impl Upstream {
         request: Request<Content>,
         stall_timeout: Duration,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        let stream = self.connector.connect().await.map_err(UpstreamError::Connect)?;
+        let stream = self.connector.connect().await.map_err(|error| self.unreachable(error))?;
         let io = TokioIo::new(Patient::new(stream, stall_timeout));
         let (mut sender, driver) = http1::Builder::new()
             .max_buf_size(MAX_HEAD_BYTES)

@@ -62,6 +62,7 @@ fn exchange_that_failed_for_the_client_is_ended_towards_the_upstream() {
     story.input(Input::Stored(Err(Reason::new(Cause::Unavailable))));
     let refusal = ack_why(0x50, 7, 0x83, "message not stored");
     assert_eq!(story.hears(), (refusal, ack(0x62, 7)));
+    assert_eq!(story.troubles(), ["not stored: no decision to be had"]);
     story.upstream_sends(&ack(0x70, 7));
     assert_eq!(story.client_hears(), [], "its exchange is over");
     story.upstream_sends(&ack(0x70, 7));

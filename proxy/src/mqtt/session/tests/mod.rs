@@ -47,6 +47,7 @@ struct Seen {
     dropped: Mutex<Vec<(Action, String)>>,
     would_be_denied: Mutex<Vec<(Action, String)>>,
     closed: Mutex<Vec<(String, Blame)>>,
+    troubles: Mutex<Vec<String>>,
     events: Mutex<Vec<String>>,
     frames: Mutex<Vec<Option<Vec<u8>>>>,
     notes: Mutex<Vec<[String; 4]>>,
@@ -159,6 +160,11 @@ impl Story {
         self.seen.closed.lock().expect("nobody panics with it").first().cloned()
     }
 
+    /// What went wrong while the session went on.
+    fn troubles(&self) -> Vec<String> {
+        self.seen.troubles.lock().expect("nobody panics with it").clone()
+    }
+
     fn denials(&self) -> Vec<(Action, String)> {
         self.seen.denied.lock().expect("nobody panics with it").clone()
     }
@@ -267,6 +273,15 @@ impl Observer for Seen {
         // what is shown of a packet shows no credentials
         let shown = packet.packet.to_string();
         assert!(!shown.contains("hunter2") && !shown.contains("alice"), "{shown}");
+    }
+
+    fn trouble(&self, trouble: &Trouble<'_>) {
+        let trouble = match trouble {
+            Trouble::NotStored { reason, .. } => format!("not stored: {reason}"),
+            Trouble::Slowed { .. } => "slowed".to_owned(),
+            Trouble::UpstreamGone { why, .. } => panic!("no session of MQTT has a part in it: {why}"),
+        };
+        self.troubles.lock().expect("nobody panics with it").push(trouble);
     }
 
     fn session(&self, event: &SessionEvent<'_>) {
