@@ -410,10 +410,12 @@ fn bodies_stream_over_http2_both_ways() {
 #[test]
 fn upstream_that_is_away_or_slow_is_told_apart() {
     let files = files(ACL_FILE);
-    let away = Mgate::start(&files, &web(free_port(), "", ""));
+    let port = free_port();
+    let away = Mgate::start(&files, &web(port, "", ""));
     let said = exchange(away.address(), GET);
     assert!(said.starts_with("HTTP/1.1 502 ") && said.contains("application/problem+json"), "{said}");
-    away.log.wait_for("no answer of the upstream");
+    let line = away.log.wait_for("no answer of the upstream");
+    assert!(line.contains(&format!("127.0.0.1:{port}: no connection: ")), "{line}");
     let silent = Service::start(|_, _| Ok(()));
     let limits = "limits = { upstream_timeout = '200ms' }\n";
     let slow = Mgate::start(&files, &web(silent.address().port(), limits, ""));

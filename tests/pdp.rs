@@ -52,6 +52,7 @@ fn service_that_is_not_there_denies_everything() {
     let (service, upstream) = (Service::start(by_name), Upstream::start());
     let mgate = start(&upstream, &service, "cache = { allow_ttl = '0s' }");
     let sessions = BOTH.map(|version| session(&mgate, &upstream, version));
+    let url = service.url("");
     stop(service);
     let words = [
         (Version::V311, vec![0x20, 2, 0, 0x03], 0x80),
@@ -71,7 +72,7 @@ fn service_that_is_not_there_denies_everything() {
         assert_eq!(late.until_closed(), refused_connect);
     }
     assert!(upstream.try_accept().is_none());
-    mgate.log.wait_for("no connection");
+    mgate.log.wait_for(&format!("no connection to {}: ", url.trim_start_matches("http://")));
 }
 
 #[test]
