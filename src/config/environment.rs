@@ -25,9 +25,13 @@ impl Environment {
         self.0.iter().filter(|(_, variable)| variable.is_used.get()).map(|(name, _)| name.as_str())
     }
 
-    /// The names of those that stand for no key that was looked for.
+    /// The names of those that stand for no key that was looked for; without those that Kubernetes sets where a service
+    /// is named like this program.
     pub fn unused(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(|(_, variable)| !variable.is_used.get()).map(|(name, _)| name.as_str())
+        let is_unused = |(name, variable): &(&String, &Variable)| {
+            !variable.is_used.get() && !is_of_kubernetes(name, &variable.text)
+        };
+        self.0.iter().filter(is_unused).map(|(name, _)| name.as_str())
     }
 
     /// All variables that begin with `prefix` and an underscore, from that on, with their texts.
@@ -57,4 +61,33 @@ impl FromIterator<(String, String)> for Environment {
 pub(crate) fn variable_of(prefix: &str, name: &str) -> String {
     let name = name.replace(['-', '.'], "_").to_uppercase();
     format!("{prefix}_{name}")
+}
+
+/// Whether a variable tells where a service is: `MGATE_SERVICE_HOST`, `MGATE_PORT_1883_TCP` and such.
+fn is_of_kubernetes(name: &str, text: &str) -> bool {
+    let has_number = |rest: &str| rest.starts_with(|first: char| first.is_ascii_digit());
+    name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && text.contains("://"))
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| has_number(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_kubernetes_says_of_services_is_no_mistake() {
+        let variables = [
+            ("MGATE_SERVICE_HOST", "10.0.0.1"),
+            ("MGATE_SERVICE_PORT_MQTT", "1883"),
+            ("MGATE_MQTT_PORT", "tcp://10.0.0.1:1883"),
+            ("MGATE_PORT_1883_TCP_ADDR", "10.0.0.1"),
+            ("MGATE_ROUTE_DEVICES_LISTNE", "mqtt://0.0.0.0:1883"),
+            ("MGATE_PORT", "1883"),
+        ];
+        let environment: Environment =
+            variables.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+        assert!(environment.unused().eq(["MGATE_PORT", "MGATE_ROUTE_DEVICES_LISTNE"]));
+    }
 }
