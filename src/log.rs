@@ -100,9 +100,24 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -
     let inside = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     match (inside, inside.unwrap_or(&text)) {
         (_, word) if is_word(word) => writer.write_str(word),
-        (Some(_), _) => writer.write_str(&text),
-        (None, _) => write!(writer, "{text:?}"),
+        (Some(inside), _) if is_escaped(inside) => writer.write_str(&text),
+        _ => write!(writer, "{text:?}"),
     }
+}
+
+/// Whether a text may stand between quotes as it is.
+fn is_escaped(inside: &str) -> bool {
+    let mut characters = inside.chars();
+    while let Some(character) = characters.next() {
+        let is_odd = match character {
+            '\\' => characters.next().is_none(),
+            character => character == '"' || character.is_control(),
+        };
+        if is_odd {
+            return false;
+        }
+    }
+    true
 }
 
 fn is_word(text: &str) -> bool {
@@ -136,12 +151,11 @@ mod tests {
             .fmt_fields(format::debug_fn(write_field).delimited(" "))
             .finish();
         tracing::subscriber::with_default(subscriber, || {
-            let (client, error) = ("dev-1", "nats: IO error");
-            tracing::info!(client, same = %client, %error, line = "a\n\"b\"", empty = "", count = 3, "all is well");
+            let (client, error, odd) = ("dev-1", "nats: IO error", "\"a\nb\"");
+            tracing::info!(client, same = %client, %error, line = "a\n\"b\"", %odd, empty = "", count = 3, "all is well");
         });
         let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
-        let expected =
-            r#"all is well client=dev-1 same=dev-1 error="nats: IO error" line="a\n\"b\"" empty="" count=3"#;
+        let expected = r#"all is well client=dev-1 same=dev-1 error="nats: IO error" line="a\n\"b\"" odd="\"a\nb\"" empty="" count=3"#;
         assert!(text.ends_with(&format!("{expected}\n")), "{text}");
     }
 

@@ -631,6 +631,7 @@ fn environment_overrides_the_file() {
         ("MGATE_ROUTE_MY_DEVICES_LIMITS_CONNECTIONS", "5"),
         ("MGATE_ROUTE_MY_DEVICES_MQTT_VERSIONS", "3.1, 5.0"),
         ("MGATE_DRAIN_TIMEOUT", "1m"),
+        ("MGATE_DRAIN_TIMOUT", "2m"),
         ("MGATE_PORT", "tcp://10.0.0.1:80"),
         ("HOME", "/"),
     ];
@@ -639,7 +640,7 @@ fn environment_overrides_the_file() {
     assert_eq!(config.routes[0].listen.to_string(), "mqtts://127.0.0.1:4443");
     assert_eq!(config.routes[0].limits.connections, 5);
     assert_eq!(config.drain_timeout, Duration::from_secs(60));
-    assert_eq!(environment.unused().collect::<Vec<_>>(), ["MGATE_PORT"]);
+    assert_eq!(environment.unused().collect::<Vec<_>>(), ["MGATE_DRAIN_TIMOUT"]);
     assert_eq!(environment.used().count(), 6);
 }
 

@@ -175,7 +175,7 @@ fn explanation_names_what_each_policy_said() {
     );
     assert_eq!(
         explain(&["--action", "connect"]),
-        "acl    abstain\nhours  abstain\nresult: deny, because nobody allows it\n\
+        "acl    abstain\nhours  abstain\nresult: deny, not authorized: no policy allows it (acl, hours)\n\
          the client identifier was empty: --client-id says another\n"
     );
 }

@@ -260,7 +260,7 @@ impl Authenticators {
         let names = names.join(", ");
         match (credentials.username, credentials.password) {
             // without a password, or in the form of a token, the name may be the secret
-            (Some(user), Some(_)) if user.len() <= USER_BYTES && !user.starts_with(JSON_IN_BASE64) => {
+            (Some(user), Some([_, ..])) if user.len() <= USER_BYTES && !user.starts_with(JSON_IN_BASE64) => {
                 format!("nobody knows user {user:?} ({names})")
             }
             _ => format!("nobody knows what it shows ({names})"),
@@ -432,9 +432,13 @@ mod tests {
             "bad credentials: nobody knows user \"dev\\n-1\" (fixed, fixed)"
         );
         let long = "a".repeat(65);
-        for hidden in
-            [credentials(), shown("t0ken", None), shown("eyJh.e.s", Some(b"")), shown(&long, Some(b""))]
-        {
+        for hidden in [
+            credentials(),
+            shown("t0ken", None),
+            shown("t0ken", Some(b"")),
+            shown("eyJh.e.s", Some(b"x")),
+            shown(&long, Some(b"x")),
+        ] {
             assert_eq!(unknown(hidden), "bad credentials: nobody knows what it shows (fixed, fixed)");
         }
     }

@@ -105,13 +105,13 @@ impl Global {
     }
 }
 
-/// Prints one line, or more, on standard output.
 /// Names with commas between them; `None` where there are none.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> Option<String> {
     let names: Vec<_> = names.collect();
     (!names.is_empty()).then(|| names.join(", "))
 }
 
+/// Prints one line, or more, on standard output.
 fn print(text: impl Display) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout().lock(), "{text}")?)
 }

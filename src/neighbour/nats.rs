@@ -243,8 +243,8 @@ impl Options {
                 if let Some(listener) = listener.as_ref().filter(|_| is_gap) {
                     (listener.heard)(Heard::Gap);
                 }
-                let news = Arc::clone(&news);
-                async move { news.tell(event).await }
+                news.tell(event);
+                std::future::ready(())
             });
         self.login.with(options)
     }
@@ -265,7 +265,7 @@ impl News {
         Self { policy, host, port, timeout, is_away: AtomicBool::new(false) }
     }
 
-    async fn tell(&self, event: Event) {
+    fn tell(self: &Arc<Self>, event: Event) {
         let (policy, server) = (&self.policy, format!("{}:{}", self.host, self.port));
         match event {
             Event::Connected => {
@@ -273,12 +273,21 @@ impl News {
                 info!(%policy, server, "connected to NATS");
             }
             Event::Disconnected | Event::ClientError(_) if !self.is_away.swap(true, Ordering::Relaxed) => {
-                let why = self.reason(&event).await;
-                warn!(%policy, server, why, "no connection to NATS");
+                let news = Arc::clone(self);
+                // other events are not to wait for that
+                tokio::spawn(async move { news.tell_away(&event).await });
             }
             Event::ClientError(error) => debug!(%policy, server, %error, "still no connection to NATS"),
             Event::ServerError(error) => warn!(%policy, server, %error, "NATS reports an error"),
             _ => {}
+        }
+    }
+
+    /// Says that there is no connection, if that is still so when it is known why.
+    async fn tell_away(&self, event: &Event) {
+        let (why, server) = (self.reason(event).await, format!("{}:{}", self.host, self.port));
+        if self.is_away.load(Ordering::Relaxed) {
+            warn!(policy = %self.policy, server, why, "no connection to NATS");
         }
     }
 

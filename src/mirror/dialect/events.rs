@@ -112,12 +112,17 @@ impl<'a> News<'a> {
                 details.bare("qos", qos);
             }
             SessionEvent::Unsubscribed { filter, .. } => details.text("filter", filter),
+            // the log alone hears more of who nobody knows: it may be what a stranger typed
+            SessionEvent::Denied { client: None, action, resource, reason, .. } => {
+                write_judgement(details, action, resource, &reason.cause.to_string());
+            }
             SessionEvent::Denied { action, resource, reason, .. }
             | SessionEvent::Dropped { action, resource, reason, .. } => {
                 write_judgement(details, action, resource, &reason.to_string());
             }
-            SessionEvent::Closed { why, blame, .. } => {
-                details.text("reason", &why.to_string());
+            SessionEvent::Closed { client, why, blame, is_told, .. } => {
+                let why = if client.is_none() && is_told { "denied".to_owned() } else { why.to_string() };
+                details.text("reason", &why);
                 details.text("blame", word(blame));
             }
             SessionEvent::Failed { action, resource, why, .. } => {
@@ -180,6 +185,28 @@ mod tests {
     use super::super::tests::{client, header, now, writer};
     use super::super::{Dialect as _, Kind};
     use super::*;
+
+    #[test]
+    fn nothing_that_a_stranger_typed_is_told() {
+        let peer = client().peer;
+        let reason = Reason::with_detail(Cause::BadCredentials, "nobody knows user \"hunter2\" (users)");
+        let (action, resource, why) = (Action::Connect, "dev-1", format!("connect denied: {reason}"));
+        for (event, expected) in [
+            (
+                SessionEvent::Denied { client: None, peer, action, resource, reason: &reason },
+                "bad credentials",
+            ),
+            (
+                SessionEvent::Closed { client: None, peer, why: &why, blame: Blame::Client, is_told: true },
+                "denied",
+            ),
+        ] {
+            let record = writer(Kind::Plain).event(&event, now()).unwrap();
+            let told: Value = serde_json::from_slice(record.payload()).unwrap();
+            assert_eq!(told["details"]["reason"], expected);
+            assert!(!record.into_bytes().windows(7).any(|window| window == b"hunter2"));
+        }
+    }
 
     #[test]
     fn each_event_has_its_name_and_details() {

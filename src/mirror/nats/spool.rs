@@ -191,23 +191,18 @@ impl fmt::Display for SpoolError {
 
 impl std::error::Error for SpoolError {}
 
-/// Makes the directory and the file, and lets nobody else look into them: letters are what devices say.
+/// Makes the directory and the file, and lets nobody else look into the file: letters are what devices say. A directory
+/// that was there may be for others, too.
 fn keep_private(directory: &Path, file: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE_DIRECTORY).create(directory)?;
     OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE_FILE).open(file)?;
-    match set_mode(directory, PRIVATE_DIRECTORY) {
-        // a directory that others gave us is theirs to close
-        Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
-        _ => {}
+    if fs::metadata(file)?.permissions().mode() & 0o777 == PRIVATE_FILE {
+        return Ok(());
     }
-    set_mode(file, PRIVATE_FILE)
-}
-
-fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    let permissions = fs::metadata(path)?.permissions();
-    match permissions.mode() & 0o777 == mode {
-        true => Ok(()),
-        false => fs::set_permissions(path, Permissions::from_mode(mode)),
+    match fs::set_permissions(file, Permissions::from_mode(PRIVATE_FILE)) {
+        // a file that belongs to somebody else is theirs to close
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        set => set,
     }
 }
 
@@ -262,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_may_read_it_also_where_it_was_open() {
+    fn nobody_else_may_read_it_also_where_others_could() {
         let directory = tempfile::tempdir().unwrap();
         let modes = || {
             let spool = directory.path().join("spool");
@@ -277,7 +272,8 @@ mod tests {
         fs::set_permissions(spool.join(FILE), Permissions::from_mode(0o644)).unwrap();
         fs::set_permissions(spool, Permissions::from_mode(0o755)).unwrap();
         assert_eq!(read(&mut open(&directory, 1 << 20)), ["a"]);
-        assert_eq!(modes(), [0o700, 0o600]);
+        // a directory may be for others, too
+        assert_eq!(modes(), [0o755, 0o600]);
     }
 
     #[test]
