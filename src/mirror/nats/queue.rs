@@ -160,7 +160,7 @@ impl Held {
 
 /// Memory that is kept for the next letters: what comes between two turns of the thread that sends, at some ten
 /// thousand a second.
-const MAX_ROOMS: usize = 256;
+const MAX_ROOMS: usize = 512;
 const MAX_ROOM_BYTES: usize = 4096;
 
 #[cfg(test)]

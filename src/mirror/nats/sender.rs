@@ -452,7 +452,7 @@ impl Sender {
 }
 
 /// Time in which letters gather before they are written, so that they are written together.
-const BATCH_PAUSE: Duration = Duration::from_millis(10);
+const BATCH_PAUSE: Duration = Duration::from_millis(20);
 const SHORT_BATCH_PAUSE: Duration = Duration::from_millis(1);
 /// How long it looks by itself whether letters come: to be woken costs those who bring them.
 const AWAKE_FOR: Duration = Duration::from_millis(40);
