@@ -77,10 +77,11 @@ const MAX_ENTRIES: usize = 4;
 const MAX_NAME_BYTES: usize = 512;
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use mgate_policies::Now;
+    use mgate_policies::{Answer, Decision, Now, Policy, Query};
 
     use super::*;
 
@@ -120,5 +121,39 @@ mod tests {
 
     fn asked(name: &str, qos: u8, retain: bool) -> Asked<'_> {
         Asked { action: Action::Publish, name, qos, retain }
+    }
+
+    /// Allows everything, for ever or as long as it says, and counts how often it is asked.
+    #[derive(Default)]
+    pub(crate) struct Counting {
+        asked: AtomicUsize,
+        ttl: Option<Duration>,
+    }
+
+    impl Counting {
+        pub(crate) fn for_ten_seconds() -> Self {
+            Self { ttl: Some(Duration::from_secs(10)), ..Self::default() }
+        }
+
+        pub(crate) fn asked(&self) -> usize {
+            self.asked.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Policy for Counting {
+        fn name(&self) -> &str {
+            "counting"
+        }
+
+        fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
+            self.asked.fetch_add(1, Ordering::Relaxed);
+            let mut grant = Grant::default();
+            grant.ttl = self.ttl;
+            Answer::Ready(Decision::Allow(grant))
+        }
+
+        fn is_repeatable(&self) -> bool {
+            true
+        }
     }
 }

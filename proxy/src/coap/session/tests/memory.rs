@@ -1,8 +1,7 @@
-use std::sync::atomic::AtomicUsize;
-
 use mgate_policies::Standing;
 
 use super::*;
+use crate::memory::tests::Counting;
 
 #[test]
 fn same_request_is_asked_about_once_as_long_as_the_answer_lasts() {
@@ -57,15 +56,15 @@ fn what_goes_on_for_long_has_all_the_time_that_is_given() {
 
 #[test]
 fn device_that_sleeps_is_asked_about_when_it_wakes() {
-    let lasting = Arc::new(Lasting::default());
+    let counting = Arc::new(Counting::default());
     let mut story = Story::with(|gate, _| {
         gate.limits.idle_timeout = Some(1000 * SECOND);
-        gate.policies = Chain::new(vec![lasting.clone()]);
+        gate.policies = Chain::new(vec![counting.clone()]);
     });
     story.client("CON POST 1 t /a").upstream("ACK 2.04 1 t").pass(10 * SECOND);
     story.client("CON POST 2 t /a").upstream("ACK 2.04 2 t").pass(248 * SECOND);
     story.client("CON POST 3 t /a");
-    assert_eq!(lasting.0.load(Ordering::Relaxed), 2);
+    assert_eq!(counting.asked(), 2);
 }
 
 #[test]
@@ -79,7 +78,8 @@ fn requests_with_other_options_go_by_what_was_said_of_their_path() {
 
 #[test]
 fn what_was_allowed_before_is_asked_about_when_rights_changed() {
-    let mut story = Story::with(|gate, _| gate.policies = Chain::new(vec![Arc::new(Counting::default())]));
+    let mut story =
+        Story::with(|gate, _| gate.policies = Chain::new(vec![Arc::new(Counting::for_ten_seconds())]));
     story.client("CON POST 1 t /a =x").upstream("ACK 2.04 1 t").upstream_hears();
     story.endpoint.gate.policies = Chain::new(vec![Arc::new(Never)]);
     story.client("CON POST 2 t /a =x").upstream("ACK 2.04 2 t");
@@ -132,7 +132,7 @@ fn policies_that_look_at_more_are_asked_each_time() {
 fn denials_are_not_remembered() {
     let mut story = Story::with(|gate, _| gate.policies = Chain::new(vec![Arc::new(Never)]));
     story.client("CON POST 1 t /a");
-    story.endpoint.gate.policies = Chain::new(vec![Arc::new(Counting::default())]);
+    story.endpoint.gate.policies = Chain::new(vec![Arc::new(Counting::for_ten_seconds())]);
     story.client("CON POST 2 t /a");
     assert_eq!(story.client_hears(), ["ACK 4.03 1 t"]);
     assert_eq!(story.upstream_hears(), ["CON POST 2 t /a"]);
@@ -142,7 +142,7 @@ fn denials_are_not_remembered() {
 fn objection_to_what_was_allowed_before_is_told_once() {
     let mut story = Story::with(|gate, _| {
         let tried_out = Standing { policy: Arc::new(Never), is_enforced: false };
-        gate.policies = Chain::of(vec![Standing::enforced(Arc::new(Counting::default())), tried_out]);
+        gate.policies = Chain::of(vec![Standing::enforced(Arc::new(Counting::for_ten_seconds())), tried_out]);
     });
     for id in 1..=3 {
         story.client(&format!("CON POST {id} t /a")).upstream(&format!("ACK 2.04 {id} t"));
@@ -152,56 +152,16 @@ fn objection_to_what_was_allowed_before_is_told_once() {
 
 /// A story in which everything is allowed for ten seconds, and how often that was asked for.
 fn counted(change: impl FnOnce(&mut Gate, &mut Options)) -> (Story, impl Fn() -> usize) {
-    let counting = Arc::new(Counting::default());
+    let counting = Arc::new(Counting::for_ten_seconds());
     let story = Story::with(|gate, options| {
         gate.policies = Chain::new(vec![counting.clone()]);
         change(gate, options);
     });
-    (story, move || counting.0.load(Ordering::Relaxed))
+    (story, move || counting.asked())
 }
-
-/// Allows everything for ten seconds, and counts how often it is asked.
-#[derive(Default)]
-struct Counting(AtomicUsize);
-
-/// The same, for ever.
-#[derive(Default)]
-struct Lasting(AtomicUsize);
 
 /// Denies everything.
 struct Never;
-
-impl Policy for Counting {
-    fn name(&self) -> &str {
-        "counting"
-    }
-
-    fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let mut grant = Grant::default();
-        grant.ttl = Some(Duration::from_secs(10));
-        Answer::Ready(Decision::Allow(grant))
-    }
-
-    fn is_repeatable(&self) -> bool {
-        true
-    }
-}
-
-impl Policy for Lasting {
-    fn name(&self) -> &str {
-        "lasting"
-    }
-
-    fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Answer::Ready(Decision::Allow(Grant::default()))
-    }
-
-    fn is_repeatable(&self) -> bool {
-        true
-    }
-}
 
 impl Policy for Never {
     fn name(&self) -> &str {

@@ -1,7 +1,6 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use super::packets::{ack, ack_why, alias, connack, connect, publish};
 use super::*;
+use crate::memory::tests::Counting;
 
 #[test]
 fn allowed_publish_passes_as_it_came_and_is_mirrored() {
@@ -188,20 +187,20 @@ fn client_over_its_rate_is_read_more_slowly_and_loses_nothing() {
 
 #[test]
 fn repeatable_answer_is_remembered_for_the_same_message_only() {
-    let asked = Arc::new(Counting::default());
+    let asked = Arc::new(Counting::for_ten_seconds());
     let mut story =
         Story::with(|gate, _| gate.policies = Chain::new(vec![asked.clone()])).opened(Version::V311);
-    let before = asked.0.load(Ordering::Relaxed);
+    let before = asked.asked();
     let message = |first, topic| publish(Version::V311, first, topic, 1, &[]);
     for bytes in
         [message(0x30, "a"), message(0x30, "a"), message(0x32, "a"), message(0x31, "a"), message(0x30, "b")]
     {
         story.client_sends(&bytes);
     }
-    assert_eq!(asked.0.load(Ordering::Relaxed) - before, 4);
+    assert_eq!(asked.asked() - before, 4);
     story.waits(Duration::from_secs(10));
     story.client_sends(&message(0x30, "a"));
-    assert_eq!(asked.0.load(Ordering::Relaxed) - before, 5, "the grant lasted ten seconds");
+    assert_eq!(asked.asked() - before, 5, "the grant lasted ten seconds");
 }
 
 #[test]
@@ -219,27 +218,6 @@ fn client_must_not_send_a_subscription_identifier() {
     story.client_sends(&publish(Version::V5, 0x30, "a", 0, &[0x0b, 1]));
     assert!(story.is_closed());
     assert!(story.upstream_hears().is_empty());
-}
-
-/// Allows everything for ten seconds, and counts how often it is asked.
-#[derive(Default)]
-struct Counting(AtomicUsize);
-
-impl Policy for Counting {
-    fn name(&self) -> &str {
-        "counting"
-    }
-
-    fn evaluate(&self, _: &Query<'_>, _: Now) -> Answer {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        let mut grant = Grant::default();
-        grant.ttl = Some(Duration::from_secs(10));
-        Answer::Ready(Decision::Allow(grant))
-    }
-
-    fn is_repeatable(&self) -> bool {
-        true
-    }
 }
 
 fn with_aliases(maximum: u8) -> Story {
