@@ -253,47 +253,47 @@ impl Options {
 /// What the log hears of a connection: once that it is there, once that it is not.
 struct News {
     policy: Arc<str>,
-    host: String,
-    port: u16,
+    /// Host and port.
+    server: String,
     timeout: Duration,
     is_away: AtomicBool,
 }
 
 impl News {
     fn new(policy: &Arc<str>, server: &ServerAddr, timeout: Duration) -> Self {
-        let (policy, host, port) = (Arc::clone(policy), server.host().to_owned(), server.port());
-        Self { policy, host, port, timeout, is_away: AtomicBool::new(false) }
+        let (policy, server) = (Arc::clone(policy), format!("{}:{}", server.host(), server.port()));
+        Self { policy, server, timeout, is_away: AtomicBool::new(false) }
     }
 
     fn tell(self: &Arc<Self>, event: Event) {
-        let (policy, server) = (&self.policy, format!("{}:{}", self.host, self.port));
+        let (policy, server) = (&self.policy, &self.server);
         match event {
             Event::Connected => {
                 self.is_away.store(false, Ordering::Relaxed);
-                info!(%policy, server, "connected to NATS");
+                info!(%policy, %server, "connected to NATS");
             }
             Event::Disconnected | Event::ClientError(_) if !self.is_away.swap(true, Ordering::Relaxed) => {
                 let news = Arc::clone(self);
                 // other events are not to wait for that
                 tokio::spawn(async move { news.tell_away(&event).await });
             }
-            Event::ClientError(error) => debug!(%policy, server, %error, "still no connection to NATS"),
-            Event::ServerError(error) => warn!(%policy, server, %error, "NATS reports an error"),
+            Event::ClientError(error) => debug!(%policy, %server, %error, "still no connection to NATS"),
+            Event::ServerError(error) => warn!(%policy, %server, %error, "NATS reports an error"),
             _ => {}
         }
     }
 
     /// Says that there is no connection, if that is still so when it is known why.
     async fn tell_away(&self, event: &Event) {
-        let (why, server) = (self.reason(event).await, format!("{}:{}", self.host, self.port));
+        let why = self.reason(event).await;
         if self.is_away.load(Ordering::Relaxed) {
-            warn!(policy = %self.policy, server, why, "no connection to NATS");
+            warn!(policy = %self.policy, server = %self.server, why, "no connection to NATS");
         }
     }
 
     /// Why there is no connection. The event has the kind of the error alone, so the server is dialled once more.
     async fn reason(&self, event: &Event) -> String {
-        match timeout(self.timeout, TcpStream::connect((&*self.host, self.port))).await {
+        match timeout(self.timeout, TcpStream::connect(&self.server)).await {
             Err(_) => format!("no connection within {:?}", self.timeout),
             Ok(Err(error)) => error.to_string(),
             Ok(Ok(_)) => match event {

@@ -10,12 +10,7 @@ pub struct Memo(Option<Box<dyn Any + Send>>);
 
 impl Memo {
     /// What was kept, if it is of this type.
-    pub fn read<T: Any + Send>(&self) -> Option<&T> {
-        self.0.as_deref()?.downcast_ref()
-    }
-
-    /// The same, to be changed.
-    pub fn read_mut<T: Any + Send>(&mut self) -> Option<&mut T> {
+    pub fn read<T: Any + Send>(&mut self) -> Option<&mut T> {
         self.0.as_deref_mut()?.downcast_mut()
     }
 
@@ -37,7 +32,8 @@ mod tests {
         let mut memo = Memo::default();
         assert_eq!(memo.read::<u8>(), None);
         *memo.write() = 7_u8;
-        assert_eq!((memo.read::<u8>(), memo.read::<u16>()), (Some(&7), None));
+        assert_eq!(memo.read::<u8>(), Some(&mut 7));
+        assert_eq!(memo.read::<u16>(), None);
         assert_eq!(*memo.write::<u8>(), 7);
         assert_eq!(*memo.write::<u16>(), 0);
         assert_eq!(memo.read::<u8>(), None);

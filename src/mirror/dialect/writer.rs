@@ -181,7 +181,7 @@ impl Dialect for Writer {
         if message.notes != Notes::default() {
             return self.message(message, room).map(Draft::from);
         }
-        let known = memo.read_mut::<Stencil>().and_then(|stencil| stencil.shared(self.number, message));
+        let known = memo.read::<Stencil>().and_then(|stencil| stencil.shared(self.number, message));
         if let Some(shared) = known {
             return Ok(self.write_rest(shared, message, room));
         }
