@@ -1,5 +1,4 @@
-//! How long certificates and revocation lists are good: a configuration with some that are not is served, and everybody
-//! is turned away.
+//! How long certificates and revocation lists are good: a configuration with some that are over is served all the same.
 
 use mgate_policies::Now;
 use x509_parser::pem::Pem;
